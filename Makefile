@@ -1,0 +1,46 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+ARGS ?=
+
+.venv/made: requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+.venv/made-dev: .venv/made requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+install: .venv/made ## make .venv and install what is pinned
+.PHONY: install
+
+run: install ## run everything: database, sandbox catalog and carts, the service
+	$(BIN)/orders dev $(ARGS)
+.PHONY: run
+
+test: .venv/made-dev ## run all tests (ARGS="-k cart" for some)
+	$(BIN)/pytest $(ARGS)
+.PHONY: test
+
+check: .venv/made-dev ## lint, format, types, imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+.PHONY: check
+
+format: .venv/made-dev ## format the code, and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+.PHONY: format
+
+clean: ## remove .venv and caches; the data in .data stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
+.PHONY: clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+.PHONY: help

@@ -1,0 +1,291 @@
+"""The application: what starts and stops with it, errors as problem documents, and the OpenAPI document."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from pyreqwest.client import Client
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orders import api, embedded
+from orders.api import Shop
+from orders.cart import Carts
+from orders.cart_closing import CartClosing
+from orders.catalog import Catalog
+from orders.checkout import Checkout
+from orders.database import (
+    Database,
+    DatabaseUnavailable,
+    dsn_from_parts,
+    migrate,
+    require_schema,
+    wait_until_up,
+)
+from orders.errors import Code, OrderError, problem
+from orders.neighbour import Neighbour, build_client
+from orders.placement import Placement
+from orders.recovery import Recovery
+from orders.schemas import Problem, invalid_fields
+from orders.settings import Settings, SettingsError, load_settings
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1024 * 1024
+"""An order of the most products that are allowed fits thirty times."""
+
+DRAIN_S = 20.0
+"""So long does a shutdown wait for batches that are under way; what is left then is recovery's."""
+
+try:
+    VERSION = version("orders")
+except PackageNotFoundError:  # run from a checkout that was not installed (`uvicorn main:app`)
+    VERSION = "0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """Everything that is built from settings inside an event loop, for the app and for `orders worker`."""
+
+    database: Database
+    client: Client
+    catalog: Catalog
+    carts: Carts
+    closing: CartClosing
+    placement: Placement
+    recovery: Recovery
+
+
+def open_database(settings: Settings) -> str:
+    """The DSN of a database that is up and has our tables; waits until it is up. Blocks."""
+    dsn = database_dsn(settings)
+    wait_until_up(dsn)
+    if settings.orders_migrate_at_start:
+        migrate(dsn)
+    else:
+        require_schema(dsn)
+    return dsn
+
+
+def database_dsn(settings: Settings) -> str:
+    """The named database, or the embedded one, which is started."""
+    if settings.database_url:
+        return settings.database_url
+    if settings.db_name:
+        return dsn_from_parts(
+            settings.db_name, settings.db_user, settings.db_password, settings.db_host, settings.db_port
+        )
+    return embedded.start(settings.orders_data_dir)
+
+
+def require_neighbours(settings: Settings) -> tuple[str, str]:
+    """The neighbours' base URLs. Raises SettingsError where one is not set."""
+    if settings.catalog_url and settings.cart_url:
+        return settings.catalog_url, settings.cart_url
+    missing = " and ".join(
+        name for name, url in (("CATALOG_URL", settings.catalog_url), ("CART_URL", settings.cart_url)) if not url
+    )
+    raise SettingsError(
+        f"{missing}: not set. Set the base URL of the neighbour, in the environment or in .env; "
+        "to try the service without any, run `orders dev`."
+    )
+
+
+@contextlib.asynccontextmanager
+async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
+    """Start everything; stop it in the opposite order, letting batches that are under way end."""
+    catalog_url, cart_url = require_neighbours(settings)
+    dsn = await asyncio.to_thread(open_database, settings)
+    database = Database(dsn, settings.orders_db_threads)
+    client = build_client(settings.orders_neighbour_timeout_s)
+    failures, rest_s = settings.orders_breaker_failures, settings.orders_breaker_rest_s
+    catalog = Catalog(Neighbour("The Product Catalog Service", catalog_url, client, failures, rest_s))
+    carts = Carts(Neighbour("The Shopping Cart Service", cart_url, client, failures, rest_s))
+    closing = CartClosing(database, carts)
+    placement = Placement(database, catalog, closing, settings)
+    recovery = Recovery(database, catalog, placement, closing, settings)
+    try:
+        yield Machinery(database, client, catalog, carts, closing, placement, recovery)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await placement.drain()
+                await closing.drain()
+        await client.close()
+        await asyncio.to_thread(database.close)
+        if not settings.has_database:
+            await asyncio.to_thread(embedded.stop, settings.orders_data_dir)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service. Raises SettingsError before anything is started."""
+    require_neighbours(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with machinery(settings) as built:
+            checkout = Checkout(built.database, built.carts, built.placement, settings)
+            app.state.shop = Shop(built.database, checkout)
+            app.state.machinery = built
+            recovering = asyncio.create_task(built.recovery.run_forever())
+            try:
+                yield
+            finally:
+                recovering.cancel()
+
+    app = FastAPIOffline(
+        title="Orders",
+        summary="Places orders that are never oversold, never lost and never doubled.",
+        version=VERSION,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        servers=[{"url": "/", "description": "This service"}],
+        redoc_url=None,
+    )
+    app.include_router(api.router)
+    _add_pages_about_it(app)
+    _answer_errors_with_problems(app)
+    app.add_middleware(BodyLimit)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to change it
+    return app
+
+
+def app_from_environment() -> FastAPI:
+    """The service as the environment describes it (for server processes that build it themselves)."""
+    return create_app(load_settings())
+
+
+def _add_pages_about_it(app: FastAPI) -> None:
+    @app.get("/", summary="What this is", tags=["about"])
+    async def get_about() -> dict[str, str]:
+        """What this service is, and where to look."""
+        return {
+            "service": "orders",
+            "version": VERSION,
+            "description": "An order management service: it turns carts and item lists into orders.",
+            "documentation": "/docs",
+            "openapi": "/openapi.json",
+            "orders": "/orders",
+            "health": "/health",
+        }
+
+    @app.get("/health", summary="Whether it works", tags=["about"], responses=api.HEALTH_RESPONSES)
+    async def get_health(request: Request) -> dict[str, Any]:
+        """200 where the database answers; 503 where it does not."""
+        built: Machinery = request.app.state.machinery
+        await built.database.run(_ping)
+        return {"status": "ok", "waiting_count": built.placement.waiting_count}
+
+
+def _ping(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _answer_errors_with_problems(app: FastAPI) -> None:
+    @app.exception_handler(OrderError)
+    async def on_order_error(request: Request, error: OrderError) -> Response:
+        headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+        return _problem_response(request, error, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        return _problem_response(request, invalid_fields(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
+        return _problem_response(request, _from_http_error(request, error), dict(error.headers or {}))
+
+    @app.exception_handler(DatabaseUnavailable)
+    async def on_database_unavailable(request: Request, error: DatabaseUnavailable) -> Response:
+        log.warning("the database is away: %s", " ".join(str(error).split()))
+        unavailable = OrderError(Code.DATABASE_UNAVAILABLE, "The database can't be reached.")
+        return _problem_response(request, unavailable, {"Retry-After": "1"})
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _problem_response(request, OrderError(Code.INTERNAL_ERROR, "The service's log says more."))
+
+
+def _from_http_error(request: Request, error: HTTPException) -> OrderError:
+    if error.status_code == 404:
+        return OrderError(Code.NOT_FOUND, f"There is nothing at {request.url.path}.")
+    if error.status_code == 405:
+        return OrderError(Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}.")
+    if error.status_code == 413:
+        return OrderError(Code.BODY_TOO_LARGE, f"A body is at most {MAX_BODY_BYTES} bytes.")
+    return OrderError(Code.INVALID_REQUEST, str(error.detail))
+
+
+def _problem_response(request: Request, error: OrderError, headers: dict[str, str] | None = None) -> Response:
+    document = problem(error, request.url.path)
+    return JSONResponse(document, error.code.value.status, headers, media_type="application/problem+json")
+
+
+class BodyLimit:
+    """Refuses bodies beyond MAX_BODY_BYTES, whether their length was announced or not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_some() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise HTTPException(413)
+            return message
+
+        await self._app(scope, receive_some, send)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=_DESCRIPTION,
+            routes=app.routes,
+            servers=app.servers,
+            license_info=app.license_info,
+            tags=_TAGS,
+        )
+        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas = document["components"]["schemas"]
+        schemas.update(schema.pop("$defs", {}), Problem=schema)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+_DESCRIPTION = """
+Turns a shopping cart, or a list of items, into an order whose stock is really taken from the product catalog.
+
+* A **customer ID** is an integer, an **order ID** a UUID: that tells `GET /orders/{customer_id}` from
+  `GET /orders/{order_id}`. Both are the one operation `GET /orders/{id}` here, because OpenAPI knows no two paths that
+  differ only in a parameter's name. `/customers/{customer_id}/orders` says the same without ambiguity.
+* **201 if and only if the order is placed and its stock is taken.** After any other answer nothing was ordered.
+* Errors are RFC 9457 problem documents; `GET /problems` lists them.
+"""
+_TAGS = [
+    {"name": "orders", "description": "Placing, reading and moving orders."},
+    {"name": "customers", "description": "The customer's operations at addresses of their own."},
+    {"name": "about", "description": "The service itself."},
+]

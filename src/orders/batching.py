@@ -1,0 +1,57 @@
+"""Calls that arrive together become one: while one batch is under way the next gathers; nothing waits for a timer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Batcher(Generic[K, V]):
+    """Answers `get(key)` from `load(keys)`, which is given all keys that gathered meanwhile.
+
+    At most `parallel` loads run at once, each of at most `size` keys. A key that `load` leaves out is answered None.
+    """
+
+    def __init__(self, load: Callable[[Sequence[K]], Awaitable[dict[K, V]]], parallel: int, size: int = 200) -> None:
+        self._load = load
+        self._size = size
+        self._idle = parallel
+        self._waiting: dict[K, asyncio.Future[V | None]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def get(self, key: K) -> V | None:
+        """The value for `key`, or None. Raises what `load` raised for the batch that the key was in."""
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+            self._start()
+        return await asyncio.shield(future)
+
+    def _start(self) -> None:
+        if self._idle and self._waiting:
+            self._idle -= 1
+            task = asyncio.create_task(self._run())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _run(self) -> None:
+        keys = list(self._waiting)[: self._size]
+        batch = {key: self._waiting.pop(key) for key in keys}
+        try:
+            values = await self._load(keys)
+        except Exception as error:
+            _settle(batch, error)
+        else:
+            for key, future in batch.items():
+                future.set_result(values.get(key))
+        finally:
+            self._idle += 1
+            self._start()
+
+
+def _settle(batch: dict[K, asyncio.Future[V | None]], error: Exception) -> None:
+    for future in batch.values():
+        future.set_exception(error)
+        future.exception()  # read here, so that a caller that has gone away leaves no warning behind

@@ -1,0 +1,93 @@
+"""The Shopping Cart Service's client. The cart service's own names stop here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from orders.neighbour import Neighbour, Rubbish
+from orders.order import MAX_ID, MAX_QUANTITY, Line, merge_lines
+
+_CLOSE = b'{"status": "Ordered"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Cart:
+    """A customer's cart. `is_active` is False for one that was ordered already, where the service still shows it."""
+
+    id: int
+    is_active: bool
+    lines: tuple[Line, ...]
+
+
+class Carts:
+    """Reads a customer's cart and closes it."""
+
+    def __init__(self, neighbour: Neighbour) -> None:
+        self._neighbour = neighbour
+
+    async def read(self, customer_id: int) -> Cart | None:
+        """The customer's cart with its lines merged, or None. Raises NotSent, NoAnswer or Rubbish."""
+        document = await self._get(f"/carts/{customer_id}")
+        if document is None:
+            return None
+        cart, items = _parse_cart(customer_id, document)
+        cart_id = _integer(cart.get("id"), MAX_ID, "the cart's id")
+        is_active = str(cart.get("status", "Active")).lower() == "active"
+        if items is None and is_active:
+            items = await self._items_of(cart_id)
+        return Cart(cart_id, is_active, _lines(items or []))
+
+    async def close(self, customer_id: int) -> bool:
+        """Tell the service that the customer's cart is ordered; safe to repeat. False: it refused.
+
+        Raises NotSent or NoAnswer.
+        """
+        reply = await self._neighbour.put(f"/carts/{customer_id}", _CLOSE)
+        return 200 <= reply.status < 300
+
+    async def _items_of(self, cart_id: int) -> list[Any]:
+        document = await self._get("/cart_items")
+        items = document.get("items") if isinstance(document, dict) else None
+        if not isinstance(items, list):
+            raise Rubbish("GET /cart_items answered without a list of items")
+        return [item for item in items if isinstance(item, dict) and item.get("cart_id") == cart_id]
+
+    async def _get(self, path: str) -> Any:
+        reply = await self._neighbour.get(path)
+        if reply.status == 404:
+            return None
+        if reply.status != 200:
+            raise Rubbish(f"it answered {reply.status} to GET {path}")
+        document = reply.json()
+        return None if isinstance(document, str) else document
+
+
+def _parse_cart(customer_id: int, document: Any) -> tuple[dict[str, Any], list[Any] | None]:
+    cart = document.get("cart", document) if isinstance(document, dict) else None
+    if not isinstance(cart, dict):
+        raise Rubbish(f"GET /carts/{customer_id} answered without a cart")
+    if cart.get("customer_id", customer_id) != customer_id:
+        raise Rubbish(f"GET /carts/{customer_id} answered with a cart of customer {cart['customer_id']!r}")
+    items = cart.get("items", document.get("items"))
+    if items is not None and not isinstance(items, list):
+        raise Rubbish("the cart's items are not a list")
+    return cart, items
+
+
+def _lines(items: list[Any]) -> tuple[Line, ...]:
+    if not all(isinstance(item, dict) for item in items):
+        raise Rubbish("a cart's item is not a JSON object")
+    lines = [
+        Line(
+            _integer(item.get("product_id"), MAX_ID, "a cart item's product_id"),
+            _integer(item.get("quantity"), MAX_QUANTITY, "a cart item's quantity"),
+        )
+        for item in items
+        if item.get("quantity") != 0
+    ]
+    return merge_lines(lines)
+
+
+def _integer(value: Any, maximum: int, what: str) -> int:
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise Rubbish(f"{what} is {str(value)[:40]!r}, not an integer from 1 to {maximum}")
+    return value

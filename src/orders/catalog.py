@@ -1,0 +1,122 @@
+"""The Product Catalog Service's client. The catalog's own names stop here."""
+
+import json
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from orders.neighbour import Neighbour, NoAnswer, NotSent, Reply, Rubbish
+from orders.order import MAX_ID
+
+_ENVELOPES = ("product_detail", "data", "product")
+_MAX_NAME = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product as the catalog has it. `fields` is all that the catalog gave, for our PUT to give back."""
+
+    id: int
+    name: str
+    price: int
+    quantity: int
+    etag: str | None
+    fields: dict[str, Any]
+
+
+class Written(Enum):
+    """What became of one PUT."""
+
+    DONE = auto()  # acknowledged
+    REFUSED = auto()  # a definite no: the catalog will not take it
+    CHANGED = auto()  # 412: someone else wrote since we read
+    NOT_SENT = auto()  # a definite no: nothing left this machine
+    UNKNOWN = auto()  # sent, no answer: it may have landed, or may land yet
+
+
+class Catalog:
+    """Reads products and sets their quantity. The catalog knows only absolute quantities."""
+
+    def __init__(self, neighbour: Neighbour) -> None:
+        self._neighbour = neighbour
+
+    async def read(self, product_id: int) -> Product | None:
+        """The product, or None where the catalog does not know it. Raises NotSent, NoAnswer or Rubbish."""
+        reply = await self._neighbour.get(f"/products/{product_id}")
+        if reply.status == 404:
+            return None
+        if reply.status != 200:
+            raise Rubbish(f"it answered {reply.status} to GET /products/{product_id}")
+        document = reply.json()
+        return None if isinstance(document, str) else _parse(product_id, document, reply.etag)
+
+    async def write(self, product: Product, quantity: int, not_after: float = float("inf")) -> Written:
+        """Set the product's quantity, once; with `If-Match` where the catalog gave an ETag. Raises nothing.
+
+        Nothing is sent once the event loop's time is `not_after`.
+        """
+        body = json.dumps({**product.fields, "quantity": quantity}, allow_nan=False).encode()
+        headers = {"If-Match": product.etag} if product.etag else {}
+        try:
+            return _outcome(await self._neighbour.put(f"/products/{product.id}", body, headers, not_after))
+        except NotSent:
+            return Written.NOT_SENT
+        except (NoAnswer, Rubbish):
+            return Written.UNKNOWN
+
+
+def _outcome(reply: Reply) -> Written:
+    if reply.status == 412:
+        return Written.CHANGED
+    if reply.status == 429:
+        return Written.NOT_SENT
+    if not 200 <= reply.status < 300:
+        return Written.REFUSED
+    not_found = bool(reply.body) and isinstance(reply.json(), str)
+    return Written.REFUSED if not_found else Written.DONE
+
+
+def _parse(product_id: int, document: Any, etag: str | None) -> Product:
+    fields = _unwrap(document)
+    if fields.get("id", product_id) != product_id:
+        raise Rubbish(f"product {product_id} came back with the id {fields['id']!r}")
+    name = fields.get("name")
+    if not isinstance(name, str) or len(name) > _MAX_NAME or "\0" in name or not _is_unicode(name):
+        raise Rubbish(f"the name of product {product_id} is not a text")
+    _refuse_unwritable(product_id, fields)
+    return Product(
+        id=product_id,
+        name=name,
+        price=_count(product_id, fields, "price"),
+        quantity=_count(product_id, fields, "quantity"),
+        # If-Match compares strongly (RFC 9110, 13.1.1): a weak tag would be refused every time.
+        etag=etag if etag and not etag.startswith("W/") else None,
+        fields=fields,
+    )
+
+
+def _unwrap(document: Any) -> dict[str, Any]:
+    if isinstance(document, dict) and len(document) == 1:
+        document = next((document[key] for key in _ENVELOPES if key in document), document)
+    if not isinstance(document, dict):
+        raise Rubbish("the product is not a JSON object")
+    return document
+
+
+def _count(product_id: int, fields: dict[str, Any], name: str) -> int:
+    value = fields.get(name)
+    if type(value) is not int or not 0 <= value <= MAX_ID:
+        raise Rubbish(f"the {name} of product {product_id} is {str(value)[:40]!r}, not an integer from 0 to 2^63-1")
+    return value
+
+
+def _refuse_unwritable(product_id: int, fields: dict[str, Any]) -> None:
+    """A number beyond a double (1e999) reads as infinity; it could not be given back unchanged."""
+    try:
+        json.dumps(fields, allow_nan=False)
+    except ValueError:
+        raise Rubbish(f"product {product_id} has a number that JSON can't carry") from None
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)

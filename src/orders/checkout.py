@@ -1,0 +1,101 @@
+"""What a POST asks for: explicit items or the customer's cart, once per Idempotency-Key."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+
+from orders.batch import Answer, Request, is_recorded
+from orders.cart import Cart, Carts
+from orders.database import Database
+from orders.errors import Code, OrderError, problem
+from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
+from orders.order import MAX_LINES, MAX_QUANTITY, Line, merge_lines
+from orders.placement import Placement
+from orders.settings import Settings
+from orders.store import placing
+from orders.store.placing import CartOrder, Outcome
+
+
+class Checkout:
+    """Turns items or a cart into a request to place, and hands it to the placement."""
+
+    def __init__(self, database: Database, carts: Carts, placement: Placement, settings: Settings) -> None:
+        self._database = database
+        self._carts = carts
+        self._placement = placement
+        self._settings = settings
+
+    async def check_out(self, customer_id: int, items: Sequence[Line] | None, key: str | None, instance: str) -> Answer:
+        """Place an order of `items` or, where None, of the customer's cart. Raises OrderError: nothing was ordered."""
+        deadline = asyncio.get_running_loop().time() + self._settings.orders_request_deadline_s
+        fingerprint = _fingerprint(customer_id, items)
+        if key and (known := await self._placement.find_outcome(key, fingerprint)):
+            return known
+        if items is not None:
+            lines = merge_lines(items)
+            _require_orderable(lines)
+            pointers = {line.product_id: f"#/items/{n}" for n, line in reversed(list(enumerate(items)))}
+            request = Request(customer_id, lines, deadline, instance, None, key, fingerprint, pointers)
+            return await self._placement.place(request)
+        try:
+            cart = await self._read_cart(customer_id, deadline)
+        except OrderError as error:
+            await self._keep(key, fingerprint, error, instance)
+            raise
+        if cart is None or not cart.is_active:
+            return await self._repeat(customer_id, cart)
+        if not cart.lines:
+            raise OrderError(Code.CART_EMPTY, f"The cart of customer {customer_id} holds nothing.")
+        _require_orderable(cart.lines)
+        return await self._placement.place(
+            Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint)
+        )
+
+    async def _read_cart(self, customer_id: int, deadline: float) -> Cart | None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._carts.read(customer_id)
+        except Resting as error:
+            raise OrderError(Code.NEIGHBOUR_RESTING, f"{error}.", retry_after_s=1) from None
+        except (NotSent, NoAnswer) as error:
+            raise OrderError(Code.CART_UNAVAILABLE, f"{error}.") from None
+        except TimeoutError:
+            raise OrderError(Code.CART_UNAVAILABLE, "The Shopping Cart Service took too long to answer.") from None
+        except Rubbish as error:
+            detail = f"The Shopping Cart Service is out of order: {error}."
+            raise OrderError(Code.CART_REPLY_INVALID, detail) from None
+
+    async def _repeat(self, customer_id: int, cart: Cart | None) -> Answer:
+        """The cart is closed: a second click, after the first has been placed, is answered with the same order."""
+        order = await self._database.run(lambda c: self._order_of(c, customer_id, cart))
+        if order is None:
+            raise OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
+        return Answer(201, order.body, order.order_id, replayed=True)
+
+    def _order_of(self, connection: placing.Connection, customer_id: int, cart: Cart | None) -> CartOrder | None:
+        if cart is None:
+            return placing.last_cart_order(connection, customer_id, self._settings.orders_cart_repeat_s)
+        return placing.cart_order(connection, customer_id, cart.id)
+
+    async def _keep(self, key: str | None, fingerprint: bytes, error: OrderError, instance: str) -> None:
+        """Remember a failure that came before there was a batch to remember it."""
+        if key and is_recorded(error):
+            outcome = Outcome(error.code.value.status, json.dumps(problem(error, instance)), None)
+            await self._database.run(lambda c: placing.keep_outcome(c, key, fingerprint, outcome))
+
+
+def _require_orderable(lines: Sequence[Line]) -> None:
+    if len(lines) > MAX_LINES:
+        raise OrderError(Code.INVALID_REQUEST, f"An order has at most {MAX_LINES} products; these are {len(lines)}.")
+    for line in lines:
+        if line.quantity > MAX_QUANTITY:
+            raise OrderError(
+                Code.INVALID_REQUEST, f"{line.quantity} of product {line.product_id} in one order: at most {MAX_QUANTITY}."
+            )
+
+
+def _fingerprint(customer_id: int, items: Sequence[Line] | None) -> bytes:
+    """What makes two requests the same: customer and items, the latter however they are written."""
+    what = "cart" if items is None else [(line.product_id, line.quantity) for line in merge_lines(items)]
+    return hashlib.sha256(f"{customer_id} {what}".encode()).digest()

@@ -1,0 +1,247 @@
+"""The command line. Errors are one clear sentence and an exit code: 2 for a setting, 1 for everything else."""
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from starlette.applications import Starlette
+
+from orders import doctor as checks
+from orders.app import create_app, database_dsn, machinery, open_database
+from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
+from orders.recovery import summary
+from orders.sandbox.carts import SandboxCarts
+from orders.sandbox.catalog import SandboxCatalog
+from orders.schemas import parse_order_id
+from orders.settings import Settings, SettingsError, load_settings
+from orders.store.reading import read_order_by_number, read_orders
+
+cli = typer.Typer(
+    help="An order management service that never oversells, never loses and never doubles an order.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Host = Annotated[str | None, typer.Option(help="The address to listen on.")]
+PortNumber = Annotated[int | None, typer.Option(min=1, max=65535, help="The port to listen on.")]
+CatalogPort = Annotated[int, typer.Option(min=1, max=65535, help="The sandbox catalog's port.")]
+CartPort = Annotated[int, typer.Option(min=1, max=65535, help="The sandbox carts' port.")]
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        cli()
+    except SettingsError as error:
+        _fail(str(error), 2)
+    except (DatabaseUnavailable, SchemaError) as error:
+        _fail(str(error), 1)
+
+
+@cli.command()
+def dev(
+    host: Host = None, port: PortNumber = None, catalog_port: CatalogPort = 8001, cart_port: CartPort = 8002
+) -> None:
+    """Run everything: database, sandbox catalog, sandbox carts and the service. Ctrl-C stops it; data stays in .data/."""
+    settings = _settings(host=host, port=port)
+    data = settings.orders_data_dir / "sandbox"
+    if settings.catalog_url is None:
+        _serve_in_thread(lambda: SandboxCatalog(data / "catalog.db").app(), settings.host, catalog_port)
+    if settings.cart_url is None:
+        _serve_in_thread(lambda: SandboxCarts(data / "carts.db").app(), settings.host, cart_port)
+    settings = settings.model_copy(
+        update={
+            "catalog_url": settings.catalog_url or f"http://{settings.host}:{catalog_port}",
+            "cart_url": settings.cart_url or f"http://{settings.host}:{cart_port}",
+        }
+    )
+    config = uvicorn.Config(create_app(settings), settings.host, settings.port, log_config=None, access_log=False)
+    _run(_Announcing(config, _welcome(settings)))
+
+
+@cli.command()
+def serve(
+    host: Host = None,
+    port: PortNumber = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes; each is a replica.")] = 1,
+) -> None:
+    """Run the service."""
+    settings = _settings(host=host, port=port)
+    create_app(settings)  # says at once what a setting is missing, not once per worker
+    uvicorn.run(
+        "orders.app:app_from_environment",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=workers,
+        log_config=None,
+        access_log=False,
+    )
+
+
+@cli.command()
+def sandbox(
+    which: Annotated[str, typer.Argument(help="catalog, carts or both.")] = "both",
+    host: Host = None,
+    catalog_port: CatalogPort = 8001,
+    cart_port: CartPort = 8002,
+    data: Annotated[Path | None, typer.Option(help="Where to keep its files; without: in memory.")] = None,
+    samples: Annotated[bool, typer.Option(help="Begin with a few sample products.")] = True,
+    inline_items: Annotated[bool, typer.Option(help="Give a cart's items inside the cart.")] = True,
+) -> None:
+    """Run a small Product Catalog Service and a small Shopping Cart Service, with faults to switch on (PUT /faults)."""
+    if which not in ("catalog", "carts", "both"):
+        _fail(f"{which!r} is none of catalog, carts, both.", 2)
+    _log_to_stderr()
+    address = host or "127.0.0.1"
+    files = {name: data / f"{name}.db" if data else None for name in ("catalog", "carts")}
+    if which in ("catalog", "both"):
+        _serve_in_thread(lambda: SandboxCatalog(files["catalog"], samples).app(), address, catalog_port)
+        typer.echo(f"catalog  http://{address}:{catalog_port}/products")
+    if which in ("carts", "both"):
+        _serve_in_thread(lambda: SandboxCarts(files["carts"], inline_items).app(), address, cart_port)
+        typer.echo(f"carts    http://{address}:{cart_port}/carts")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return
+
+
+@cli.command(name="migrate")
+def migrate_tables() -> None:
+    """Make or upgrade the tables."""
+    dsn = database_dsn(_settings())
+    wait_until_up(dsn, patience_s=10)
+    before = migrate(dsn)
+    typer.echo(f"The tables are at version {max(newest_version(), before or '')} (before: {before or 'none'}).")
+
+
+@cli.command()
+def worker(
+    once: Annotated[bool, typer.Option("--once", help="One round, then stop.")] = False,
+) -> None:
+    """Recover what dead replicas left: end their batches, give stock back, close carts. Every replica does this too."""
+    settings = _settings()
+
+    async def work() -> None:
+        async with machinery(settings) as built:
+            if not once:
+                await built.recovery.run_forever()
+            done = await built.recovery.recover_once()
+            await built.placement.drain()
+            typer.echo(f"Looked after {summary([done])}")
+
+    try:
+        asyncio.run(work())
+    except KeyboardInterrupt:
+        return
+
+
+@cli.command()
+def show(order: Annotated[str, typer.Argument(help="The order's ID or number.")]) -> None:
+    """Print an order as the API has it."""
+    order_id = parse_order_id(order)
+    if order_id is None and not (order.isdecimal() and len(order) < 19):
+        _fail(f"{order!r} is neither an order's ID nor an order's number.", 2)
+    database = Database(open_database(_settings()), threads=1)
+    if order_id is not None:
+        body = database.run_sync(lambda c: read_orders(c, [order_id])).get(order_id)
+    else:
+        body = database.run_sync(lambda c: read_order_by_number(c, int(order)))
+    database.close()
+    if body is None:
+        _fail(f"There is no order {order}.", 1)
+    typer.echo(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
+
+
+@cli.command()
+def doctor() -> None:
+    """Check the settings, the database and the neighbours, and say what is wrong and what to do."""
+    findings = checks.examine(_settings())
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.is_well else 'BAD '} {finding.what}")
+    if not all(finding.is_well for finding in findings):
+        sys.exit(1)
+
+
+def _settings(**given: object) -> Settings:
+    _log_to_stderr()
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("alembic", "uvicorn.error", "uvicorn.access", "stamina"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(sentence, err=True)
+    sys.exit(code)
+
+
+class _Announcing(uvicorn.Server):
+    """A server that says something once it listens."""
+
+    def __init__(self, config: uvicorn.Config, words: str) -> None:
+        super().__init__(config)
+        self._words = words
+
+    async def startup(self, sockets: list[object] | None = None) -> None:
+        """Start, then speak."""
+        await super().startup(sockets)  # type: ignore[arg-type]  # passed on as it came
+        if self.started:
+            typer.echo(self._words)
+
+
+def _run(server: uvicorn.Server) -> None:
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        typer.echo("Stopped.")
+    if not server.started:
+        sys.exit(1)
+
+
+def _serve_in_thread(build: Callable[[], Starlette], host: str, port: int) -> None:
+    """Serve an app (built in its own thread: SQLite connections stay where they were made) until the process ends."""
+    server = uvicorn.Server(
+        uvicorn.Config(build, host, port, factory=True, log_level="warning", access_log=False)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            _fail(f"Nothing can listen on {host}:{port}; is something else running there?", 1)
+        time.sleep(0.02)
+
+
+def _welcome(settings: Settings) -> str:
+    base = f"http://{settings.host}:{settings.port}"
+    database = "the one you named" if settings.has_database else f"embedded PostgreSQL in {settings.orders_data_dir}/"
+    return f"""
+  orders     {base}        docs: {base}/docs
+  catalog    {settings.catalog_url}/products
+  carts      {settings.cart_url}/carts
+  database   {database}
+
+Place an order:
+
+  curl -i {base}/orders/42 -H 'Content-Type: application/json' \\
+       -d '{{"items": [{{"product_id": 7, "quantity": 2}}]}}'
+
+Ctrl-C stops everything; the data stays.
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""PostgreSQL: worker threads that own a connection each, and the schema's migrations. Knows no table of ours."""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg2
+import psycopg2.errors
+import psycopg2.extensions
+from psycopg2.extensions import connection as Connection  # noqa: N812 (it is a class, whatever its name)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Query = Callable[[Connection], T]
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_VERSION_TABLE = "orders_schema_version"
+_MIGRATION_LOCK = 0x6F726465  # "orde": any number that is ours alone; taken for the length of the migration
+_RDS_HOST = ".rds.amazonaws.com"
+
+_CONNECTION_DEFAULTS = {
+    "application_name": "orders",
+    "connect_timeout": "5",
+    # A peer that vanished (a failover, a dropped NAT entry) is noticed in half a minute, not in two hours.
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+
+
+# Read-only: after a failover we still hold a connection to the server that is a standby now.
+_BROKEN = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.errors.ReadOnlySqlTransaction)
+
+
+class DatabaseUnavailable(Exception):
+    """The database can't be reached, or the connection broke: what was asked may or may not have happened."""
+
+
+class SchemaError(Exception):
+    """The database's tables are not what this version needs. The message says what to do."""
+
+
+def with_defaults(dsn: str) -> str:
+    """`dsn` with our connection defaults where it is silent; for Amazon RDS also `sslmode=verify-full`."""
+    given = psycopg2.extensions.parse_dsn(dsn)
+    defaults = dict(_CONNECTION_DEFAULTS)
+    if _RDS_HOST in given.get("host", ""):
+        defaults["sslmode"] = "verify-full"
+    return psycopg2.extensions.make_dsn(dsn, **{k: v for k, v in defaults.items() if k not in given})
+
+
+def connect(dsn: str) -> Connection:
+    """A new connection in autocommit: a string of statements is one transaction and one round trip.
+
+    PostgreSQL runs the statements of one simple query as one implicit transaction, also through a pooler in
+    transaction mode. Raises DatabaseUnavailable.
+    """
+    try:
+        connection = psycopg2.connect(dsn)
+    except psycopg2.OperationalError as error:
+        raise DatabaseUnavailable(str(error).strip()) from None
+    connection.autocommit = True
+    return connection
+
+
+class Database:
+    """Threads with a connection each. `run` is for the event loop, `run_sync` for the command line."""
+
+    def __init__(self, dsn: str, threads: int) -> None:
+        self.dsn = with_defaults(dsn)
+        self._jobs: queue.SimpleQueue[tuple[Query[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, name=f"database-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, query: Query[T]) -> T:
+        """`query(connection)` on a thread. Raises DatabaseUnavailable, or what `query` raises."""
+        return await asyncio.wrap_future(self._submit(query))
+
+    def run_sync(self, query: Query[T]) -> T:
+        """`run` for callers without an event loop."""
+        return self._submit(query).result()
+
+    def close(self) -> None:
+        """Let the threads finish what they were given, and close their connections."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _submit(self, query: Query[T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._jobs.put((query, future))
+        return future
+
+    def _work(self) -> None:
+        connection: Connection | None = None
+        while (job := self._jobs.get()) is not None:
+            query, future = job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                if connection is None or connection.closed:
+                    connection = connect(self.dsn)
+                future.set_result(query(connection))
+            except _BROKEN as error:
+                connection = _discard(connection)
+                future.set_exception(DatabaseUnavailable(str(error).strip()))
+            except BaseException as error:
+                future.set_exception(error)
+        _discard(connection)
+
+
+def _discard(connection: Connection | None) -> None:
+    if connection is not None and not connection.closed:
+        connection.close()
+
+
+def wait_until_up(dsn: str, patience_s: float = float("inf")) -> None:
+    """Return once the database answers; say every few seconds that it does not. Raises DatabaseUnavailable."""
+    give_up_at = time.monotonic() + patience_s
+    pause_s = 0.1
+    while True:
+        try:
+            connect(with_defaults(dsn)).close()
+        except DatabaseUnavailable as error:
+            if time.monotonic() + pause_s > give_up_at:
+                raise
+            log.warning("waiting for the database: %s", " ".join(str(error).split()))
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, 3.0)
+        else:
+            return
+
+
+def schema_version(connection: Connection) -> str | None:
+    """The newest migration that was applied, or None on a database without our tables."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (_VERSION_TABLE,))
+        if not _one(cursor):
+            return None
+        cursor.execute(f"SELECT max(version_num) FROM {_VERSION_TABLE}")  # noqa: S608 (a constant)
+        version = _one(cursor)
+        return None if version is None else str(version)
+
+
+def newest_version() -> str:
+    """The newest migration that this version of the service brings."""
+    return max(path.name.split("_")[0] for path in MIGRATIONS.glob("[0-9]*_*.py"))
+
+
+def _one(cursor: Any) -> Any:
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def migrate(dsn: str) -> str | None:
+    """Make or upgrade the tables; safe from several replicas at once. Returns the version before.
+
+    A database that a newer version has upgraded is left as it is: migrations keep a running older replica working.
+    """
+    connection = connect(with_defaults(dsn))
+    try:
+        before = schema_version(connection)
+    finally:
+        connection.close()
+    if before is None or before < newest_version():
+        _upgrade(with_defaults(dsn))
+    return before
+
+
+def require_schema(dsn: str) -> None:
+    """Raise SchemaError unless the tables are there (for who turned migration at start-up off)."""
+    connection = connect(with_defaults(dsn))
+    try:
+        version = schema_version(connection)
+    finally:
+        connection.close()
+    if version is None or version < newest_version():
+        raise SchemaError(
+            f"The database's tables are at version {version or 'none'}, this service needs {newest_version()}, and "
+            "ORDERS_MIGRATE_AT_START is off. Run `orders migrate`."
+        )
+
+
+def _upgrade(dsn: str) -> None:
+    # Imported here: Alembic and SQLAlchemy take longer to load than a database at the right version takes to open.
+    import sqlalchemy  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    engine = sqlalchemy.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn))
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes.update(engine=engine, version_table=_VERSION_TABLE, lock=_MIGRATION_LOCK)
+    try:
+        command.upgrade(config, "head")
+    except sqlalchemy.exc.DBAPIError as error:
+        raise SchemaError(f"The tables could not be made: {str(error.orig).strip()}") from None
+    finally:
+        engine.dispose()
+
+
+def dsn_from_parts(
+    name: str, user: str | None, password: str | None, host: str | None, port: int | None
+) -> str:
+    """The DSN of the five DB_… settings."""
+    parts = {"dbname": name, "user": user, "password": password, "host": host, "port": port}
+    return psycopg2.extensions.make_dsn(**{key: value for key, value in parts.items() if value is not None})

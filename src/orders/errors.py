@@ -1,0 +1,90 @@
+"""Every error that this service knows: code, HTTP status, title. Raised as a sentence; `app` makes it a problem."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is stable about an error: its HTTP status, its title, and what the caller can do about it."""
+
+    status: int
+    title: str
+    advice: str
+
+
+class Code(Enum):
+    """The stable codes. The enum's name in lower case is the `code` of the problem document."""
+
+    INVALID_REQUEST = Kind(422, "The request is malformed", "`errors` says what is wrong and where.")
+    BODY_TOO_LARGE = Kind(413, "The request body is too large", "Send less; an order has at most 500 products.")
+    NOT_FOUND = Kind(404, "There is nothing here", "See /docs for what there is.")
+    METHOD_NOT_ALLOWED = Kind(405, "This can't be done here", "See /docs for the methods of this address.")
+    ORDER_NOT_FOUND = Kind(404, "Order not found", "Check the order's ID.")
+    NO_ORDERS_FOR_CUSTOMER = Kind(404, "No orders found for the customer", "Check the customer's ID.")
+    CART_NOT_FOUND = Kind(404, "The customer has no active cart", "Put something into a cart, or send `items`.")
+    CART_EMPTY = Kind(400, "The customer's cart is empty", "Put something into the cart, or send `items`.")
+    INSUFFICIENT_INVENTORY = Kind(
+        400, "Insufficient inventory", "`errors` names each line that falls short; order what is available."
+    )
+    TOTAL_TOO_LARGE = Kind(422, "The order's total is too large", "Split the order: a total is at most 2^63-1.")
+    STATUS_NOT_ALLOWED = Kind(409, "The order can't move to this status", "Choose one of `allowed_statuses`.")
+    KEY_IN_USE = Kind(409, "The first request with this key is still running", "Ask again after `Retry-After`.")
+    KEY_REUSED = Kind(422, "This key belongs to another request", "Use a new Idempotency-Key for a new request.")
+    ORDER_FAILED = Kind(
+        500,
+        "The order could not be created",
+        "Nothing was ordered; any stock that was taken goes back. Try again with a new Idempotency-Key.",
+    )
+    CATALOG_UNAVAILABLE = Kind(500, "The Product Catalog Service can't be reached", "Nothing was ordered. Try later.")
+    CATALOG_REPLY_INVALID = Kind(
+        500, "The Product Catalog Service sent a reply of the wrong shape", "Nothing was ordered. Mend the catalog."
+    )
+    CART_UNAVAILABLE = Kind(500, "The Shopping Cart Service can't be reached", "Nothing was ordered. Try later.")
+    CART_REPLY_INVALID = Kind(
+        500, "The Shopping Cart Service sent a reply of the wrong shape", "Nothing was ordered. Mend the cart service."
+    )
+    NEIGHBOUR_RESTING = Kind(
+        503, "A neighbour keeps failing and is given a rest", "Nothing was ordered. Ask again after `Retry-After`."
+    )
+    STOCK_BUSY = Kind(
+        503,
+        "The product's stock is being settled",
+        "Another order for the same product has an uncertain outcome. Nothing was ordered. Ask again soon.",
+    )
+    OVERLOADED = Kind(503, "Too many orders are waiting", "Nothing was ordered. Ask again after `Retry-After`.")
+    DATABASE_UNAVAILABLE = Kind(503, "The database can't be reached", "Ask again after `Retry-After`.")
+    INTERNAL_ERROR = Kind(500, "Something is wrong in this service", "Report it with the time; the log has the rest.")
+
+
+class OrderError(Exception):
+    """An error with a code, a sentence for `detail`, and what else the problem document carries.
+
+    `extra` members go into the document as they are; `retry_after_s` becomes the `Retry-After` header.
+    """
+
+    def __init__(
+        self, code: Code, detail: str, *, extra: Mapping[str, Any] | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.extra = dict(extra or {})
+        self.retry_after_s = retry_after_s
+
+
+def problem(error: OrderError, instance: str) -> dict[str, Any]:
+    """The RFC 9457 problem document of `error`; `instance` is the path of the request."""
+    kind = error.code.value
+    code = error.code.name.lower()
+    return {
+        "type": f"/problems/{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": error.detail,
+        "instance": instance,
+        "code": code,
+        **error.extra,
+    }

@@ -1,0 +1,14 @@
+"""Alembic's entry: all pending migrations in one transaction, one replica at a time."""
+
+from alembic import context
+from sqlalchemy import Engine, text
+
+options = context.config.attributes
+engine: Engine = options["engine"]
+
+with engine.connect() as connection:
+    context.configure(connection=connection, version_table=options["version_table"], transactional_ddl=True)
+    with context.begin_transaction():
+        # The lock is the transaction's, not the session's, so that it also works through a pooler.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": options["lock"]})
+        context.run_migrations()

@@ -1,0 +1,155 @@
+"""The queue in front of the batches: requests wait here until all that they need is free, and go together."""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
+
+from orders.batch import Answer, Batch, Request, Waiting, replay
+from orders.cart_closing import CartClosing
+from orders.catalog import Catalog
+from orders.database import Database
+from orders.errors import Code, OrderError
+from orders.settings import Settings
+from orders.store import placing
+
+log = logging.getLogger(__name__)
+
+PASSED_OVER = 8
+"""After so many batches went ahead without it, a request's products are kept free for it (so that nothing starves)."""
+
+
+class Placement:
+    """Places orders in batches. One per replica; made inside the event loop."""
+
+    def __init__(self, database: Database, catalog: Catalog, closing: CartClosing, settings: Settings) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._closing = closing
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Waiting] = deque()
+        self._batches: dict[Batch, frozenset[int]] = {}
+        self._keys: dict[str, bytes] = {}
+        self._giving_back: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def place(self, request: Request) -> Answer:
+        """Place the order. Raises OrderError: it was not placed, and nothing stays taken for it."""
+        if request.key is None:
+            return await self._place(request)
+        if request.key in self._keys:
+            if self._keys[request.key] != request.fingerprint:
+                raise OrderError(Code.KEY_REUSED, "This Idempotency-Key is used with another customer or other items.")
+            raise OrderError(
+                Code.KEY_IN_USE, "The first request with this Idempotency-Key is running.", retry_after_s=1
+            )
+        self._keys[request.key] = request.fingerprint
+        try:
+            return await self._place(request)
+        finally:
+            del self._keys[request.key]
+
+    async def find_outcome(self, key: str, fingerprint: bytes) -> Answer | None:
+        """The first outcome of this key, if it has one. Raises OrderError as `replay` does."""
+        known = await self._database.run(lambda c: placing.find_key(c, key))
+        return replay(known, fingerprint) if known else None
+
+    def give_back(self, products: Iterable[int]) -> None:
+        """See that the stock which is due back to these products goes back soon."""
+        for product_id in set(products) - self._giving_back:
+            self._giving_back.add(product_id)
+            waiting = Waiting(frozenset((product_id,)), self._loop.create_future())
+            waiting.future.add_done_callback(lambda _, p=product_id: self._giving_back.discard(p))
+            self._waiting.append(waiting)
+        self._dispatch()
+
+    async def drain(self) -> None:
+        """Return when every batch that is under way has ended."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many requests wait for a batch."""
+        return len(self._waiting)
+
+    async def _place(self, request: Request) -> Answer:
+        if len(self._waiting) >= self._settings.orders_queue:
+            raise OrderError(Code.OVERLOADED, f"{len(self._waiting)} orders are waiting already.", retry_after_s=1)
+        waiting = Waiting(frozenset(line.product_id for line in request.lines), self._loop.create_future(), request)
+        self._waiting.append(waiting)
+        expiry = self._loop.call_at(request.deadline, self._expire, waiting)
+        self._dispatch()
+        try:
+            answer = await waiting.future
+        finally:
+            expiry.cancel()
+        if answer.order_id and not answer.replayed:
+            await self._closing.close(answer.order_id, request.customer_id, request.cart_id, request.lines)
+        return answer
+
+    def _expire(self, waiting: Waiting) -> None:
+        """The deadline has come. One that is in a batch is the batch's to answer."""
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+            waiting.refuse(
+                OrderError(
+                    Code.STOCK_BUSY, "The product's stock was busy until the request's deadline.", retry_after_s=5
+                )
+            )
+
+    def _requeue(self, entries: Iterable[Waiting]) -> None:
+        """Put back who could not go along: another replica holds what they need. First come stays first served."""
+        again = [entry for entry in entries if not entry.future.done()]
+        for entry in again:
+            entry.tries += 1
+            pause_s = min(0.004 * 2**entry.tries, 0.1) * random.uniform(0.5, 1.0)  # noqa: S311 (a pause)
+            entry.retry_at = self._loop.time() + pause_s
+            if entry.request and entry.request.deadline <= self._loop.time():
+                self._loop.call_soon(self._expire, entry)
+            self._loop.call_at(entry.retry_at, self._dispatch)
+        self._waiting.extendleft(reversed(again))
+
+    def _dispatch(self) -> None:
+        while len(self._batches) < self._settings.orders_batches and (chosen := self._choose()):
+            batch = Batch(chosen, self._database, self._catalog, self._settings, self._requeue, self._spawn)
+            self._batches[batch] = frozenset(p for entry in chosen for p in entry.products)
+            self._spawn(self._run(batch))
+
+    async def _run(self, batch: Batch) -> None:
+        try:
+            await batch.run()
+        finally:
+            del self._batches[batch]
+            self._dispatch()
+
+    def _choose(self) -> Sequence[Waiting]:
+        """The next batch: in order of arrival, who needs no product and no cart that another batch is at work on."""
+        busy = set().union(*self._batches.values())
+        slow = set().union(*(batch.slow for batch in self._batches))
+        carts: set[tuple[int, int] | None] = set()
+        chosen: list[Waiting] = []
+        rest: deque[Waiting] = deque()
+        for entry in self._waiting:
+            cart = entry.request and entry.request.cart
+            if self._may_go(entry, busy) and cart not in carts and len(chosen) < self._settings.orders_batch_size:
+                chosen.append(entry)
+                carts |= {cart} if cart else set()
+            else:
+                rest.append(entry)
+                entry.passed_over += 1
+                if entry.passed_over > PASSED_OVER and not entry.retry_at and not entry.products & slow:
+                    busy |= entry.products
+        self._waiting = rest
+        return chosen
+
+    def _may_go(self, entry: Waiting, busy: set[int]) -> bool:
+        return entry.retry_at <= self._loop.time() and busy.isdisjoint(entry.products)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,227 @@
+"""The wire format: what requests must look like, and what `/docs` says of answers (PostgreSQL builds those)."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orders.errors import Code, OrderError, problem
+from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY, Status, parse_status
+
+_ID_EXAMPLE = "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"
+_ORDER_EXAMPLE: dict[str, Any] = {
+    "id": _ID_EXAMPLE,
+    "number": 1,
+    "customer_id": 42,
+    "status": "Ordered",
+    "items": [
+        {"id": 1, "product_id": 7, "name": "Whispers of the Night", "quantity": 2, "unit_price": 10, "total": 20}
+    ],
+    "currency": "USD",
+    "total": 20,
+    "version": 1,
+    "created_at": "2026-11-23T22:31:07.123456Z",
+    "updated_at": "2026-11-23T22:31:07.141592Z",
+}
+
+Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
+
+
+class ItemToOrder(BaseModel):
+    """A product and how many of it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    product_id: Identifier
+    quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
+
+
+class OrderToPlace(BaseModel):
+    """What to order. Without `items` (or without a body) it is the customer's shopping cart."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    items: Annotated[list[ItemToOrder], Field(min_length=1, max_length=MAX_LINES)] | None = None
+
+
+class NewStatus(BaseModel):
+    """The status to move the order to. Upper and lower case are one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    status: Annotated[str, Field(examples=["Confirmed"])]
+
+
+class ListQuery(BaseModel):
+    """Which orders, and how many at once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Annotated[
+        list[str], Field(description="Only orders with one of these statuses. Without it: those that are placed.")
+    ] = []
+    limit: Annotated[int, Field(ge=1, le=1000, description="Orders per page.")] = 100
+    cursor: Annotated[str | None, Field(max_length=100, description="From the page before: see `next`.")] = None
+
+
+class Item(BaseModel):
+    """A line of an order. Name and unit price are those of the moment it was placed."""
+
+    id: int
+    product_id: int
+    name: str | None
+    quantity: int
+    unit_price: int | None
+    total: int | None
+
+
+class Order(BaseModel):
+    """An order. Money is an integer in the catalog's own unit; what an adopted order never recorded is null."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _ORDER_EXAMPLE})
+
+    id: UUID
+    number: int
+    customer_id: int
+    status: Annotated[str, Field(description="One of " + ", ".join(Status))]
+    items: list[Item]
+    currency: Literal["USD"]
+    total: int | None
+    version: int
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class OrderList(BaseModel):
+    """A page of orders, newest first. `next` is the address of the following page, or null."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"orders": [_ORDER_EXAMPLE], "next": None}})
+
+    orders: list[Order]
+    next: str | None
+
+
+class ProblemError(BaseModel):
+    """One thing that is wrong, and where: `pointer` is `#/…` in the body, `query/…`, `header/…` or `path/…`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    pointer: str | None = None
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it. `code` is stable; `detail` is for people."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[ProblemError] | None = None
+
+
+_CUSTOMER = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_ORDER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_QUOTED_KEY = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
+_BARE_KEY = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
+
+
+def parse_customer_id(text: str) -> int | None:
+    """1 … 2^63-1 in plain digits, or None."""
+    return int(text) if _CUSTOMER.fullmatch(text) and int(text) <= MAX_ID else None
+
+
+def parse_order_id(text: str) -> UUID | None:
+    """A UUID in its usual form, or None."""
+    return UUID(text) if _ORDER.fullmatch(text) else None
+
+
+def parse_key(values: list[str]) -> str | None:
+    """The `Idempotency-Key`: 1 … 255 visible ASCII characters, quoted (RFC 9651 string) or bare. Raises OrderError."""
+    if not values:
+        return None
+    quoted = _QUOTED_KEY.fullmatch(values[0])
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else values[0]
+    if len(values) > 1 or not 1 <= len(key) <= 255 or not (quoted or _BARE_KEY.fullmatch(values[0])):
+        message = "must be one value of 1 to 255 visible ASCII characters, quoted or bare"
+        raise invalid("header/Idempotency-Key", "key_invalid", f"Idempotency-Key {message}.")
+    return key
+
+
+def parse_status_or_refuse(text: str, pointer: str) -> Status:
+    """The status that `text` names. Raises OrderError with the known ones."""
+    status = parse_status(text)
+    if status is None:
+        known = ", ".join(Status)
+        raise invalid(pointer, "unknown_status", f"{text[:40]!r} is not a status; the statuses are {known}.")
+    return status
+
+
+def cursor_for(order_id: UUID) -> str:
+    """An opaque cursor: the page after this order."""
+    return base64.urlsafe_b64encode(order_id.bytes).rstrip(b"=").decode()
+
+
+def parse_cursor(cursor: str | None) -> UUID | None:
+    """The order behind a cursor. Raises OrderError."""
+    if cursor is None:
+        return None
+    try:
+        return UUID(bytes=base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error):
+        raise invalid("query/cursor", "cursor_invalid", "This cursor is not one of ours; begin without.") from None
+
+
+def invalid(pointer: str, code: str, message: str) -> OrderError:
+    """422 for one thing that is wrong."""
+    return OrderError(
+        Code.INVALID_REQUEST, message, extra={"errors": [{"pointer": pointer, "code": code, "message": message}]}
+    )
+
+
+def invalid_fields(errors: Iterable[dict[str, Any]]) -> OrderError:
+    """422 from what validation found."""
+    found = [{"pointer": _pointer(e["loc"]), "code": e["type"], "message": _message(e)} for e in errors]
+    where = ", ".join(str(e["pointer"]) for e in found[:3])
+    return OrderError(Code.INVALID_REQUEST, f"The request is malformed at {where}.", extra={"errors": found})
+
+
+def _pointer(loc: tuple[str | int, ...]) -> str:
+    place, *rest = loc
+    if place == "body":
+        rest = [] if rest and isinstance(rest[0], int) else rest  # not JSON: the number is an offset, no member
+        return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in rest)
+    return "/".join(str(part) for part in loc)
+
+
+def _message(error: dict[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        return f"The body is not JSON: {error.get('ctx', {}).get('error', '')} at character {error['loc'][-1]}."
+    return f"{error['msg']}."
+
+
+def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """What `/docs` says of these errors: one entry per HTTP status, an example per code."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        kind = code.value
+        example = problem(OrderError(code, kind.advice), "/orders/42")
+        entry = responses.setdefault(kind.status, {"description": kind.title, "content": _problem_content()})
+        if kind.title not in entry["description"]:
+            entry["description"] += f" · {kind.title}"
+        entry["content"]["application/problem+json"]["examples"][example["code"]] = {"value": example}
+    return responses
+
+
+def _problem_content() -> dict[str, Any]:
+    return {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}}

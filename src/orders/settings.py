@@ -1,0 +1,104 @@
+"""Every setting, from the environment or a `.env` file; what is missing or wrong is said in a sentence."""
+
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong. The message is for the person who starts the service."""
+
+
+def _base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a URL like http://catalog.internal:8001")
+    if parts.query or parts.fragment:
+        raise ValueError("must have no query and no fragment")
+    return url.rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Names, defaults and meanings of the settings. Fields are the variables' names in lower case."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    database_url: str | None = Field(None, description="PostgreSQL, as libpq takes it (a URL or `key=value` pairs)")
+    db_name: str | None = Field(None, description="instead of `DATABASE_URL`: the database's name")
+    db_user: str | None = Field(None, description="instead of `DATABASE_URL`: the user")
+    db_password: str | None = Field(None, description="instead of `DATABASE_URL`: the password")
+    db_host: str | None = Field(None, description="instead of `DATABASE_URL`: the host")
+    db_port: Port | None = Field(None, description="instead of `DATABASE_URL`: the port")
+    catalog_url: BaseUrl | None = Field(None, description="the Product Catalog Service's base URL")
+    cart_url: BaseUrl | None = Field(None, description="the Shopping Cart Service's base URL")
+    host: str = Field("127.0.0.1", description="where `orders serve` and `orders dev` listen")
+    port: Port = Field(8000, description="the port they listen on")
+
+    orders_request_deadline_s: Seconds = Field(10, description="how long a placing request may take")
+    orders_write_horizon_s: Seconds = Field(5, description="how long an unacknowledged PUT may still land")
+    orders_lease_s: Seconds = Field(15, description="how long a claim is its owner's; longer than the deadline")
+    orders_neighbour_timeout_s: Seconds = Field(2, description="how long one call to a neighbour may take")
+    orders_breaker_failures: Annotated[int, Field(ge=1, le=1000)] = Field(
+        8, description="failed calls in a row after which a neighbour is given a rest"
+    )
+    orders_breaker_rest_s: Seconds = Field(3, description="how long that rest is")
+    orders_batch_size: Annotated[int, Field(ge=1, le=5000)] = Field(500, description="most orders in one batch")
+    orders_batches: Annotated[int, Field(ge=1, le=64)] = Field(4, description="most batches at once in one replica")
+    orders_queue: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        5000, description="most orders that may wait in one replica; the next is answered 503"
+    )
+    orders_db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        6, description="database threads, each with a connection of its own"
+    )
+    orders_migrate_at_start: bool = Field(True, description="make or upgrade the tables at start-up")
+    orders_recovery_interval_s: Seconds = Field(1, description="how often a replica looks for what a dead one left")
+    orders_key_retention_h: Annotated[int, Field(ge=72, le=8760)] = Field(
+        72, description="hours that an `Idempotency-Key` is kept"
+    )
+    orders_cart_repeat_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+        600, description="for so long after a cart was ordered, ordering it again answers with the same order"
+    )
+    orders_data_dir: Path = Field(Path(".data"), description="the embedded PostgreSQL and the sandbox keep data here")
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        if self.orders_lease_s <= self.orders_request_deadline_s:
+            raise ValueError("ORDERS_LEASE_S must be longer than ORDERS_REQUEST_DEADLINE_S")
+        return self
+
+    @model_validator(mode="after")
+    def _database_is_named_once(self) -> Self:
+        parts = (self.db_name, self.db_user, self.db_password, self.db_host, self.db_port)
+        if self.database_url and any(part is not None for part in parts):
+            raise ValueError("set either DATABASE_URL or the DB_… settings, not both")
+        if any(part is not None for part in parts) and not self.db_name:
+            raise ValueError("DB_NAME is missing beside the other DB_… settings")
+        return self
+
+    @property
+    def has_database(self) -> bool:
+        """Whether a database is named; without one the embedded PostgreSQL serves."""
+        return bool(self.database_url or self.db_name)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings. Raises SettingsError with a line per thing that is wrong; `overrides` win over the environment."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # the field's own validation checks them
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(dict(e)) for e in error.errors())) from None
+
+
+def _sentence(error: dict[str, object]) -> str:
+    loc = error["loc"]
+    name = str(loc[0]).upper() if isinstance(loc, tuple) and loc else ""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message[0].lower()}{message[1:]} (it is {error['input']!r})" if name else message

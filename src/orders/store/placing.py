@@ -1,0 +1,439 @@
+"""The three commits of a batch (CLAIM, INTEND, SETTLE) and what undoes each; all guarded by the batch's ID."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import psycopg2.errors
+from psycopg2.extensions import connection as Connection  # noqa: N812
+
+from orders.order import Line
+from orders.plan import Change
+from orders.store.reading import ORDER_JSON
+
+_BATCH_IS_GONE = "OR001"  # raised by orders_require()
+
+
+class BatchLost(Exception):
+    """The batch is no longer ours: its lease ran out and a recovering replica has taken it over."""
+
+
+class CartTaken(Exception):
+    """Another batch is placing an order for one of this batch's carts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request with an Idempotency-Key was answered: HTTP status, JSON body, and the order if it was placed."""
+
+    status: int
+    body: str
+    order_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInUse:
+    """An Idempotency-Key that is known already: whose request it was and, unless that still runs, its outcome."""
+
+    fingerprint: bytes
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class CartOrder:
+    """The order that a cart has become, or is becoming (then `is_placed` is False)."""
+
+    order_id: UUID
+    is_placed: bool
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Stock that is due back."""
+
+    order_id: UUID
+    product_id: int
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What CLAIM got, and what stood in the way of the rest."""
+
+    products: frozenset[int]
+    keys: frozenset[str]
+    keys_in_use: dict[str, KeyInUse]
+    cart_orders: dict[tuple[int, int], CartOrder]
+    due: tuple[Due, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    """An order as INTEND writes it. `items` are (line, name, unit price)."""
+
+    id: UUID
+    customer_id: int
+    cart_id: int | None
+    total: int
+    items: tuple[tuple[Line, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What INTEND writes: each product's change, the orders, the stock due back that is carried, the outcomes of those
+    that are refused, the keys about which nothing was decided, and products whose returns have to wait.
+    """
+
+    changes: Mapping[int, Change]
+    orders: Sequence[NewOrder]
+    due: Sequence[Due]
+    outcomes: dict[str, Outcome]
+    freed_keys: Sequence[str]
+    unreadable: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What SETTLE writes: who is placed, who failed (and why), and what became of each product's PUT.
+
+    `landed` includes `quiet`, the products of which an unacknowledged PUT may still land; `took` is every product of
+    the batch whose PUT has landed so far, for the stock of failed orders to be queued to go back. `is_last`: nobody
+    works on the batch any more, so recovery may take what is left at once.
+    """
+
+    placed: Sequence[UUID] = ()
+    failed: dict[UUID, str] = field(default_factory=dict)
+    landed: Sequence[int] = ()
+    quiet: Sequence[int] = ()
+    refused: Sequence[int] = ()
+    took: Sequence[int] = ()
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    keys_of_placed: dict[UUID, str] = field(default_factory=dict)
+    freed_keys: Sequence[str] = ()
+    is_last: bool = True
+
+
+def find_key(connection: Connection, key: str) -> KeyInUse | None:
+    """What is known of this Idempotency-Key."""
+    return _keys_in_use(connection, [key]).get(key)
+
+
+def claim(
+    connection: Connection,
+    batch: UUID,
+    lease_s: float,
+    products: Sequence[int],
+    keys: dict[str, bytes],
+    carts: Sequence[tuple[int, int]],
+) -> Claimed:
+    """CLAIM: a row per product and per key, as many as are free. Products of which a quiet time has ended are free."""
+    statement = """
+        DELETE FROM stock_claims WHERE product_id IN (
+            SELECT product_id FROM stock_claims
+            WHERE product_id = ANY(%(products)s::bigint[]) AND batch_id IS NULL AND lands_until < now()
+            ORDER BY product_id FOR UPDATE SKIP LOCKED);
+        INSERT INTO idempotency_keys (key, fingerprint, batch_id)
+            SELECT key, fingerprint, %(batch)s FROM unnest(%(keys)s::text[], %(prints)s::bytea[]) k(key, fingerprint)
+            ORDER BY key ON CONFLICT DO NOTHING;
+        INSERT INTO stock_claims (product_id, batch_id, lease_until)
+            SELECT product_id, %(batch)s, now() + %(lease)s * interval '1 s'
+            FROM unnest(%(products)s::bigint[]) product_id ORDER BY product_id ON CONFLICT DO NOTHING;
+        SELECT (SELECT array_agg(product_id) FROM stock_claims WHERE batch_id = %(batch)s),
+               (SELECT array_agg(key) FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL),
+               (SELECT json_agg(json_build_array(r.order_id, r.product_id, r.quantity))
+                FROM stock_returns r JOIN stock_claims c ON c.product_id = r.product_id AND c.batch_id = %(batch)s
+                WHERE r.returned_at IS NULL AND r.batch_id IS NULL)
+    """
+    parameters = {
+        "batch": str(batch),
+        "lease": lease_s,
+        "products": list(products),
+        "keys": list(keys),
+        "prints": list(keys.values()),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        row: Any = cursor.fetchone()
+    got, keys_got, due = row
+    known = [key for key in keys if key not in (keys_got or [])]
+    return Claimed(
+        products=frozenset(got or ()),
+        keys=frozenset(keys_got or ()),
+        keys_in_use=_keys_in_use(connection, known) if known else {},
+        cart_orders=_cart_orders(connection, carts) if carts else {},
+        due=tuple(Due(UUID(order_id), product_id, quantity) for order_id, product_id, quantity in due or ()),
+    )
+
+
+def _keys_in_use(connection: Connection, keys: Sequence[str]) -> dict[str, KeyInUse]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT key, fingerprint, status, body, order_id FROM idempotency_keys WHERE key = ANY(%s)", (list(keys),)
+        )
+        return {
+            key: KeyInUse(
+                bytes(fingerprint), None if status is None else Outcome(status, body, order_id and UUID(order_id))
+            )
+            for key, fingerprint, status, body, order_id in cursor
+        }
+
+
+def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> dict[tuple[int, int], CartOrder]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""SELECT o.customer_id, o.cart_id, o.id, o.status <> 'Pending', {ORDER_JSON}
+                FROM unnest(%(customers)s::bigint[], %(carts)s::bigint[]) c(customer_id, cart_id)
+                JOIN orders o USING (customer_id, cart_id) WHERE o.status <> 'Failed'""",  # noqa: S608 (constants)
+            {"customers": [c for c, _ in carts], "carts": [c for _, c in carts]},
+        )
+        return {
+            (customer_id, cart_id): CartOrder(UUID(order_id), is_placed, body)
+            for customer_id, cart_id, order_id, is_placed, body in cursor
+        }
+
+
+def cart_order(connection: Connection, customer_id: int, cart_id: int) -> CartOrder | None:
+    """The order that this cart has become."""
+    order = _cart_orders(connection, [(customer_id, cart_id)]).get((customer_id, cart_id))
+    return order if order and order.is_placed else None
+
+
+def last_cart_order(connection: Connection, customer_id: int, within_s: float) -> CartOrder | None:
+    """The order that the customer's cart became within the last `within_s` seconds."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""SELECT o.id, {ORDER_JSON} FROM orders o
+                WHERE o.customer_id = %s AND o.cart_id IS NOT NULL AND o.placed_at > now() - %s * interval '1 s'
+                ORDER BY o.id DESC LIMIT 1""",  # noqa: S608 (constants)
+            (customer_id, within_s),
+        )
+        row = cursor.fetchone()
+        return CartOrder(UUID(row[0]), True, row[1]) if row else None
+
+
+def keep_outcome(connection: Connection, key: str, fingerprint: bytes, outcome: Outcome) -> None:
+    """Remember what a request was answered that never got as far as a batch; an outcome that is known already stays."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO idempotency_keys (key, fingerprint, batch_id, status, body)
+               VALUES (%s, %s, gen_random_uuid(), %s, %s) ON CONFLICT DO NOTHING""",
+            (key, fingerprint, outcome.status, outcome.body),
+        )
+
+
+def release(connection: Connection, batch: UUID, products: Iterable[int], keys: Iterable[str]) -> None:
+    """Undo CLAIM for these products and keys. Nothing was sent for them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            DELETE FROM stock_claims
+                WHERE batch_id = %(batch)s AND after IS NULL AND product_id = ANY(%(products)s::bigint[]);
+            DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL AND key = ANY(%(keys)s::text[])
+            """,
+            {"batch": str(batch), "products": list(products), "keys": list(keys)},
+        )
+
+
+def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent) -> None:
+    """INTEND: before and after of each product, and the orders as `Pending`. Claims that nobody needs are given up.
+
+    Raises BatchLost or CartTaken; then nothing was written.
+    """
+    statement = f"""
+        SELECT orders_require((
+            SELECT count(*) FROM (SELECT FROM stock_claims
+                WHERE batch_id = %(batch)s AND product_id = ANY(%(products)s::bigint[]) AND lease_until > now()
+                ORDER BY product_id FOR UPDATE) c) = cardinality(%(products)s::bigint[]), 'the lease ran out');
+        UPDATE stock_claims c
+            SET before = n.before, after = n.after, lands_until = c.lease_until + %(horizon)s * interval '1 s'
+            FROM unnest(%(products)s::bigint[], %(before)s::bigint[], %(after)s::bigint[]) n(product_id, before, after)
+            WHERE c.product_id = n.product_id;
+        DELETE FROM stock_claims WHERE batch_id = %(batch)s AND after IS NULL;
+        UPDATE stock_returns r SET batch_id = %(batch)s
+            FROM unnest(%(due_orders)s::uuid[], %(due_products)s::bigint[]) d(order_id, product_id)
+            WHERE r.order_id = d.order_id AND r.product_id = d.product_id;
+        INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id)
+            SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s
+            FROM unnest(%(ids)s::uuid[], %(customers)s::bigint[], %(totals)s::bigint[], %(carts)s::bigint[])
+                o(id, customer_id, total, cart_id);
+        INSERT INTO order_items (order_id, product_id, quantity, name, unit_price)
+            SELECT * FROM unnest(%(item_orders)s::uuid[], %(item_products)s::bigint[], %(item_quantities)s::integer[],
+                                 %(item_names)s::text[], %(item_prices)s::bigint[]);
+        UPDATE stock_returns SET retry_at = now() + {_RETURN_AGAIN_AFTER}
+            WHERE product_id = ANY(%(unreadable)s::bigint[]) AND returned_at IS NULL AND batch_id IS NULL;
+        DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL AND key = ANY(%(freed)s::text[]);
+        {_KEEP_OUTCOMES}
+    """  # noqa: S608 (constants)
+    orders, changes = intent.orders, intent.changes
+    items = [(order.id, *item) for order in orders for item in order.items]
+    parameters = {
+        "batch": str(batch),
+        "horizon": horizon_s,
+        "products": list(changes),
+        "before": [change.before for change in changes.values()],
+        "after": [change.after for change in changes.values()],
+        "due_orders": [str(d.order_id) for d in intent.due],
+        "due_products": [d.product_id for d in intent.due],
+        "ids": [str(order.id) for order in orders],
+        "customers": [order.customer_id for order in orders],
+        "totals": [order.total for order in orders],
+        "carts": [order.cart_id for order in orders],
+        "item_orders": [str(order_id) for order_id, *_ in items],
+        "item_products": [line.product_id for _, line, _, _ in items],
+        "item_quantities": [line.quantity for _, line, _, _ in items],
+        "item_names": [name for _, _, name, _ in items],
+        "item_prices": [price for _, _, _, price in items],
+        "unreadable": list(intent.unreadable),
+        "freed": list(intent.freed_keys),
+    }
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, {**parameters, **_outcome_parameters(intent.outcomes)})
+    except psycopg2.errors.UniqueViolation as error:
+        if error.diag.constraint_name == "orders_one_per_cart":
+            raise CartTaken from None
+        raise
+    except psycopg2.Error as error:
+        raise _named(error) from None
+
+
+def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, str]:
+    """SETTLE: the orders become `Ordered` or `Failed`, claims end, stock of the failed is queued to go back.
+
+    Returns the JSON of the placed. Raises BatchLost; then nothing was written.
+    """
+    statement = f"""
+        SELECT orders_require((
+            SELECT count(*) FROM (SELECT FROM stock_claims
+                WHERE batch_id = %(batch)s AND product_id = ANY(%(ended)s::bigint[]) ORDER BY product_id FOR UPDATE) c)
+            = cardinality(%(ended)s::bigint[]) AND (
+            SELECT count(*) FROM (SELECT FROM orders
+                WHERE batch_id = %(batch)s AND status = 'Pending' AND id = ANY(%(decided)s::uuid[]) FOR UPDATE) o)
+            = cardinality(%(decided)s::uuid[]), 'the batch was taken over');
+        UPDATE orders SET status = 'Ordered', placed_at = now(), updated_at = now()
+            WHERE id = ANY(%(placed)s::uuid[]);
+        UPDATE orders o SET status = 'Failed', failure = f.failure, updated_at = now()
+            FROM unnest(%(failed)s::uuid[], %(failures)s::text[]) f(id, failure) WHERE o.id = f.id;
+        INSERT INTO stock_returns (order_id, product_id, quantity)
+            SELECT i.order_id, i.product_id, i.quantity FROM orders o JOIN order_items i ON i.order_id = o.id
+            WHERE o.batch_id = %(batch)s AND o.status = 'Failed' AND i.product_id = ANY(%(took)s::bigint[])
+            ON CONFLICT DO NOTHING;
+        UPDATE stock_returns SET returned_at = now()
+            WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[]) AND returned_at IS NULL;
+        UPDATE stock_returns SET batch_id = NULL, retry_at = now() + {_RETURN_AGAIN_AFTER}
+            WHERE batch_id = %(batch)s AND product_id = ANY(%(refused)s::bigint[]) AND returned_at IS NULL;
+        UPDATE stock_claims SET batch_id = NULL, lease_until = NULL, before = NULL, after = NULL,
+                                lands_until = now() + %(horizon)s * interval '1 s'
+            WHERE batch_id = %(batch)s AND product_id = ANY(%(quiet)s::bigint[]);
+        DELETE FROM stock_claims WHERE batch_id = %(batch)s AND product_id = ANY(%(ended)s::bigint[]);
+        UPDATE stock_claims SET lease_until = now(), lands_until = now() + %(horizon)s * interval '1 s'
+            WHERE batch_id = %(batch)s AND %(is_last)s;
+        INSERT INTO cart_closings (order_id, customer_id, cart_id, retry_at)
+            SELECT id, customer_id, cart_id, now() + {_CLOSE_AGAIN_AFTER} FROM orders WHERE id = ANY(%(placed)s::uuid[]);
+        UPDATE idempotency_keys k SET status = 201, body = {ORDER_JSON}, order_id = o.id
+            FROM unnest(%(key_orders)s::uuid[], %(order_keys)s::text[]) n(id, key) JOIN orders o USING (id)
+            WHERE k.key = n.key;
+        {_KEEP_OUTCOMES};
+        DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL AND key = ANY(%(freed)s::text[]);
+        SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])
+    """  # noqa: S608 (constants)
+    parameters = {
+        "batch": str(batch),
+        "horizon": horizon_s,
+        "ended": [*verdict.landed, *verdict.refused],
+        "decided": [str(i) for i in (*verdict.placed, *verdict.failed)],
+        "placed": [str(i) for i in verdict.placed],
+        "failed": [str(i) for i in verdict.failed],
+        "failures": list(verdict.failed.values()),
+        "took": list(verdict.took),
+        "landed": list(verdict.landed),
+        "refused": list(verdict.refused),
+        "quiet": list(verdict.quiet),
+        "is_last": verdict.is_last,
+        "freed": list(verdict.freed_keys),
+        "key_orders": [str(i) for i in verdict.keys_of_placed],
+        "order_keys": list(verdict.keys_of_placed.values()),
+    }
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, {**parameters, **_outcome_parameters(verdict.outcomes)})
+            return {UUID(order_id): document for order_id, document in cursor}
+    except psycopg2.Error as error:
+        raise _named(error) from None
+
+
+def read_placed(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The JSON of those of these orders that this batch has placed: what a SETTLE of unknown outcome has done."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""SELECT o.id, {ORDER_JSON} FROM orders o
+                WHERE o.id = ANY(%s::uuid[]) AND o.batch_id = %s AND o.placed_at IS NOT NULL""",  # noqa: S608
+            ([str(order_id) for order_id in ids], str(batch)),
+        )
+        return {UUID(order_id): document for order_id, document in cursor}
+
+
+def abandon(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -> None:
+    """Undo CLAIM and INTEND of a batch that has sent nothing. Safe to repeat; does nothing to a batch that is gone."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            {_KEEP_OUTCOMES};
+            DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL;
+            UPDATE stock_returns SET batch_id = NULL WHERE batch_id = %(batch)s AND returned_at IS NULL;
+            UPDATE orders SET status = 'Failed', failure = 'order_failed', updated_at = now()
+                WHERE batch_id = %(batch)s AND status = 'Pending';
+            DELETE FROM stock_claims WHERE batch_id = %(batch)s
+            """,  # noqa: S608 (constants)
+            {"batch": str(batch), **_outcome_parameters(outcomes)},
+        )
+
+
+def unplace(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> None:
+    """Fail orders of this batch whose clients were told so while SETTLE's outcome was unknown. Safe to repeat.
+
+    Waits for a SETTLE that is still running, and lets none succeed later. What has landed (no claim is left) is
+    queued to go back; the rest is recovery's.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT FROM orders WHERE id = ANY(%(ids)s::uuid[]) ORDER BY id FOR UPDATE;
+            WITH failed AS (
+                UPDATE orders SET status = 'Failed', failure = 'order_failed', placed_at = NULL, updated_at = now()
+                WHERE id = ANY(%(ids)s::uuid[]) AND batch_id = %(batch)s AND status IN ('Pending', 'Ordered')
+                RETURNING id),
+            unclosed AS (DELETE FROM cart_closings c USING failed WHERE c.order_id = failed.id),
+            unkeyed AS (DELETE FROM idempotency_keys k USING failed WHERE k.order_id = failed.id)
+            INSERT INTO stock_returns (order_id, product_id, quantity)
+            SELECT i.order_id, i.product_id, i.quantity FROM order_items i JOIN failed ON i.order_id = failed.id
+            WHERE NOT EXISTS (SELECT FROM stock_claims c WHERE c.batch_id = %(batch)s AND c.product_id = i.product_id)
+            ON CONFLICT DO NOTHING
+            """,
+            {"ids": [str(order_id) for order_id in ids], "batch": str(batch)},
+        )
+
+
+_RETURN_AGAIN_AFTER = "interval '5 s'"
+_CLOSE_AGAIN_AFTER = "interval '5 s'"  # the replica that placed the order closes its cart at once, unless it dies
+
+_KEEP_OUTCOMES = """
+    UPDATE idempotency_keys k SET status = n.status, body = n.body
+        FROM unnest(%(outcome_keys)s::text[], %(outcome_statuses)s::smallint[], %(outcome_bodies)s::text[])
+            n(key, status, body)
+        WHERE k.key = n.key AND k.batch_id = %(batch)s AND k.status IS NULL
+"""
+
+
+def _outcome_parameters(outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    return {
+        "outcome_keys": list(outcomes),
+        "outcome_statuses": [outcome.status for outcome in outcomes.values()],
+        "outcome_bodies": [outcome.body for outcome in outcomes.values()],
+    }
+
+
+def _named(error: psycopg2.Error) -> Exception:
+    return BatchLost(str(error.diag.message_primary)) if error.pgcode == _BATCH_IS_GONE else error
