@@ -278,11 +278,12 @@ class Batch:
             await self._database.run(lambda c: placing.abandon(c, self.id, outcomes))
         except DatabaseUnavailable:
             self._spawn(self._abandon_later(outcomes))
-        for waiting in self._waiting:
-            if error:
-                waiting.refuse(error)
-        if not error:
-            self._requeue(self._waiting)
+        finally:
+            for waiting in self._waiting:
+                if error:
+                    waiting.refuse(error)
+            if not error:
+                self._requeue(self._waiting)
 
     async def _abandon_later(self, outcomes: dict[str, Outcome]) -> None:
         """The database is away. Until the lease runs out this is ours to do; then it is recovery's."""

@@ -64,7 +64,14 @@ def dev(
             "cart_url": settings.cart_url or f"http://{settings.host}:{cart_port}",
         }
     )
-    config = uvicorn.Config(create_app(settings), settings.host, settings.port, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        create_app(settings),
+        settings.host,
+        settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_shutdown_s(settings),
+    )
     _run(_Announcing(config, _welcome(settings)))
 
 
@@ -85,6 +92,7 @@ def serve(
         workers=workers,
         log_config=None,
         access_log=False,
+        timeout_graceful_shutdown=_shutdown_s(settings),
     )
 
 
@@ -187,6 +195,11 @@ def _log_to_stderr() -> None:
 def _fail(sentence: str, code: int) -> None:
     typer.echo(sentence, err=True)
     sys.exit(code)
+
+
+def _shutdown_s(settings: Settings) -> int:
+    """Requests under way are answered by their deadline; after that nobody is waited for."""
+    return int(settings.orders_request_deadline_s) + 2
 
 
 class _Announcing(uvicorn.Server):

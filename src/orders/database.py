@@ -154,7 +154,7 @@ def schema_version(connection: Connection) -> str | None:
 
 def newest_version() -> str:
     """The newest migration that this version of the service brings."""
-    return max(path.name.split("_")[0] for path in MIGRATIONS.glob("[0-9]*_*.py"))
+    return max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
 def _one(cursor: Any) -> Any:
@@ -200,6 +200,7 @@ def _upgrade(dsn: str) -> None:
     engine = sqlalchemy.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn))
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
     config.attributes.update(engine=engine, version_table=_VERSION_TABLE, lock=_MIGRATION_LOCK)
     try:
         command.upgrade(config, "head")

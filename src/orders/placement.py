@@ -122,6 +122,8 @@ class Placement:
     async def _run(self, batch: Batch) -> None:
         try:
             await batch.run()
+        except Exception:
+            log.exception("batch %s ended unexpectedly; recovery will look after what is left of it", batch.id)
         finally:
             del self._batches[batch]
             self._dispatch()
