@@ -174,15 +174,18 @@ async def place_order(request: Request, id: CustomerId, body: ToPlace = None, ke
     tags=["orders"],
     responses={
         200: {"model": Order, "description": "Updated"},
-        **problem_responses(
-            Code.ORDER_NOT_FOUND, Code.STATUS_NOT_ALLOWED, Code.BODY_TOO_LARGE, *_READ_PROBLEMS
-        ),
+        **problem_responses(Code.ORDER_NOT_FOUND, Code.STATUS_NOT_ALLOWED, Code.BODY_TOO_LARGE, *_READ_PROBLEMS),
     },
 )
 async def change_order_status(
     request: Request,
     id: Annotated[
-        str, Path(description="The order.", json_schema_extra={"format": "uuid"}, examples=["019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"])
+        str,
+        Path(
+            description="The order.",
+            json_schema_extra={"format": "uuid"},
+            examples=["019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
+        ),
     ],
     body: NewStatus,
 ) -> Response:
@@ -233,7 +236,9 @@ async def get_problems() -> dict[str, dict[str, Any]]:
     return {code.name.lower(): _describe(code) for code in Code}
 
 
-@router.get("/problems/{code}", summary="What an error means", tags=["about"], responses=problem_responses(Code.NOT_FOUND))
+@router.get(
+    "/problems/{code}", summary="What an error means", tags=["about"], responses=problem_responses(Code.NOT_FOUND)
+)
 async def get_problem(code: str) -> JSONResponse:
     """The page behind a problem's `type`."""
     if code.upper() not in Code.__members__:
@@ -253,7 +258,9 @@ def _shop(request: Request) -> Shop:
 def _customer(text: str) -> int:
     customer_id = parse_customer_id(text)
     if customer_id is None:
-        raise OrderError(Code.NOT_FOUND, f"{text[:60]!r} is neither a customer's ID (1 … 2^63-1) nor an order's (a UUID).")
+        raise OrderError(
+            Code.NOT_FOUND, f"{text[:60]!r} is neither a customer's ID (1 … 2^63-1) nor an order's (a UUID)."
+        )
     return customer_id
 
 

@@ -344,9 +344,7 @@ class Batch:
             pause_s = min(pause_s * 2, 1.0)
         return _Fate.DOUBT if unanswered else _Fate.REFUSED
 
-    async def _read_back(
-        self, product: Product, change: Change, written: Written, unanswered: int
-    ) -> _Fate | None:
+    async def _read_back(self, product: Product, change: Change, written: Written, unanswered: int) -> _Fate | None:
         """What the catalog says after a PUT without an answer; None: send the same value again."""
         if not unanswered:
             return None

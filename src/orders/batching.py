@@ -41,8 +41,10 @@ class Batcher(Generic[K, V]):
         batch = {key: self._waiting.pop(key) for key in keys}
         try:
             values = await self._load(keys)
-        except Exception as error:
-            _settle(batch, error)
+        except BaseException as error:
+            _settle(batch, error)  # handed to every caller of this batch
+            if not isinstance(error, Exception):
+                raise
         else:
             for key, future in batch.items():
                 future.set_result(values.get(key))
@@ -51,7 +53,7 @@ class Batcher(Generic[K, V]):
             self._start()
 
 
-def _settle(batch: dict[K, asyncio.Future[V | None]], error: Exception) -> None:
+def _settle(batch: dict[K, asyncio.Future[V | None]], error: BaseException) -> None:
     for future in batch.values():
         future.set_exception(error)
         future.exception()  # read here, so that a caller that has gone away leaves no warning behind

@@ -1,4 +1,4 @@
-"""Closing the cart after its order is placed. The order stands whatever the cart service says; we ask until it is done."""
+"""Closing the cart after its order is placed. The order stands whatever happens here; we ask until it is done."""
 
 import asyncio
 import logging

@@ -14,7 +14,7 @@ from orders.order import MAX_LINES, MAX_QUANTITY, Line, merge_lines
 from orders.placement import Placement
 from orders.settings import Settings
 from orders.store import placing
-from orders.store.placing import CartOrder, Outcome
+from orders.store.placing import Outcome
 
 
 class Checkout:
@@ -68,15 +68,11 @@ class Checkout:
 
     async def _repeat(self, customer_id: int, cart: Cart | None) -> Answer:
         """The cart is closed: a second click, after the first has been placed, is answered with the same order."""
-        order = await self._database.run(lambda c: self._order_of(c, customer_id, cart))
+        cart_id, within_s = cart.id if cart else None, self._settings.orders_cart_repeat_s
+        order = await self._database.run(lambda c: placing.order_of_cart(c, customer_id, cart_id, within_s))
         if order is None:
             raise OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
         return Answer(201, order.body, order.order_id, replayed=True)
-
-    def _order_of(self, connection: placing.Connection, customer_id: int, cart: Cart | None) -> CartOrder | None:
-        if cart is None:
-            return placing.last_cart_order(connection, customer_id, self._settings.orders_cart_repeat_s)
-        return placing.cart_order(connection, customer_id, cart.id)
 
     async def _keep(self, key: str | None, fingerprint: bytes, error: OrderError, instance: str) -> None:
         """Remember a failure that came before there was a batch to remember it."""
@@ -91,7 +87,8 @@ def _require_orderable(lines: Sequence[Line]) -> None:
     for line in lines:
         if line.quantity > MAX_QUANTITY:
             raise OrderError(
-                Code.INVALID_REQUEST, f"{line.quantity} of product {line.product_id} in one order: at most {MAX_QUANTITY}."
+                Code.INVALID_REQUEST,
+                f"{line.quantity} of product {line.product_id} in one order: at most {MAX_QUANTITY}.",
             )
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import logging
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 import uvicorn
@@ -51,7 +52,7 @@ def main() -> None:
 def dev(
     host: Host = None, port: PortNumber = None, catalog_port: CatalogPort = 8001, cart_port: CartPort = 8002
 ) -> None:
-    """Run everything: database, sandbox catalog, sandbox carts and the service. Ctrl-C stops it; data stays in .data/."""
+    """Run everything: database, sandbox and service. Ctrl-C stops it; the data stays in .data/."""
     settings = _settings(host=host, port=port)
     data = settings.orders_data_dir / "sandbox"
     if settings.catalog_url is None:
@@ -192,7 +193,7 @@ def _log_to_stderr() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _fail(sentence: str, code: int) -> None:
+def _fail(sentence: str, code: int) -> NoReturn:
     typer.echo(sentence, err=True)
     sys.exit(code)
 
@@ -209,9 +210,9 @@ class _Announcing(uvicorn.Server):
         super().__init__(config)
         self._words = words
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then speak."""
-        await super().startup(sockets)  # type: ignore[arg-type]  # passed on as it came
+        await super().startup(sockets)
         if self.started:
             typer.echo(self._words)
 
@@ -227,9 +228,7 @@ def _run(server: uvicorn.Server) -> None:
 
 def _serve_in_thread(build: Callable[[], Starlette], host: str, port: int) -> None:
     """Serve an app (built in its own thread: SQLite connections stay where they were made) until the process ends."""
-    server = uvicorn.Server(
-        uvicorn.Config(build, host, port, factory=True, log_level="warning", access_log=False)
-    )
+    server = uvicorn.Server(uvicorn.Config(build, host, port, factory=True, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

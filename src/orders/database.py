@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
-from psycopg2.extensions import connection as Connection  # noqa: N812 (it is a class, whatever its name)
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Connection = psycopg2.extensions.connection
 Query = Callable[[Connection], T]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -112,7 +112,8 @@ class Database:
                     connection = connect(self.dsn)
                 future.set_result(query(connection))
             except _BROKEN as error:
-                connection = _discard(connection)
+                _discard(connection)
+                connection = None
                 future.set_exception(DatabaseUnavailable(str(error).strip()))
             except BaseException as error:
                 future.set_exception(error)
@@ -210,9 +211,7 @@ def _upgrade(dsn: str) -> None:
         engine.dispose()
 
 
-def dsn_from_parts(
-    name: str, user: str | None, password: str | None, host: str | None, port: int | None
-) -> str:
+def dsn_from_parts(name: str, user: str | None, password: str | None, host: str | None, port: int | None) -> str:
     """The DSN of the five DB_… settings."""
     parts = {"dbname": name, "user": user, "password": password, "host": host, "port": port}
-    return psycopg2.extensions.make_dsn(**{key: value for key, value in parts.items() if value is not None})
+    return psycopg2.extensions.make_dsn(**{key: str(value) for key, value in parts.items() if value is not None})

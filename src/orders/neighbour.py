@@ -1,4 +1,4 @@
-"""HTTP to a neighbour: one GET or PUT with a time-out, a bounded reply, retries for GET, and rest for who keeps failing.
+"""HTTP to a neighbour: GET and PUT with a time-out, a bounded reply, retries for GET, rest for who keeps failing.
 
 What the reply means is for `catalog` and `cart`; here is only whether there was one.
 """
@@ -99,7 +99,9 @@ class Neighbour:
 
         Raises NotSent, Resting or NoAnswer: only the caller knows whether it may be repeated.
         """
-        return await self._attempt("PUT", path, body, {"Content-Type": "application/json", **(headers or {})}, not_after)
+        return await self._attempt(
+            "PUT", path, body, {"Content-Type": "application/json", **(headers or {})}, not_after
+        )
 
     async def _attempt(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], not_after: float = float("inf")

@@ -1,6 +1,7 @@
 """The queue in front of the batches: requests wait here until all that they need is free, and go together."""
 
 import asyncio
+import functools
 import logging
 import random
 from collections import deque
@@ -62,9 +63,12 @@ class Placement:
         for product_id in set(products) - self._giving_back:
             self._giving_back.add(product_id)
             waiting = Waiting(frozenset((product_id,)), self._loop.create_future())
-            waiting.future.add_done_callback(lambda _, p=product_id: self._giving_back.discard(p))
+            waiting.future.add_done_callback(functools.partial(self._gave_back, product_id))
             self._waiting.append(waiting)
         self._dispatch()
+
+    def _gave_back(self, product_id: int, _: object) -> None:
+        self._giving_back.discard(product_id)
 
     async def drain(self) -> None:
         """Return when every batch that is under way has ended."""

@@ -78,7 +78,9 @@ class SandboxCarts:
     def _set_status(self, customer_id: int, status: Any) -> Response:
         if not isinstance(status, str):
             return JSONResponse({"error": "status must be a text"}, 422)
-        self._sql.execute("UPDATE carts SET status = ? WHERE customer_id = ? AND status = 'Active'", (status, customer_id))
+        self._sql.execute(
+            "UPDATE carts SET status = ? WHERE customer_id = ? AND status = 'Active'", (status, customer_id)
+        )
         return JSONResponse({"status": status})
 
     def _active(self, customer_id: int) -> int | None:

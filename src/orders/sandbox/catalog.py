@@ -89,9 +89,16 @@ class SandboxCatalog:
         headers = {"ETag": f'"{row[1]}"'} if self.misfortune.faults.etags else {}
         return JSONResponse({"product_detail": {"id": product_id, **json.loads(row[0])}}, headers=headers)
 
+    def _is_locked(self, product_id: int) -> bool:
+        """A product with `"locked": true` can be read, and refuses every PUT."""
+        row = self._sql.execute("SELECT fields FROM products WHERE id = ?", (product_id,)).fetchone()
+        return bool(row and json.loads(row[0]).get("locked"))
+
     def _write(self, product_id: int, fields: Any, if_match: str | None) -> Response:
         if not isinstance(fields, dict) or type(fields.get("quantity")) is not int or fields["quantity"] < 0:
             return JSONResponse({"error": "quantity must be an integer, 0 or more"}, 422)
+        if self._is_locked(product_id):
+            return JSONResponse({"error": "this product is locked"}, 423)
         body = json.dumps({key: value for key, value in fields.items() if key != "id"})
         wanted = f" AND revision = {int(if_match.strip(chr(34)))}" if if_match and self.misfortune.faults.etags else ""
         changed = self._sql.execute(

@@ -83,5 +83,5 @@ def _strikes(rate: float) -> bool:
 
 
 async def _until_the_client_gives_up(request: Request) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(0.01)
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 import psycopg2.errors
-from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from orders.database import Connection
 from orders.order import Line
 from orders.plan import Change
 from orders.store.reading import ORDER_JSON
@@ -185,7 +185,7 @@ def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> di
         cursor.execute(
             f"""SELECT o.customer_id, o.cart_id, o.id, o.status <> 'Pending', {ORDER_JSON}
                 FROM unnest(%(customers)s::bigint[], %(carts)s::bigint[]) c(customer_id, cart_id)
-                JOIN orders o USING (customer_id, cart_id) WHERE o.status <> 'Failed'""",  # noqa: S608 (constants)
+                JOIN orders o USING (customer_id, cart_id) WHERE o.status <> 'Failed'""",
             {"customers": [c for c, _ in carts], "carts": [c for _, c in carts]},
         )
         return {
@@ -194,19 +194,18 @@ def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> di
         }
 
 
-def cart_order(connection: Connection, customer_id: int, cart_id: int) -> CartOrder | None:
-    """The order that this cart has become."""
-    order = _cart_orders(connection, [(customer_id, cart_id)]).get((customer_id, cart_id))
-    return order if order and order.is_placed else None
-
-
-def last_cart_order(connection: Connection, customer_id: int, within_s: float) -> CartOrder | None:
-    """The order that the customer's cart became within the last `within_s` seconds."""
+def order_of_cart(connection: Connection, customer_id: int, cart_id: int | None, within_s: float) -> CartOrder | None:
+    """The order that this cart has become; where the cart's ID is not known (None), the customer's newest order of a
+    cart, if it was placed within the last `within_s` seconds.
+    """
+    if cart_id is not None:
+        order = _cart_orders(connection, [(customer_id, cart_id)]).get((customer_id, cart_id))
+        return order if order and order.is_placed else None
     with connection.cursor() as cursor:
         cursor.execute(
             f"""SELECT o.id, {ORDER_JSON} FROM orders o
                 WHERE o.customer_id = %s AND o.cart_id IS NOT NULL AND o.placed_at > now() - %s * interval '1 s'
-                ORDER BY o.id DESC LIMIT 1""",  # noqa: S608 (constants)
+                ORDER BY o.id DESC LIMIT 1""",
             (customer_id, within_s),
         )
         row = cursor.fetchone()
@@ -265,7 +264,7 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
             WHERE product_id = ANY(%(unreadable)s::bigint[]) AND returned_at IS NULL AND batch_id IS NULL;
         DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL AND key = ANY(%(freed)s::text[]);
         {_KEEP_OUTCOMES}
-    """  # noqa: S608 (constants)
+    """
     orders, changes = intent.orders, intent.changes
     items = [(order.id, *item) for order in orders for item in order.items]
     parameters = {
@@ -331,14 +330,15 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
         UPDATE stock_claims SET lease_until = now(), lands_until = now() + %(horizon)s * interval '1 s'
             WHERE batch_id = %(batch)s AND %(is_last)s;
         INSERT INTO cart_closings (order_id, customer_id, cart_id, retry_at)
-            SELECT id, customer_id, cart_id, now() + {_CLOSE_AGAIN_AFTER} FROM orders WHERE id = ANY(%(placed)s::uuid[]);
+            SELECT id, customer_id, cart_id, now() + {_CLOSE_AGAIN_AFTER} FROM orders
+            WHERE id = ANY(%(placed)s::uuid[]);
         UPDATE idempotency_keys k SET status = 201, body = {ORDER_JSON}, order_id = o.id
             FROM unnest(%(key_orders)s::uuid[], %(order_keys)s::text[]) n(id, key) JOIN orders o USING (id)
             WHERE k.key = n.key;
         {_KEEP_OUTCOMES};
         DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL AND key = ANY(%(freed)s::text[]);
         SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])
-    """  # noqa: S608 (constants)
+    """
     parameters = {
         "batch": str(batch),
         "horizon": horizon_s,
@@ -369,7 +369,7 @@ def read_placed(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> dic
     with connection.cursor() as cursor:
         cursor.execute(
             f"""SELECT o.id, {ORDER_JSON} FROM orders o
-                WHERE o.id = ANY(%s::uuid[]) AND o.batch_id = %s AND o.placed_at IS NOT NULL""",  # noqa: S608
+                WHERE o.id = ANY(%s::uuid[]) AND o.batch_id = %s AND o.placed_at IS NOT NULL""",
             ([str(order_id) for order_id in ids], str(batch)),
         )
         return {UUID(order_id): document for order_id, document in cursor}
@@ -386,7 +386,7 @@ def abandon(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -
             UPDATE orders SET status = 'Failed', failure = 'order_failed', updated_at = now()
                 WHERE batch_id = %(batch)s AND status = 'Pending';
             DELETE FROM stock_claims WHERE batch_id = %(batch)s
-            """,  # noqa: S608 (constants)
+            """,
             {"batch": str(batch), **_outcome_parameters(outcomes)},
         )
 

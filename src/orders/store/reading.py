@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
+from orders.database import Connection
 
 _TIME = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
@@ -36,7 +36,7 @@ def read_orders(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
     """The JSON of each of these orders that exists, whatever its status."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])",  # noqa: S608 (constants)
+            f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])",
             {"ids": [str(order_id) for order_id in ids]},
         )
         return {UUID(order_id): document for order_id, document in cursor}
@@ -45,7 +45,7 @@ def read_orders(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
 def read_order_by_number(connection: Connection, number: int) -> str | None:
     """The JSON of the order with this number."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {ORDER_JSON} FROM orders o WHERE o.number = %s", (number,))  # noqa: S608 (constants)
+        cursor.execute(f"SELECT {ORDER_JSON} FROM orders o WHERE o.number = %s", (number,))
         row = cursor.fetchone()
         return row[0] if row else None
 
@@ -66,7 +66,7 @@ def list_orders(
         where.append("o.id < %(before)s")
     statement = f"""
         SELECT o.id, {ORDER_JSON} FROM orders o WHERE {" AND ".join(where)} ORDER BY o.id DESC LIMIT %(limit)s
-    """  # noqa: S608 (constants)
+    """
     parameters = {
         "customer_id": customer_id,
         "statuses": [str(status) for status in statuses],

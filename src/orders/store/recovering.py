@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
+from orders.database import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,8 @@ def end_claims(connection: Connection, batch: UUID, ended: Ended) -> None:
         cursor.execute(
             """
             WITH held AS (
-                SELECT product_id FROM stock_claims WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[])
+                SELECT product_id FROM stock_claims
+                WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[])
                 ORDER BY product_id FOR UPDATE)
             INSERT INTO stock_returns (order_id, product_id, quantity)
                 SELECT o.id, i.product_id, i.quantity
@@ -209,8 +210,8 @@ def due_closings(connection: Connection, limit: int, again_after_s: float) -> li
         return [Closing(UUID(o), customer, cart, _lines(items)) for o, customer, cart, items in cursor]
 
 
-def _lines(items: list[list[int]] | None) -> dict[int, int]:
-    return {product_id: quantity for product_id, quantity in items or []}
+def _lines(items: list[tuple[int, int]] | None) -> dict[int, int]:
+    return dict(items or [])
 
 
 def closings_done(connection: Connection, order_ids: Sequence[UUID]) -> None:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from psycopg2.extensions import connection as Connection  # noqa: N812
-
+from orders.database import Connection
 from orders.store.reading import ORDER_JSON
 
 
@@ -23,7 +22,7 @@ def read_standing(connection: Connection, order_id: UUID) -> Standing | None:
     """Where the order stands, and its JSON."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT o.status, o.held_from, o.adopted, o.version, {ORDER_JSON} FROM orders o WHERE o.id = %s",  # noqa: S608
+            f"SELECT o.status, o.held_from, o.adopted, o.version, {ORDER_JSON} FROM orders o WHERE o.id = %s",
             (str(order_id),),
         )
         row = cursor.fetchone()
@@ -50,7 +49,7 @@ def write_status(
                 SELECT moved.id, i.product_id, sum(i.quantity) FROM moved JOIN order_items i ON i.order_id = moved.id
                 WHERE %(give_back)s GROUP BY 1, 2 ON CONFLICT DO NOTHING)
             SELECT {ORDER_JSON} FROM moved o
-            """,  # noqa: S608 (constants)
+            """,
             {
                 "id": str(order_id),
                 "version": version,

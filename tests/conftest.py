@@ -1,0 +1,223 @@
+"""What tests stand on: a real PostgreSQL, and the sandbox's catalog and carts as real processes."""
+
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from pyreqwest.client import SyncClient, SyncClientBuilder
+
+from orders import database, embedded
+from orders.settings import Settings
+
+ORDERS = [sys.executable, "-m", "orders.cli"]
+_ids = itertools.count(int(time.time() * 1000))
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    body: Any
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Http:
+    """A client for tests: JSON in, JSON out."""
+
+    def __init__(self) -> None:
+        self._client: SyncClient = SyncClientBuilder().build()
+
+    def send(self, method: str, url: str, json: Any = None, headers: dict[str, str] | None = None) -> Reply:
+        request = self._client.request(method, url).headers(headers or {})
+        if json is not None:
+            request = request.body_json(json)
+        response = request.build().send()
+        kind = response.get_header("content-type") or ""
+        body = response.json() if "json" in kind else response.text()
+        return Reply(response.status, body, {name.lower(): value for name, value in response.headers.items()})
+
+    def get(self, url: str, **more: Any) -> Reply:
+        return self.send("GET", url, **more)
+
+    def post(self, url: str, json: Any = None, **more: Any) -> Reply:
+        return self.send("POST", url, json, **more)
+
+    def put(self, url: str, json: Any = None, **more: Any) -> Reply:
+        return self.send("PUT", url, json, **more)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until(condition: Any, what: str, within_s: float = 20) -> Any:
+    give_up_at = time.monotonic() + within_s
+    while time.monotonic() < give_up_at:
+        if result := condition():
+            return result
+        time.sleep(0.03)
+    pytest.fail(f"not within {within_s} s: {what}")
+
+
+def answers(url: str) -> bool:
+    host, port = url.removeprefix("http://").split("/")[0].split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """The two neighbours, running."""
+
+    http: Http
+    catalog_url: str
+    cart_url: str
+
+    def product(self, quantity: int, price: int = 10, **more: Any) -> int:
+        fields = {"id": next(_ids), "name": "Whispers of the Night", "price": price, "quantity": quantity, **more}
+        reply = self.http.post(f"{self.catalog_url}/products", fields)
+        return int(reply.body["products"][0]["id"])
+
+    def fields(self, product_id: int) -> dict[str, Any]:
+        return dict(self.http.get(f"{self.catalog_url}/products/{product_id}").body["product_detail"])
+
+    def stock(self, product_id: int) -> int:
+        return int(self.fields(product_id)["quantity"])
+
+    def restock(self, product_id: int, quantity: int) -> None:
+        fields = {**self.fields(product_id), "quantity": quantity}
+        assert self.http.put(f"{self.catalog_url}/products/{product_id}", fields).status == 200
+
+    def fill_cart(self, customer_id: int, *items: tuple[int, int]) -> int:
+        body = [{"product_id": product_id, "quantity": quantity} for product_id, quantity in items]
+        return int(self.http.post(f"{self.cart_url}/carts/{customer_id}", body).body["cart"]["id"])
+
+    def cart_status(self, cart_id: int) -> str:
+        carts = self.http.get(f"{self.cart_url}/carts").body["carts"]
+        return str(next(cart["status"] for cart in carts if cart["id"] == cart_id))
+
+    def catalog_faults(self, **faults: Any) -> None:
+        assert self.http.put(f"{self.catalog_url}/faults", faults).status == 200
+
+    def cart_faults(self, **faults: Any) -> None:
+        assert self.http.put(f"{self.cart_url}/faults", faults).status == 200
+
+    def heal(self) -> None:
+        none = {"slow_s": 0, "error_rate": 0, "lost_rate": 0, "late_rate": 0, "rubbish_rate": 0, "etags": False}
+        self.catalog_faults(**none)
+        self.cart_faults(**none)
+
+
+@pytest.fixture(scope="session")
+def http() -> Iterator[Http]:
+    client = Http()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def sandbox_processes(http: Http) -> Iterator[Sandbox]:
+    catalog_port, cart_port = free_port(), free_port()
+    ports = ["--catalog-port", str(catalog_port), "--cart-port", str(cart_port)]
+    process = subprocess.Popen([*ORDERS, "sandbox", *ports], stdout=subprocess.DEVNULL)
+    running = Sandbox(http, f"http://127.0.0.1:{catalog_port}", f"http://127.0.0.1:{cart_port}")
+    wait_until(lambda: answers(running.catalog_url) and answers(running.cart_url), "the sandbox answers")
+    yield running
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def sandbox(sandbox_processes: Sandbox) -> Iterator[Sandbox]:
+    yield sandbox_processes
+    sandbox_processes.heal()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The DSN of a PostgreSQL server: the one in ORDERS_TEST_DSN, or an embedded one of this session's own."""
+    if given := os.environ.get("ORDERS_TEST_DSN"):
+        yield given
+        return
+    folder = Path(tempfile.mkdtemp(prefix="orders-test-"))
+    folder.chmod(0o755)
+    dsn = embedded.start(folder)
+    # Tests kill services, not machines: nothing here needs an fsync, and without it they take half the time.
+    execute(dsn, "ALTER SYSTEM SET fsync = off")
+    execute(dsn, "SELECT pg_reload_conf()")
+    yield dsn
+    embedded.stop(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def execute(dsn: str, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def empty_dsn(postgres: str) -> Iterator[str]:
+    """A database without any table."""
+    name = f"test_{next(_ids)}"
+    execute(postgres, f"CREATE DATABASE {name}")
+    yield psycopg2.extensions.make_dsn(postgres, dbname=name)
+    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def migrated_dsn(postgres: str) -> str:
+    execute(postgres, "DROP DATABASE IF EXISTS orders_test WITH (FORCE)")
+    execute(postgres, "CREATE DATABASE orders_test")
+    dsn = str(psycopg2.extensions.make_dsn(postgres, dbname="orders_test"))
+    database.migrate(dsn)
+    return dsn
+
+
+@pytest.fixture
+def dsn(migrated_dsn: str) -> str:
+    """A database with our tables, empty. TRUNCATE, not a rollback: the code commits."""
+    execute(
+        migrated_dsn,
+        "TRUNCATE orders, order_items, stock_claims, stock_returns, stock_drifts, idempotency_keys, cart_closings",
+    )
+    return migrated_dsn
+
+
+@pytest.fixture
+def settings(dsn: str, sandbox: Sandbox) -> Settings:
+    """Settings for machinery inside the test's own process; recovery runs when the test says so."""
+    return Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        database_url=dsn,
+        catalog_url=sandbox.catalog_url,
+        cart_url=sandbox.cart_url,
+        orders_request_deadline_s=3,
+        orders_lease_s=4,
+        orders_write_horizon_s=1,
+        orders_neighbour_timeout_s=0.5,
+        orders_breaker_failures=1000,
+    )

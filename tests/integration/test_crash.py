@@ -1,0 +1,196 @@
+"""Break it at every step: each scenario runs once for each of its outside effects, and is spoilt there.
+
+Afterwards another replica recovers, and the world has to be clean. A new step is covered without a new test.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from orders import app
+from orders.app import Machinery, machinery
+from orders.batch import Answer
+from orders.change_status import change_status
+from orders.checkout import Checkout
+from orders.errors import OrderError
+from orders.order import Line, Status
+from orders.settings import Settings
+from tests.conftest import Sandbox, execute
+from tests.integration.sabotage import Died, How, Saboteur
+
+_customers = itertools.count(1_000)
+
+
+@dataclass
+class World:
+    """Two products and a locked one, the machinery, and every answer that a client saw."""
+
+    built: Machinery
+    checkout: Checkout
+    sandbox: Sandbox
+    a: int
+    b: int
+    locked: int
+    asked: int = 0
+    answers: list[Answer | OrderError] = field(default_factory=list)
+
+    async def place(self, *lines: tuple[int, int], key: str | None = None, customer: int | None = None) -> Answer | None:
+        self.asked += 1
+        items = [Line(*line) for line in lines] or None
+        try:
+            answer = await self.checkout.check_out(customer or next(_customers), items, key, "/orders/1")
+        except OrderError as error:
+            self.answers.append(error)
+            return None
+        self.answers.append(answer)
+        return answer
+
+
+Scenario = Callable[[World], Awaitable[object]]
+
+
+async def one_order(world: World) -> None:
+    await world.place((world.a, 2), (world.b, 1))
+
+
+async def orders_that_share_products(world: World) -> None:
+    await asyncio.gather(
+        world.place((world.a, 6)), world.place((world.a, 3), (world.b, 2)), world.place((world.b, 9)), world.place((world.a, 2))
+    )
+
+
+async def an_order_from_a_cart(world: World) -> None:
+    customer = next(_customers)
+    world.sandbox.fill_cart(customer, (world.a, 2), (world.b, 1))
+    await asyncio.gather(world.place(customer=customer), world.place(customer=customer))
+
+
+async def the_same_key_twice(world: World) -> None:
+    customer, key = next(_customers), f"key-{next(_customers)}"
+    await world.place((world.a, 2), key=key, customer=customer)
+    await world.place((world.a, 2), key=key, customer=customer)
+
+
+async def a_cancelled_order(world: World) -> None:
+    answer = await world.place((world.a, 4), (world.b, 4))
+    if answer and answer.order_id:
+        await change_status(world.built.database, answer.order_id, Status.CANCELLED)
+        await world.built.recovery.recover_once()
+        await world.built.placement.drain()
+    await world.place((world.a, 9))
+
+
+async def a_refused_put(world: World) -> None:
+    await asyncio.gather(world.place((world.a, 2), (world.locked, 1)), world.place((world.a, 1), (world.b, 1)))
+
+
+SCENARIOS = [
+    one_order,
+    orders_that_share_products,
+    an_order_from_a_cart,
+    the_same_key_twice,
+    a_cancelled_order,
+    a_refused_put,
+]
+
+
+@pytest.fixture(autouse=True)
+def _the_dead_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "DRAIN_S", 1.0)
+
+
+@pytest.mark.parametrize("etags", [False, True], ids=["plain", "etags"])
+@pytest.mark.parametrize("how", How)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
+async def test_spoilt_at_any_step_the_world_is_clean_in_the_end(
+    scenario: Scenario, how: How, etags: bool, settings: Settings, sandbox: Sandbox
+) -> None:
+    sandbox.catalog_faults(etags=etags)
+    steps = len(await run(scenario, Saboteur(), settings, sandbox))
+    assert steps >= 5
+    for at in range(1, steps + 1):
+        saboteur = Saboteur(at, how)
+        try:
+            await run(scenario, saboteur, settings, sandbox)
+        except AssertionError as error:
+            raise AssertionError(f"it {how.value} effect {at} of {saboteur.effects}: {error}") from error
+
+
+async def run(scenario: Scenario, saboteur: Saboteur, settings: Settings, sandbox: Sandbox) -> list[str]:
+    products = (sandbox.product(10), sandbox.product(10), sandbox.product(10, locked=True))
+    async with machinery(settings) as built:
+        checkout = Checkout(built.database, built.carts, built.placement, settings)
+        world = World(built, checkout, sandbox, *products)
+        saboteur.watch(built)
+        await until_done_or_dead(scenario(world), saboteur)
+        await until_done_or_dead(built.closing.drain(), saboteur)
+        effects = list(saboteur.effects)
+        # While an answer may still be out, the next order must not be led astray.
+        await until_done_or_dead(world.place((world.a, 1)), saboteur)
+        await saboteur.land()
+    await recover(settings)
+    check(world, settings)
+    return effects
+
+
+async def until_done_or_dead(work: Awaitable[object], saboteur: Saboteur) -> None:
+    task = asyncio.ensure_future(work)
+    if saboteur.died.is_set():
+        task.cancel()
+    death = asyncio.create_task(saboteur.died.wait())
+    await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
+    death.cancel()
+    task.cancel()
+    try:
+        await task
+    except (asyncio.CancelledError, Died):
+        assert saboteur.died.is_set()
+
+
+async def recover(settings: Settings) -> None:
+    """Time passes, and another replica looks after what was left."""
+    async with machinery(settings) as built:
+        for _ in range(8):
+            an_hour_passes(settings)
+            await built.recovery.recover_once()
+            await built.placement.drain()
+
+
+def an_hour_passes(settings: Settings) -> None:
+    dsn = settings.database_url or ""
+    hour = "- interval '1 h'"
+    execute(dsn, f"UPDATE stock_claims SET lease_until = lease_until {hour}, lands_until = lands_until {hour}")
+    execute(dsn, f"UPDATE stock_returns SET retry_at = retry_at {hour}")
+    execute(dsn, f"UPDATE cart_closings SET retry_at = retry_at {hour}")
+    execute(dsn, f"UPDATE idempotency_keys SET created_at = created_at {hour} WHERE status IS NULL")
+
+
+def check(world: World, settings: Settings) -> None:
+    dsn = settings.database_url or ""
+    for product_id in (world.a, world.b, world.locked):
+        sold = execute(
+            dsn,
+            """SELECT coalesce(sum(quantity), 0) FROM order_items i JOIN orders o ON o.id = i.order_id
+               WHERE product_id = %s AND o.status NOT IN ('Pending', 'Failed', 'Cancelled')""",
+            (product_id,),
+        )[0][0]
+        assert world.sandbox.stock(product_id) == 10 - sold, f"product {product_id}: {sold} sold"
+    told = {answer.order_id for answer in world.answers if isinstance(answer, Answer)}
+    placed = {row[0] for row in execute(dsn, "SELECT id::text FROM orders WHERE placed_at IS NOT NULL")}
+    assert {str(order_id) for order_id in told} <= placed
+    unknown = placed - {str(order_id) for order_id in told}
+    assert len(unknown) <= world.asked - len(world.answers), "an order was placed, and its client was told that it was not"
+    for table, left in (
+        ("stock_claims", "true"),
+        ("stock_returns", "returned_at IS NULL"),
+        ("orders", "status = 'Pending'"),
+        ("cart_closings", "true"),
+        ("idempotency_keys", "status IS NULL"),
+        ("stock_drifts", "true"),
+    ):
+        assert execute(dsn, f"SELECT * FROM {table} WHERE {left}") == [], table
+    execute(dsn, "TRUNCATE orders, order_items, stock_claims, stock_returns, idempotency_keys, cart_closings CASCADE")
+

@@ -1,0 +1,40 @@
+"""Settings say in a sentence what is wrong with them."""
+
+import pytest
+
+from orders.app import require_neighbours
+from orders.settings import Settings, SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"CATALOG_URL": "catalog"}, "CATALOG_URL: must be a URL"),
+        ({"PORT": "http"}, "PORT: input should be a valid integer"),
+        ({"PORT": "0"}, "PORT: input should be greater than or equal to 1 (it is '0')"),
+        ({"ORDERS_LEASE_S": "5"}, "ORDERS_LEASE_S must be longer than ORDERS_REQUEST_DEADLINE_S"),
+        ({"ORDERS_LEASE_S": "nan"}, "ORDERS_LEASE_S"),
+        ({"DATABASE_URL": "postgresql:///x", "DB_NAME": "y"}, "not both"),
+        ({"DB_HOST": "db"}, "DB_NAME is missing"),
+        ({"ORDERS_KEY_RETENTION_H": "24"}, "ORDERS_KEY_RETENTION_H: input should be greater than or equal to 72"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(_env_file=None)
+    assert sentence in str(caught.value)
+
+
+def test_a_missing_neighbour_is_named() -> None:
+    with pytest.raises(SettingsError, match="CART_URL: not set"):
+        require_neighbours(load_settings(_env_file=None, catalog_url="http://catalog"))
