@@ -25,9 +25,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"ORDERS_KEY_RETENTION_H": "24"}, "ORDERS_KEY_RETENTION_H: input should be greater than or equal to 72"),
     ],
 )
-def test_a_wrong_setting_is_named(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str
-) -> None:
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:

@@ -1,0 +1,155 @@
+"""The tables: made where they are missing, adopted where the simpler service left its own, and refusing impossible rows."""
+
+import os
+import subprocess
+import time
+
+import psycopg2
+import pytest
+
+from orders import database
+from orders.database import Database, SchemaError
+from orders.store.reading import list_orders, read_order_by_number
+from tests.conftest import ORDERS, execute
+
+OLD_TABLES = """
+CREATE TABLE orders (id SERIAL PRIMARY KEY, customer_id INT NOT NULL, status VARCHAR NOT NULL);
+CREATE TABLE order_items (id SERIAL PRIMARY KEY, product_id INT NOT NULL, quantity INT NOT NULL,
+                          order_id INT REFERENCES orders(id));
+"""
+
+
+def test_replicas_that_start_together_on_an_empty_database_all_come_up(empty_dsn: str) -> None:
+    environment = {**os.environ, "DATABASE_URL": empty_dsn}
+    replicas = [subprocess.Popen([*ORDERS, "migrate"], env=environment) for _ in range(4)]
+    assert [replica.wait(timeout=60) for replica in replicas] == [0, 0, 0, 0]
+    assert execute(empty_dsn, "SELECT version_num FROM orders_schema_version") == [(database.newest_version(),)]
+
+
+def test_migrating_again_changes_nothing(empty_dsn: str) -> None:
+    assert database.migrate(empty_dsn) is None
+    assert database.migrate(empty_dsn) == database.newest_version()
+
+
+def test_a_database_of_a_newer_version_is_left_alone(empty_dsn: str) -> None:
+    database.migrate(empty_dsn)
+    execute(empty_dsn, "UPDATE orders_schema_version SET version_num = '9999'")
+    assert database.migrate(empty_dsn) == "9999"
+    database.require_schema(empty_dsn)
+
+
+def test_without_tables_and_without_leave_to_make_them_it_says_so(empty_dsn: str) -> None:
+    with pytest.raises(SchemaError, match="orders migrate"):
+        database.require_schema(empty_dsn)
+
+
+def test_strange_tables_of_the_same_name_are_not_touched(empty_dsn: str) -> None:
+    execute(empty_dsn, "CREATE TABLE orders (id text, total float)")
+    with pytest.raises(SchemaError, match="not of the known shape"):
+        database.migrate(empty_dsn)
+    assert execute(empty_dsn, "SELECT to_regclass('orders')::text, to_regclass('stock_claims')") == [("orders", None)]
+
+
+def test_a_hundred_thousand_orders_of_the_simpler_service_are_adopted(empty_dsn: str) -> None:
+    execute(empty_dsn, OLD_TABLES)
+    execute(
+        empty_dsn,
+        """INSERT INTO orders (customer_id, status) SELECT 1 + n % 1000, (ARRAY['ordered', 'Shipped', 'PENDING'])[1 + n % 3]
+           FROM generate_series(0, 99999) n""",
+    )
+    execute(empty_dsn, "INSERT INTO order_items (product_id, quantity, order_id) SELECT id % 50 + 1, 2, id FROM orders")
+    execute(empty_dsn, "INSERT INTO order_items (product_id, quantity, order_id) VALUES (1, 1, NULL), (1, -1, 5)")
+    database.migrate(empty_dsn)
+    assert execute(empty_dsn, "SELECT count(*), min(number), max(number) FROM orders") == [(100_000, 1, 100_000)]
+    assert execute(empty_dsn, "SELECT count(*) FROM order_items") == [(100_000,)]
+    assert execute(empty_dsn, "SELECT count(*) FROM orders_before_adoption.order_items") == [(100_002,)]
+    reader = Database(empty_dsn, threads=1)
+    page = reader.run_sync(lambda c: list_orders(c, limit=1000))
+    body = reader.run_sync(lambda c: read_order_by_number(c, 2))
+    reader.close()
+    newest = range(100_000, 99_000, -1)
+    assert all(f'"number" : {n},' in order for n, order in zip(newest, page.orders, strict=True))
+    assert body is not None
+    assert '"status" : "Shipped"' in body
+    assert '"name" : null, "quantity" : 2, "unit_price" : null, "total" : null' in body
+    assert '"total" : null, "version" : 1, "created_at" : null, "updated_at" : null' in body
+
+
+def test_an_adopted_order_comes_before_every_order_that_is_placed_here(empty_dsn: str) -> None:
+    execute(empty_dsn, OLD_TABLES + "INSERT INTO orders (customer_id, status) VALUES (7, 'ordered')")
+    database.migrate(empty_dsn)
+    number, version = execute(empty_dsn, "SELECT number, substr(id::text, 15, 1) FROM orders")[0]
+    assert (number, version) == (1, "7")
+    assert execute(empty_dsn, "SELECT nextval('order_numbers')") == [(2,)]
+
+
+ORDER = "INSERT INTO orders (id, customer_id, status, total, batch_id, placed_at, failure, held_from) VALUES "
+ITEM = "INSERT INTO order_items (order_id, product_id, quantity, unit_price) VALUES "
+ID = "'019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77'"
+CLAIM = "INSERT INTO stock_claims (product_id, batch_id, lease_until, before, after, lands_until) VALUES "
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        ORDER + f"({ID}, 0, 'Ordered', 1, NULL, now(), NULL, NULL)",
+        ORDER + f"({ID}, 1, 'Lost', 1, NULL, now(), NULL, NULL)",
+        ORDER + f"({ID}, 1, 'Ordered', -1, NULL, now(), NULL, NULL)",
+        ORDER + f"({ID}, 1, 'Ordered', NULL, NULL, now(), NULL, NULL)",
+        ORDER + f"({ID}, 1, 'Ordered', 1, NULL, NULL, NULL, NULL)",
+        ORDER + f"({ID}, 1, 'Pending', 1, NULL, NULL, NULL, NULL)",
+        ORDER + f"({ID}, 1, 'Pending', 1, {ID}, now(), NULL, NULL)",
+        ORDER + f"({ID}, 1, 'Failed', 1, {ID}, NULL, NULL, NULL)",
+        ORDER + f"({ID}, 1, 'Ordered', 1, {ID}, now(), 'order_failed', NULL)",
+        ORDER + f"({ID}, 1, 'On Hold', 1, {ID}, now(), NULL, NULL)",
+        ORDER + f"({ID}, 1, 'Paid', 1, {ID}, now(), NULL, 'Ordered')",
+        ITEM + f"({ID}, 1, 1, 1)",
+        ITEM + "(NULL, 1, 1, 1)",
+        ITEM + "((SELECT id FROM orders), 0, 1, 1)",
+        ITEM + "((SELECT id FROM orders), 1, 0, 1)",
+        ITEM + "((SELECT id FROM orders), 1, 1, -1)",
+        CLAIM + "(1, NULL, now(), NULL, NULL, now())",
+        CLAIM + f"(1, {ID}, now(), 5, NULL, now())",
+        CLAIM + f"(1, {ID}, now(), 5, -1, now())",
+        CLAIM + f"(1, {ID}, now(), 5, 4, NULL)",
+        CLAIM + "(1, NULL, NULL, 5, 4, now())",
+        CLAIM + "(1, NULL, NULL, NULL, NULL, NULL)",
+        f"INSERT INTO idempotency_keys (key, fingerprint, batch_id, status) VALUES ('k', '', {ID}, 201)",
+        f"INSERT INTO idempotency_keys (key, fingerprint, batch_id, status, body) VALUES ('k', '', {ID}, 201, '')",
+        "INSERT INTO stock_returns (order_id, product_id, quantity) VALUES ((SELECT id FROM orders), 1, 0)",
+    ],
+)
+def test_an_impossible_row_is_refused(dsn: str, impossible: str) -> None:
+    execute(dsn, ORDER + "('019ab1e2-0000-7000-8000-000000000000', 1, 'Ordered', 1, NULL, now(), NULL, NULL)")
+    with pytest.raises(psycopg2.IntegrityError):
+        execute(dsn, impossible)
+
+
+def test_a_cart_becomes_one_order_and_one_that_failed_does_not_count(dsn: str) -> None:
+    insert = "INSERT INTO orders (id, customer_id, cart_id, status, total, batch_id, failure) VALUES "
+    row = "(gen_random_uuid(), 1, 5, %s, 1, gen_random_uuid(), %s)"
+    execute(dsn, insert + row, ("Failed", "order_failed"))
+    execute(dsn, insert + row, ("Pending", None))
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        execute(dsn, insert + row, ("Pending", None))
+
+
+def test_the_service_waits_for_a_database_that_is_not_there_yet(caplog: pytest.LogCaptureFixture) -> None:
+    began = time.monotonic()
+    with pytest.raises(database.DatabaseUnavailable):
+        database.wait_until_up("host=127.0.0.1 port=1 dbname=x", patience_s=0.5)
+    assert time.monotonic() - began < 3
+    assert "waiting for the database" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dsn", "expected"),
+    [
+        ("host=db.abc.eu-west-1.rds.amazonaws.com dbname=x", {"sslmode": "verify-full", "keepalives_idle": "10"}),
+        ("postgresql://u@h1,h2/x?target_session_attrs=read-write", {"host": "h1,h2", "connect_timeout": "5"}),
+        ("host=db.rds.amazonaws.com dbname=x sslmode=disable", {"sslmode": "disable"}),
+        ("dbname=x keepalives_idle=99", {"keepalives_idle": "99", "application_name": "orders"}),
+    ],
+)
+def test_connections_have_our_defaults_where_the_dsn_is_silent(dsn: str, expected: dict[str, str]) -> None:
+    assert expected.items() <= psycopg2.extensions.parse_dsn(database.with_defaults(dsn)).items()
