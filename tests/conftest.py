@@ -174,7 +174,7 @@ def execute(dsn: str, statement: str, parameters: Any = None) -> list[tuple[Any,
     try:
         with connection.cursor() as cursor:
             cursor.execute(statement, parameters)
-            return list(cursor.fetchall()) if cursor.description else []
+            return list(cursor.fetchall()) if cursor.description is not None else []
     finally:
         connection.close()
 

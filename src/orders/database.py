@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import queue
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -108,16 +109,34 @@ class Database:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                if connection is None or connection.closed:
+                if connection is None or _went_away(connection):
+                    _discard(connection)
                     connection = connect(self.dsn)
                 future.set_result(query(connection))
-            except _BROKEN as error:
+            except psycopg2.Error as error:
+                if not _is_broken(error, connection):
+                    future.set_exception(error)
+                    continue
                 _discard(connection)
                 connection = None
                 future.set_exception(DatabaseUnavailable(str(error).strip()))
             except BaseException as error:
                 future.set_exception(error)
         _discard(connection)
+
+
+def _went_away(connection: Connection) -> bool:
+    """Whether the server closed the connection while it was idle: seen before anything is sent, so nothing is lost."""
+    if connection.closed:
+        return True
+    idle = select.poll()
+    idle.register(connection.fileno(), select.POLLIN)
+    return bool(idle.poll(0))
+
+
+def _is_broken(error: psycopg2.Error, connection: Connection | None) -> bool:
+    """Whether this is about the connection, not the statement. A server that dies is now and then a DatabaseError."""
+    return isinstance(error, _BROKEN) or type(error) is psycopg2.DatabaseError or not connection or connection.closed > 0
 
 
 def _discard(connection: Connection | None) -> None:

@@ -1,4 +1,4 @@
-"""The tables: made where they are missing, adopted where the simpler service left its own, and refusing impossible rows."""
+"""The tables: made where they are missing, adopted from the simpler service, and refusing impossible rows."""
 
 import os
 import subprocess
@@ -54,8 +54,8 @@ def test_a_hundred_thousand_orders_of_the_simpler_service_are_adopted(empty_dsn:
     execute(empty_dsn, OLD_TABLES)
     execute(
         empty_dsn,
-        """INSERT INTO orders (customer_id, status) SELECT 1 + n % 1000, (ARRAY['ordered', 'Shipped', 'PENDING'])[1 + n % 3]
-           FROM generate_series(0, 99999) n""",
+        """INSERT INTO orders (customer_id, status)
+           SELECT 1 + n % 1000, (ARRAY['ordered', 'Shipped', 'PENDING'])[1 + n % 3] FROM generate_series(0, 99999) n""",
     )
     execute(empty_dsn, "INSERT INTO order_items (product_id, quantity, order_id) SELECT id % 50 + 1, 2, id FROM orders")
     execute(empty_dsn, "INSERT INTO order_items (product_id, quantity, order_id) VALUES (1, 1, NULL), (1, -1, 5)")

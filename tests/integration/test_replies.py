@@ -1,0 +1,274 @@
+"""Whatever the neighbours answer: understood as the contract says, or refused; nothing is ordered on rubbish."""
+
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from orders.cart import Cart, Carts
+from orders.catalog import Catalog, Product, Written
+from orders.neighbour import Neighbour, NoAnswer, NotSent, Resting, Rubbish, build_client
+from orders.order import Line
+
+
+class Script:
+    """A neighbour that answers each path with what it was told to, and remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, bytes, dict[str, str]]] = {}
+        self.requests: list[tuple[str, str, bytes, dict[str, str]]] = []
+
+    def say(self, path: str, body: Any, status: int = 200, **headers: str) -> None:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.answers[path] = (status, raw, headers)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, Script]]:
+    script = Script()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            sent = self.rfile.read(int(self.headers.get("content-length") or 0))
+            script.requests.append((self.command, self.path, sent, {k.lower(): v for k, v in self.headers.items()}))
+            status, body, headers = script.answers[self.path]
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = _answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}", script
+    httpd.shutdown()
+    httpd.server_close()
+
+
+@pytest.fixture
+def script(server: tuple[str, Script]) -> Script:
+    server[1].answers.clear()
+    server[1].requests.clear()
+    return server[1]
+
+
+@pytest.fixture
+async def neighbour(server: tuple[str, Script]) -> AsyncIterator[Neighbour]:
+    client = build_client(timeout_s=1)
+    yield Neighbour("It", server[0], client, breaker_failures=1000, breaker_rest_s=1)
+    await client.close()
+
+
+BARE = {"id": 7, "name": "Whispers", "price": 10, "quantity": 49, "tags": ["a"], "weight": 1.5, "huge": 10**30}
+
+
+@pytest.mark.parametrize("envelope", [None, "product_detail", "data", "product"])
+async def test_a_product_in_every_envelope_and_its_put_gives_back_all_that_came(
+    envelope: str | None, script: Script, neighbour: Neighbour
+) -> None:
+    script.say("/products/7", {envelope: BARE} if envelope else BARE, ETag='"v1"')
+    product = await Catalog(neighbour).read(7)
+    assert product is not None
+    assert (product.name, product.price, product.quantity, product.etag) == ("Whispers", 10, 49, '"v1"')
+    assert await Catalog(neighbour).write(product, 47) is Written.DONE
+    method, _, body, headers = script.requests[-1]
+    assert (method, json.loads(body), headers["if-match"]) == ("PUT", {**BARE, "quantity": 47}, '"v1"')
+
+
+@pytest.mark.parametrize(("body", "status"), [("product with id: 7 was not found", 200), ({}, 404), (b"", 404)])
+async def test_a_product_that_is_not_there(body: Any, status: int, script: Script, neighbour: Neighbour) -> None:
+    script.say("/products/7", body, status)
+    assert await Catalog(neighbour).read(7) is None
+
+
+async def test_a_weak_etag_is_none(script: Script, neighbour: Neighbour) -> None:
+    script.say("/products/7", BARE, ETag='W/"v1"')
+    product = await Catalog(neighbour).read(7)
+    assert product is not None
+    assert product.etag is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [], None, 7, {}, {"product_detail": []}, {"product_detail": "gone"}, b"", b'{"name": "x", "pri', b"\xff\xfe",
+        b"[" * 100_000, b'{"name": "x", "price": 1, "quantity": NaN}', b'{"name": "x", "price": 1, "quantity": 1e999}',
+        b'{"name": "x", "price": 1, "quantity": 1, "weight": 1e999}', b'{"name": "\\ud800", "price": 1, "quantity": 1}',
+        {**BARE, "quantity": -1}, {**BARE, "quantity": 1.0}, {**BARE, "quantity": "49"}, {**BARE, "quantity": True},
+        {**BARE, "quantity": None}, {**BARE, "quantity": 2**63}, {**BARE, "price": -1}, {**BARE, "price": "10"},
+        {**BARE, "id": 8}, {**BARE, "name": None}, {**BARE, "name": "a\0b"}, {**BARE, "name": "x" * 10_001},
+    ],
+)  # fmt: skip
+async def test_a_product_of_the_wrong_shape_is_rubbish(body: Any, script: Script, neighbour: Neighbour) -> None:
+    script.say("/products/7", body)
+    with pytest.raises(Rubbish):
+        await Catalog(neighbour).read(7)
+
+
+@hypothesis_settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*BARE, "product_detail", "cart"]), inner),
+    )
+)
+async def test_whatever_json_comes_it_is_a_product_or_none_or_rubbish(document: Any) -> None:
+    with build_scripted(document) as (url, _):
+        client = build_client(timeout_s=1)
+        try:
+            product = await Catalog(Neighbour("It", url, client, 1000, 1)).read(7)
+        except Rubbish:
+            product = None
+        finally:
+            await client.close()
+    assert product is None or (isinstance(product, Product) and product.quantity >= 0 and product.price >= 0)
+
+
+class build_scripted:  # noqa: N801 (used like a function)
+    """A neighbour that answers everything with one document."""
+
+    def __init__(self, document: Any) -> None:
+        body = json.dumps(document).encode()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self) -> tuple[str, ThreadingHTTPServer]:
+        threading.Thread(target=lambda: self._httpd.serve_forever(0.01), daemon=True).start()
+        return f"http://127.0.0.1:{self._httpd.server_port}", self._httpd
+
+    def __exit__(self, *_: object) -> None:
+        self._httpd.shutdown()
+        self._httpd.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "written"),
+    [
+        (200, {"product_detail": {}}, Written.DONE), (200, b"", Written.DONE), (204, b"", Written.DONE),
+        (200, "product with id: 7 was not found", Written.REFUSED), (404, {}, Written.REFUSED),
+        (400, {}, Written.REFUSED), (403, b"no", Written.REFUSED), (301, b"", Written.REFUSED),
+        (412, {}, Written.CHANGED), (429, {}, Written.NOT_SENT), (408, {}, Written.UNKNOWN), (500, {}, Written.UNKNOWN),
+        (503, b"", Written.UNKNOWN), (200, b"<html>", Written.UNKNOWN),
+    ],
+)  # fmt: skip
+async def test_what_a_put_says(
+    status: int, body: Any, written: Written, script: Script, neighbour: Neighbour
+) -> None:
+    script.say("/products/7", body, status)
+    product = Product(7, "Whispers", 10, 49, None, dict(BARE))
+    assert await Catalog(neighbour).write(product, 48) is written
+    assert len(script.requests) == 1
+
+
+async def test_a_put_is_not_sent_when_it_is_too_late(script: Script, neighbour: Neighbour) -> None:
+    product = Product(7, "Whispers", 10, 49, None, dict(BARE))
+    assert await Catalog(neighbour).write(product, 48, not_after=0) is Written.NOT_SENT
+    assert script.requests == []
+
+
+async def test_a_get_is_tried_three_times(script: Script, neighbour: Neighbour) -> None:
+    script.say("/products/7", {}, 500)
+    with pytest.raises(NoAnswer):
+        await Catalog(neighbour).read(7)
+    assert len(script.requests) == 3
+
+
+async def test_a_neighbour_that_keeps_failing_is_left_alone_for_a_while(
+    server: tuple[str, Script], script: Script
+) -> None:
+    client = build_client(timeout_s=1)
+    tired = Neighbour("It", server[0], client, breaker_failures=2, breaker_rest_s=60)
+    script.say("/products/7", {}, 500)
+    for expected in (Resting, Resting):
+        with pytest.raises(expected):
+            await tired.get("/products/7")
+    assert len(script.requests) == 2
+    await client.close()
+
+
+async def test_a_reply_that_is_too_large_is_not_read_to_its_end(
+    script: Script, neighbour: Neighbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orders.neighbour.MAX_REPLY_BYTES", 1000)
+    script.say("/products/7", b" " * 2000)
+    with pytest.raises(NoAnswer, match="larger"):
+        await Catalog(neighbour).read(7)
+
+
+async def test_a_refused_connection_is_a_definite_no() -> None:
+    client = build_client(timeout_s=1)
+    with pytest.raises(NotSent):
+        await Neighbour("It", "http://127.0.0.1:9", client, 1000, 1).put("/products/7", b"{}")
+    await client.close()
+
+
+CART = {"id": 3, "customer_id": 42, "status": "Active"}
+ITEMS = [{"product_id": 7, "quantity": 2}, {"product_id": 5, "quantity": 1}, {"product_id": 7, "quantity": 1}]
+MINE = Cart(3, True, (Line(5, 1), Line(7, 3)))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"cart": {**CART, "items": ITEMS}}, {"cart": CART, "items": ITEMS}, {**CART, "items": ITEMS}],
+)
+async def test_a_cart_with_its_items_in_it_or_beside_it(document: Any, script: Script, neighbour: Neighbour) -> None:
+    script.say("/carts/42", document)
+    assert await Carts(neighbour).read(42) == MINE
+
+
+async def test_a_cart_whose_items_are_among_all_items(script: Script, neighbour: Neighbour) -> None:
+    script.say("/carts/42", {"cart": CART})
+    others = [{"id": 9, "cart_id": 4, "product_id": "rubbish"}, {"id": 8, "cart_id": 5, "product_id": 7, "quantity": 9}]
+    script.say("/cart_items", {"items": [*({**item, "cart_id": 3} for item in ITEMS), *others]})
+    assert await Carts(neighbour).read(42) == MINE
+
+
+@pytest.mark.parametrize(("body", "status"), [("no active cart", 200), ({}, 404)])
+async def test_a_customer_without_a_cart(body: Any, status: int, script: Script, neighbour: Neighbour) -> None:
+    script.say("/carts/42", body, status)
+    assert await Carts(neighbour).read(42) is None
+
+
+async def test_a_cart_that_was_ordered_is_not_active(script: Script, neighbour: Neighbour) -> None:
+    script.say("/carts/42", {"cart": {**CART, "status": "Ordered"}})
+    assert await Carts(neighbour).read(42) == Cart(3, False, ())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [], None, {"cart": []}, {"cart": {**CART, "id": None}}, {"cart": {**CART, "id": True}},
+        {"cart": {**CART, "customer_id": 43, "items": []}}, {"cart": {**CART, "items": {}}},
+        {"cart": {**CART, "items": [7]}}, {"cart": {**CART, "items": [{"product_id": 7, "quantity": -1}]}},
+        {"cart": {**CART, "items": [{"product_id": "7", "quantity": 1}]}},
+        {"cart": {**CART, "items": [{"product_id": 7, "quantity": 1.5}]}},
+    ],
+)  # fmt: skip
+async def test_a_cart_of_the_wrong_shape_is_rubbish(document: Any, script: Script, neighbour: Neighbour) -> None:
+    script.say("/carts/42", document)
+    with pytest.raises(Rubbish):
+        await Carts(neighbour).read(42)

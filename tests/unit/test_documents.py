@@ -1,0 +1,100 @@
+"""The documents keep up with the code: OpenAPI is valid and complete, and the README names what there is."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+from typer.testing import CliRunner
+
+from orders.app import create_app
+from orders.cli import cli
+from orders.errors import Code
+from orders.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    app = create_app(Settings(_env_file=None, catalog_url="http://catalog", cart_url="http://cart"))  # type: ignore[call-arg]
+    return dict(json.loads(json.dumps(app.openapi())))
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {f"{method.upper()} {path}": op for path, item in document["paths"].items() for method, op in item.items()}
+
+
+def test_the_openapi_document_is_valid(document: dict[str, Any]) -> None:
+    validate(document)
+
+
+def test_no_two_paths_differ_only_in_a_parameters_name(document: dict[str, Any]) -> None:
+    shapes = [re.sub(r"{[^}]*}", "{}", path) for path in document["paths"]]
+    assert len(shapes) == len(set(shapes))
+
+
+def test_all_operations_are_there_under_names_for_generated_clients(document: dict[str, Any]) -> None:
+    named = {name: op["operationId"] for name, op in operations(document).items()}
+    assert named == {
+        "GET /orders": "get_orders",
+        "GET /orders/{id}": "get_order",
+        "POST /orders/{id}": "place_order",
+        "PUT /orders/{id}": "change_order_status",
+        "GET /customers/{customer_id}/orders": "get_customer_orders",
+        "POST /customers/{customer_id}/orders": "place_customer_order",
+        "GET /problems": "get_problems",
+        "GET /problems/{code}": "get_problem",
+        "GET /": "get_about",
+        "GET /health": "get_health",
+    }
+
+
+def test_every_error_answer_is_a_problem_with_examples(document: dict[str, Any]) -> None:
+    for name, operation in operations(document).items():
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                content = response["content"]
+                assert list(content) == ["application/problem+json"], (name, status)
+                assert content["application/problem+json"]["examples"], (name, status)
+
+
+def test_placing_documents_every_status_of_the_contract(document: dict[str, Any]) -> None:
+    for name in ("POST /orders/{id}", "POST /customers/{customer_id}/orders"):
+        assert {"201", "400", "404", "409", "422", "500", "503"} <= operations(document)[name]["responses"].keys()
+
+
+def test_the_readme_has_a_row_for_every_setting_with_its_default() -> None:
+    for name, field in Settings.model_fields.items():
+        rows = [line for line in README.splitlines() if line.startswith("|") and f"`{name.upper()}`" in line]
+        assert rows, name.upper()
+        if field.default is not None:
+            assert any(f"`{field.default}`" in row for row in rows), f"{name.upper()}: {field.default}"
+
+
+def test_the_readme_has_a_row_for_every_error() -> None:
+    for code in Code:
+        assert re.search(rf"^\| {code.value.status} \|.*`{code.name.lower()}`", README, re.MULTILINE), code
+
+
+def test_the_readme_names_every_command() -> None:
+    said = CliRunner().invoke(cli, ["--help"]).stdout
+    commands = re.findall(r"^. (\w+)  ", said, re.MULTILINE)
+    assert {"dev", "serve", "sandbox", "migrate", "worker", "show", "doctor"} == set(commands)
+    for command in commands:
+        assert f"orders {command}" in README, command
+
+
+def test_every_direct_dependency_has_its_reason_in_the_readme() -> None:
+    direct = (ROOT / "requirements.txt").read_text().split("# What those need.")[0]
+    for name in re.findall(r"^([\w-]+)==", direct, re.MULTILINE):
+        assert re.search(rf"^\| .*\b{name}\b.*\| \w", README, re.MULTILINE), name
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
