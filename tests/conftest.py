@@ -217,7 +217,7 @@ def settings(dsn: str, sandbox: Sandbox) -> Settings:
         cart_url=sandbox.cart_url,
         orders_request_deadline_s=3,
         orders_lease_s=4,
-        orders_write_horizon_s=1,
+        orders_write_horizon_s=0.6,
         orders_neighbour_timeout_s=0.5,
         orders_breaker_failures=1000,
     )

@@ -24,12 +24,13 @@ class How(Enum):
 class Saboteur:
     """Counts a process's effects (each commit, each HTTP call), and spoils the `at`-th one."""
 
-    def __init__(self, at: int = 0, how: How = How.DIE_BEFORE) -> None:
+    def __init__(self, at: int = 0, how: How = How.DIE_BEFORE, late_s: float = 0.3) -> None:
         self.effects: list[str] = []
         self.died = asyncio.Event()
         self._at = at
         self._how = how
-        self._late: list[Callable[[], Awaitable[Any]]] = []
+        self._late: list[asyncio.Task[None]] = []
+        self._late_s = late_s
 
     def watch(self, built: Machinery) -> None:
         """From now on everything that this machinery does outside passes through here."""
@@ -45,9 +46,12 @@ class Saboteur:
         return wrapped
 
     async def land(self) -> None:
-        """What was on its way arrives now."""
-        for effect in self._late:
-            await effect()
+        """Return when what was on its way has arrived."""
+        await asyncio.gather(*self._late)
+
+    async def _arrive(self, effect: Callable[[], Awaitable[Any]]) -> None:
+        await asyncio.sleep(self._late_s)
+        await effect()
 
     async def _effect(self, name: str, effect: Callable[[], Awaitable[Any]], no_answer: type[Exception]) -> Any:
         self._require_alive()
@@ -56,7 +60,7 @@ class Saboteur:
         if is_it and self._how is How.DIE_BEFORE:
             self._die()
         if is_it and self._how is How.LATE and name.startswith("PUT"):
-            self._late.append(effect)
+            self._late.append(asyncio.create_task(self._arrive(effect)))
             raise no_answer(f"{name} was given up")
         result = await effect()
         self._require_alive()

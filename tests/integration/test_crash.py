@@ -119,7 +119,7 @@ async def test_spoilt_at_any_step_the_world_is_clean_in_the_end(
     steps = len(await run(scenario, Saboteur(), settings, sandbox))
     assert steps >= 5
     for at in range(1, steps + 1):
-        saboteur = Saboteur(at, how)
+        saboteur = Saboteur(at, how, late_s=settings.orders_write_horizon_s / 2)
         try:
             await run(scenario, saboteur, settings, sandbox)
         except AssertionError as error:
@@ -162,19 +162,21 @@ async def until_done_or_dead(work: Awaitable[object], saboteur: Saboteur) -> Non
 async def recover(settings: Settings) -> None:
     """Time passes, and another replica looks after what was left."""
     async with machinery(settings) as built:
-        for _ in range(8):
-            an_hour_passes(settings)
-            await built.recovery.recover_once()
+        idle = 0
+        for _ in range(12):
+            execute(settings.database_url or "", AN_HOUR_PASSES)
+            idle = 0 if await built.recovery.recover_once() else idle + 1
             await built.placement.drain()
+            if idle == 2:
+                break
 
 
-def an_hour_passes(settings: Settings) -> None:
-    dsn = settings.database_url or ""
-    hour = "- interval '1 h'"
-    execute(dsn, f"UPDATE stock_claims SET lease_until = lease_until {hour}, lands_until = lands_until {hour}")
-    execute(dsn, f"UPDATE stock_returns SET retry_at = retry_at {hour}")
-    execute(dsn, f"UPDATE cart_closings SET retry_at = retry_at {hour}")
-    execute(dsn, f"UPDATE idempotency_keys SET created_at = created_at {hour} WHERE status IS NULL")
+AN_HOUR_PASSES = """
+UPDATE stock_claims SET lease_until = lease_until - interval '1 h', lands_until = lands_until - interval '1 h';
+UPDATE stock_returns SET retry_at = retry_at - interval '1 h';
+UPDATE cart_closings SET retry_at = retry_at - interval '1 h';
+UPDATE idempotency_keys SET created_at = created_at - interval '1 h' WHERE status IS NULL
+"""
 
 
 def check(world: World, settings: Settings) -> None:
