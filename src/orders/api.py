@@ -237,7 +237,10 @@ async def get_problems() -> dict[str, dict[str, Any]]:
 
 
 @router.get(
-    "/problems/{code}", summary="What an error means", tags=["about"], responses=problem_responses(Code.NOT_FOUND, Code.INVALID_REQUEST)
+    "/problems/{code}",
+    summary="What an error means",
+    tags=["about"],
+    responses=problem_responses(Code.NOT_FOUND, Code.INVALID_REQUEST),
 )
 async def get_problem(code: str) -> JSONResponse:
     """The page behind a problem's `type`."""

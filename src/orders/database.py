@@ -136,7 +136,9 @@ def _went_away(connection: Connection) -> bool:
 
 def _is_broken(error: psycopg2.Error, connection: Connection | None) -> bool:
     """Whether this is about the connection, not the statement. A server that dies is now and then a DatabaseError."""
-    return isinstance(error, _BROKEN) or type(error) is psycopg2.DatabaseError or not connection or connection.closed > 0
+    return (
+        isinstance(error, _BROKEN) or type(error) is psycopg2.DatabaseError or not connection or connection.closed > 0
+    )
 
 
 def _discard(connection: Connection | None) -> None:

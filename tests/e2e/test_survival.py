@@ -16,7 +16,12 @@ from orders import embedded
 from tests.conftest import ORDERS, Reply, Sandbox, answers, execute, wait_until
 from tests.e2e.conftest import Service, Start
 
-QUICK = {"orders_request_deadline_s": 2, "orders_lease_s": 3, "orders_write_horizon_s": 1, "orders_recovery_interval_s": 0.2}
+QUICK = {
+    "orders_request_deadline_s": 2,
+    "orders_lease_s": 3,
+    "orders_write_horizon_s": 1,
+    "orders_recovery_interval_s": 0.2,
+}
 _customers = itertools.count(int(time.time()) * 10)
 
 

@@ -175,9 +175,7 @@ class build_scripted:  # noqa: N801 (used like a function)
         (503, b"", Written.UNKNOWN), (200, b"<html>", Written.UNKNOWN),
     ],
 )  # fmt: skip
-async def test_what_a_put_says(
-    status: int, body: Any, written: Written, script: Script, neighbour: Neighbour
-) -> None:
+async def test_what_a_put_says(status: int, body: Any, written: Written, script: Script, neighbour: Neighbour) -> None:
     script.say("/products/7", body, status)
     product = Product(7, "Whispers", 10, 49, None, dict(BARE))
     assert await Catalog(neighbour).write(product, 48) is written
