@@ -9,13 +9,13 @@ import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from orders.catalog import Catalog, Product, Written
-from orders.database import Database, DatabaseUnavailable
+from orders.database import Database, DatabaseUnavailable, Query
 from orders.errors import Code, OrderError, problem
 from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
 from orders.order import MAX_ID, Line
@@ -25,6 +25,8 @@ from orders.store import placing
 from orders.store.placing import BatchLost, CartTaken, Claimed, Due, Intent, KeyInUse, NewOrder, Outcome, Verdict
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STRAGGLER_S = 0.25
 """Orders whose PUTs are all acknowledged are settled after this, without waiting any longer for the others'."""
@@ -70,8 +72,6 @@ class Waiting:
     future: asyncio.Future[Answer]
     request: Request | None = None
     order_id: UUID = field(default_factory=uuid7)
-    retry_at: float = 0.0
-    tries: int = 0
     passed_over: int = 0
 
     def answer(self, answer: Answer) -> None:
@@ -109,7 +109,7 @@ class Batch:
         database: Database,
         catalog: Catalog,
         settings: Settings,
-        requeue: Callable[[Iterable[Waiting]], None],
+        requeue: Callable[[Sequence[Waiting], Iterable[int]], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self.id = uuid7()
@@ -143,6 +143,8 @@ class Batch:
 
     async def _prepare(self) -> None:
         ready, claimed = await self._claim()
+        if not ready:
+            return
         errors = await self._read(sorted({p for w in ready for p in w.products}))
         await self._intend(*self._plan(ready, claimed, errors))
 
@@ -156,36 +158,40 @@ class Batch:
         claimed = await self._database.run(
             lambda c: placing.claim(c, self.id, self._settings.orders_lease_s, products, keys, carts)
         )
-        ready = [w for w in self._waiting if self._is_ready(w, claimed)]
+        repeated = [w for w in self._waiting if await self._is_repetition(w, claimed)]
+        new = [w for w in self._waiting if w not in repeated]
+        ready = [w for w in new if self._may_go_on(w, claimed)]
+        again = [w for w in new if w not in ready]
         self._waiting = ready
         await self._release_unneeded(ready, claimed)
+        elsewhere = {p for w in again if w.products <= claimed.products for p in w.products}  # its cart is, or its key
+        self._requeue(again, elsewhere | (set(products) - claimed.products))
         return ready, claimed
 
-    def _is_ready(self, waiting: Waiting, claimed: Claimed) -> bool:
+    async def _is_repetition(self, waiting: Waiting, claimed: Claimed) -> bool:
+        """Whether the request's key or cart has its answer already; it is given here."""
         request = waiting.request
-        if request and request.key and request.key not in claimed.keys:
-            self._answer_known_key(waiting, request, claimed.keys_in_use.get(request.key))
-            return False
-        if request and request.cart in claimed.cart_orders:
-            order = claimed.cart_orders[request.cart]
-            if order.is_placed:
-                waiting.answer(Answer(201, order.body, order.order_id, replayed=True))
-            else:
-                self._requeue([waiting])
-            return False
-        if not waiting.products <= claimed.products:
-            self._requeue([waiting])
-            return False
-        return True
+        if request and request.key in claimed.keys_in_use:
+            try:
+                waiting.answer(replay(claimed.keys_in_use[request.key], request.fingerprint))
+            except OrderError as error:
+                waiting.refuse(error)
+            return True
+        order = claimed.cart_orders.get(request.cart) if request and request.cart else None
+        if request and order and order.is_placed:
+            if request.key:
+                outcome, key = Outcome(201, order.body, order.order_id), request.key
+                await self._database.run(lambda c: placing.keep_outcome(c, key, request.fingerprint, outcome, self.id))
+            waiting.answer(Answer(201, order.body, order.order_id, replayed=True))
+            return True
+        return False
 
-    def _answer_known_key(self, waiting: Waiting, request: Request, known: KeyInUse | None) -> None:
-        if known is None:  # released between two statements
-            self._requeue([waiting])
-            return
-        try:
-            waiting.answer(replay(known, request.fingerprint))
-        except OrderError as error:
-            waiting.refuse(error)
+    def _may_go_on(self, waiting: Waiting, claimed: Claimed) -> bool:
+        """Whether it got all that it needs. Otherwise another batch, here or elsewhere, is at work on it."""
+        request = waiting.request
+        has_key = not (request and request.key) or request.key in claimed.keys
+        has_cart = not (request and request.cart) or request.cart not in claimed.cart_orders
+        return has_key and has_cart and waiting.products <= claimed.products
 
     async def _release_unneeded(self, ready: Sequence[Waiting], claimed: Claimed) -> None:
         products = claimed.products - {p for w in ready for p in w.products}
@@ -283,7 +289,7 @@ class Batch:
                 if error:
                     waiting.refuse(error)
             if not error:
-                self._requeue(self._waiting)
+                self._requeue(self._waiting, ())
 
     async def _abandon_later(self, outcomes: dict[str, Outcome]) -> None:
         """The database is away. Until the lease runs out this is ours to do; then it is recovery's."""
@@ -311,14 +317,12 @@ class Batch:
                 patience_s, until = max(0.05, self._next_deadline() - self._now()), asyncio.FIRST_COMPLETED
         except BatchLost:
             await self._answer_lost()
-        except DatabaseUnavailable:
-            self._answer_unknown()
-        except Exception as error:
+        except Exception:
             log.exception("batch %s can't be settled; recovery will", self.id)
-            self._refuse_rest(_as_order_error(error))
         finally:
             for put in pending:
                 put.cancel()
+            self._refuse_rest(OrderError(Code.ORDER_FAILED, "The order could not be completed."))
 
     async def _put(self, product: Product, change: Change) -> None:
         if change.before == change.after:
@@ -326,7 +330,11 @@ class Batch:
             return
         needed_until = [w.request.deadline for w in self._placing if w.request and product.id in w.products]
         give_up_at = max(needed_until, default=self._now() + self._settings.orders_request_deadline_s)
-        self._fates[product.id] = await self._write(product, change, min(give_up_at, self._lease_until))
+        try:
+            self._fates[product.id] = await self._write(product, change, min(give_up_at, self._lease_until))
+        except Exception:
+            log.exception("the PUT of product %s ended unexpectedly", product.id)
+            self._fates[product.id] = _Fate.DOUBT
 
     async def _write(self, product: Product, change: Change, give_up_at: float) -> _Fate:
         """Send `after` until the catalog's answer is certain. Only this one value is ever sent."""
@@ -335,7 +343,7 @@ class Batch:
         while self._now() < give_up_at:
             written = await self._catalog.write(product, change.after, not_after=give_up_at)
             unanswered += written is Written.UNKNOWN
-            fate = _fate(written, unanswered, product)
+            fate = _fate(written, unanswered)
             if fate is None:
                 fate = await self._read_back(product, change, written, unanswered)
             if fate is not None:
@@ -353,12 +361,10 @@ class Batch:
         except (NotSent, NoAnswer, Rubbish):
             return None
         if found and found.quantity == change.after:
-            return _Fate.LANDED if product.etag else _Fate.LANDED_LOUDLY
-        if written is Written.CHANGED:
-            return _Fate.CHANGED  # the ETag has moved: what we sent before can't land any more
-        if found and found.quantity == change.before:
+            return _Fate.LANDED_LOUDLY
+        if found and found.quantity == change.before and written is not Written.CHANGED:
             return None
-        return _Fate.DOUBT
+        return _Fate.DOUBT  # a stranger wrote, before or after what we sent has landed: nobody can tell
 
     def _next_deadline(self) -> float:
         deadlines = [w.request.deadline for w in self._placing if w.request]
@@ -382,7 +388,7 @@ class Batch:
             waiting.refuse(error)
         for waiting in again:
             waiting.order_id = uuid7()
-        self._requeue(again)
+        self._requeue(again, ())
 
     def _decide(self) -> tuple[list[Waiting], dict[Waiting, OrderError], list[Waiting]]:
         """Who is placed, who failed and why, and who is planned again because someone else wrote a product's stock."""
@@ -392,7 +398,9 @@ class Batch:
         for waiting in self._placing:
             fates = {p: self._fates.get(p) for p in waiting.products}
             bad = next((p for p, fate in fates.items() if fate in (_Fate.REFUSED, _Fate.DOUBT)), None)
-            if bad is not None:
+            if waiting.future.cancelled():
+                failed[waiting] = OrderError(Code.ORDER_FAILED, "The service was stopped.")
+            elif bad is not None:
                 failed[waiting] = _write_error(bad, fates[bad])
             elif _Fate.CHANGED in fates.values():
                 again.append(waiting)
@@ -429,58 +437,44 @@ class Batch:
         )
 
     async def _settle_surely(self, verdict: Verdict) -> dict[UUID, str]:
-        """SETTLE, through a lost connection too: read again what was written, and write it if it was not.
+        """SETTLE, through a lost connection too: it is guarded, so a second run of it changes nothing.
 
-        Raises BatchLost, or DatabaseUnavailable once the lease has run out.
+        Raises BatchLost: another replica was first, and the orders have failed.
         """
         horizon_s = self._settings.orders_write_horizon_s
-        was_unknown = False
-        while True:
-            try:
-                return await self._database.run(lambda c: placing.settle(c, self.id, horizon_s, verdict))
-            except BatchLost:
-                placed = await self._read_placed(verdict.placed)
-                if was_unknown and len(placed) == len(verdict.placed):
-                    return placed
-                raise
-            except DatabaseUnavailable:
-                was_unknown = True
-                if self._now() >= self._lease_until:
-                    raise
-                await asyncio.sleep(_jittered(0.1))
+        try:
+            return await self._surely(lambda c: placing.settle(c, self.id, horizon_s, verdict))
+        except BatchLost:
+            placed = await self._read_placed(verdict.placed)
+            if len(placed) == len(verdict.placed):  # the run whose answer was lost had succeeded
+                return placed
+            raise
 
     async def _read_placed(self, ids: Sequence[UUID]) -> dict[UUID, str]:
-        return await self._database.run(lambda c: placing.read_placed(c, self.id, ids))
+        return await self._surely(lambda c: placing.read_placed(c, self.id, ids))
+
+    async def _surely(self, query: Query[T]) -> T:
+        """`query`, as often as it takes for the database to answer.
+
+        While SETTLE's outcome is unknown neither 201 nor 500 would be true, so the client waits with us.
+        """
+        while True:
+            try:
+                return await self._database.run(query)
+            except DatabaseUnavailable as error:
+                log.warning("batch %s waits for the database: %s", self.id, " ".join(str(error).split()))
+                await asyncio.sleep(_jittered(0.2))
 
     # When the batch is not ours any more ------------------------------------------------------------------------
 
     async def _answer_lost(self) -> None:
         """Another replica has taken the batch over: its orders have failed, unless a SETTLE of ours was first."""
         log.warning("batch %s was taken over; its orders are the recovering replica's", self.id)
-        try:
-            placed = await self._read_placed([w.order_id for w in self._placing])
-        except DatabaseUnavailable:
-            self._answer_unknown()
-            return
+        placed = await self._read_placed([w.order_id for w in self._placing])
         for waiting in self._placing:
             if waiting.order_id in placed:
                 waiting.answer(Answer(201, placed[waiting.order_id], waiting.order_id))
         self._refuse_rest(OrderError(Code.ORDER_FAILED, "This replica was interrupted while placing the order."))
-
-    def _answer_unknown(self) -> None:
-        """The database went away during SETTLE. The clients are told that it failed, so it has to become true."""
-        ids = [w.order_id for w in self._placing]
-        self._spawn(self._unplace_later(ids))
-        self._refuse_rest(OrderError(Code.ORDER_FAILED, "The database went away while the order was placed."))
-
-    async def _unplace_later(self, ids: Sequence[UUID]) -> None:
-        while True:
-            try:
-                await self._database.run(lambda c: placing.unplace(c, self.id, ids))
-            except DatabaseUnavailable:
-                await asyncio.sleep(_jittered(0.5))
-                continue
-            return
 
     def _refuse_rest(self, error: OrderError) -> None:
         for waiting in self._placing:
@@ -527,10 +521,13 @@ def is_recorded(error: OrderError) -> bool:
     return error.code.value.status in RECORDED
 
 
-def _fate(written: Written, unanswered: int, product: Product) -> _Fate | None:
-    """What one PUT's result says for certain, given how many before it went unanswered; None: not certain yet."""
+def _fate(written: Written, unanswered: int) -> _Fate | None:
+    """What one PUT's result says for certain, given how many before it went unanswered; None: not certain yet.
+
+    An ETag does not end the danger of a late arrival: one that is a hash of the content comes back with the content.
+    """
     if written is Written.DONE:
-        return _Fate.LANDED_LOUDLY if unanswered and not product.etag else _Fate.LANDED
+        return _Fate.LANDED_LOUDLY if unanswered else _Fate.LANDED
     if written is Written.REFUSED:
         return _Fate.DOUBT if unanswered else _Fate.REFUSED
     if written is Written.CHANGED and not unanswered:
@@ -553,7 +550,8 @@ def _catalog_error(error: BaseException) -> OrderError:
         return OrderError(Code.CATALOG_UNAVAILABLE, f"{error}.")
     if isinstance(error, Rubbish):
         return OrderError(Code.CATALOG_REPLY_INVALID, f"The Product Catalog Service is out of order: {error}.")
-    raise error
+    log.error("unexpected error while reading the catalog", exc_info=error)
+    return OrderError(Code.ORDER_FAILED, "Something unexpected happened while the catalog was read.")
 
 
 def _as_order_error(error: Exception) -> OrderError:

@@ -40,13 +40,12 @@ class Checkout:
             return await self._placement.place(request)
         try:
             cart = await self._read_cart(customer_id, deadline)
+            if cart is None or not cart.is_active:
+                return await self._repeat(customer_id, cart, key, fingerprint)
+            _require_filled(cart, customer_id)
         except OrderError as error:
             await self._keep(key, fingerprint, error, instance)
             raise
-        if cart is None or not cart.is_active:
-            return await self._repeat(customer_id, cart)
-        if not cart.lines:
-            raise OrderError(Code.CART_EMPTY, f"The cart of customer {customer_id} holds nothing.")
         _require_orderable(cart.lines)
         return await self._placement.place(
             Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint)
@@ -66,12 +65,15 @@ class Checkout:
             detail = f"The Shopping Cart Service is out of order: {error}."
             raise OrderError(Code.CART_REPLY_INVALID, detail) from None
 
-    async def _repeat(self, customer_id: int, cart: Cart | None) -> Answer:
+    async def _repeat(self, customer_id: int, cart: Cart | None, key: str | None, fingerprint: bytes) -> Answer:
         """The cart is closed: a second click, after the first has been placed, is answered with the same order."""
         cart_id, within_s = cart.id if cart else None, self._settings.orders_cart_repeat_s
         order = await self._database.run(lambda c: placing.order_of_cart(c, customer_id, cart_id, within_s))
         if order is None:
             raise OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
+        if key:
+            outcome = Outcome(201, order.body, order.order_id)
+            await self._database.run(lambda c: placing.keep_outcome(c, key, fingerprint, outcome))
         return Answer(201, order.body, order.order_id, replayed=True)
 
     async def _keep(self, key: str | None, fingerprint: bytes, error: OrderError, instance: str) -> None:
@@ -79,6 +81,11 @@ class Checkout:
         if key and is_recorded(error):
             outcome = Outcome(error.code.value.status, json.dumps(problem(error, instance)), None)
             await self._database.run(lambda c: placing.keep_outcome(c, key, fingerprint, outcome))
+
+
+def _require_filled(cart: Cart, customer_id: int) -> None:
+    if not cart.lines:
+        raise OrderError(Code.CART_EMPTY, f"The cart of customer {customer_id} holds nothing.")
 
 
 def _require_orderable(lines: Sequence[Line]) -> None:

@@ -37,6 +37,11 @@ _CONNECTION_DEFAULTS = {
 }
 
 
+PATIENCE_S = 10.0
+"""So long is a statement waited for. One that is not answered by then may still have happened."""
+
+RECONNECT_AFTER_S = 0.25
+
 # Read-only: after a failover we still hold a connection to the server that is a standby now.
 _BROKEN = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.errors.ReadOnlySqlTransaction)
 
@@ -77,6 +82,8 @@ class Database:
 
     def __init__(self, dsn: str, threads: int) -> None:
         self.dsn = with_defaults(dsn)
+        self._down_until = 0.0
+        self._why_down = ""
         self._jobs: queue.SimpleQueue[tuple[Query[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"database-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -84,7 +91,11 @@ class Database:
 
     async def run(self, query: Query[T]) -> T:
         """`query(connection)` on a thread. Raises DatabaseUnavailable, or what `query` raises."""
-        return await asyncio.wrap_future(self._submit(query))
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await asyncio.wrap_future(self._submit(query))
+        except TimeoutError:
+            raise DatabaseUnavailable(f"no answer within {PATIENCE_S:.0f} s") from None
 
     def run_sync(self, query: Query[T]) -> T:
         """`run` for callers without an event loop."""
@@ -96,6 +107,16 @@ class Database:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join(timeout=5)
+
+    def _connect(self) -> Connection:
+        """A new connection; after a failure nobody tries for a while, so that callers are answered at once."""
+        if time.monotonic() < self._down_until:
+            raise DatabaseUnavailable(self._why_down)
+        try:
+            return connect(self.dsn)
+        except DatabaseUnavailable as error:
+            self._down_until, self._why_down = time.monotonic() + RECONNECT_AFTER_S, str(error)
+            raise
 
     def _submit(self, query: Query[T]) -> Future[T]:
         future: Future[T] = Future()
@@ -111,8 +132,8 @@ class Database:
             try:
                 if connection is None or _went_away(connection):
                     _discard(connection)
-                    connection = connect(self.dsn)
-                future.set_result(query(connection))
+                    connection = self._connect()
+                future.set_result(_run(query, connection))
             except psycopg2.Error as error:
                 if not _is_broken(error, connection):
                     future.set_exception(error)
@@ -123,6 +144,14 @@ class Database:
             except BaseException as error:
                 future.set_exception(error)
         _discard(connection)
+
+
+def _run(query: Query[T], connection: Connection) -> T:
+    """`query`, and once more where PostgreSQL ended it for a deadlock: it has changed nothing then."""
+    try:
+        return query(connection)
+    except psycopg2.extensions.TransactionRollbackError:
+        return query(connection)
 
 
 def _went_away(connection: Connection) -> bool:

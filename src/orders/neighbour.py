@@ -16,6 +16,7 @@ from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
+from pyreqwest.response import Response
 
 MAX_CALLS = 64
 """Calls to one neighbour that are under way at once: connections are not free for it either."""
@@ -118,7 +119,7 @@ class Neighbour:
         request = self._client.request(method, f"{self.base_url}{path}").headers(headers)
         try:
             async with (request.body_bytes(body) if body else request).build_streamed() as response:
-                reply = Reply(response.status, await _read(response.body_reader), response.get_header("etag"))
+                reply = Reply(response.status, await _read(response.body_reader), _etag(response))
         except (ConnectError, ConnectTimeoutError, PoolTimeoutError) as error:
             raise NotSent(f"{self.name} can't be reached: {_reason(error)}") from None
         except PyreqwestError as error:
@@ -137,6 +138,14 @@ async def _read(reader: Any) -> bytes:
             raise NoAnswer(f"the reply is larger than {MAX_REPLY_BYTES} bytes")
         chunks.append(bytes(chunk))
     return b"".join(chunks)
+
+
+def _etag(response: Response) -> str | None:
+    """An ETag is ASCII (RFC 9110, 8.8.3); the library raises on others, which we could not give back anyway."""
+    try:
+        return response.get_header("etag")
+    except ValueError:
+        return None
 
 
 def _worth_a_retry(error: Exception) -> bool:

@@ -6,7 +6,8 @@ import logging
 import random
 from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from orders.batch import Answer, Batch, Request, Waiting, replay
 from orders.cart_closing import CartClosing
@@ -22,6 +23,21 @@ PASSED_OVER = 8
 """After so many batches went ahead without it, a request's products are kept free for it (so that nothing starves)."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A product that another replica holds (or that is quiet): when to ask for it again."""
+
+    FIRST_S: ClassVar[float] = 0.008
+    MOST_S: ClassVar[float] = 0.1
+
+    until: float = 0.0
+    pause_s: float = FIRST_S
+
+    def once_more(self, now: float) -> "_Held":
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 (a pause is no secret)
+        return _Held(now + self.pause_s * jitter, min(self.pause_s * 2, self.MOST_S))
+
+
 class Placement:
     """Places orders in batches. One per replica; made inside the event loop."""
 
@@ -35,6 +51,8 @@ class Placement:
         self._batches: dict[Batch, frozenset[int]] = {}
         self._keys: dict[str, bytes] = {}
         self._giving_back: set[int] = set()
+        self._held: dict[int, _Held] = {}
+        self._alarm: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def place(self, request: Request) -> Answer:
@@ -105,17 +123,36 @@ class Placement:
                 )
             )
 
-    def _requeue(self, entries: Iterable[Waiting]) -> None:
-        """Put back who could not go along: another replica holds what they need. First come stays first served."""
+    def _requeue(self, entries: Sequence[Waiting], held: Iterable[int]) -> None:
+        """Put back, in order, who could not go along. `held` are products that another replica holds: nobody here asks
+        for them again before a pause that grows while it goes on.
+        """
+        now = self._loop.time()
+        self._held = {p: pause for p, pause in self._held.items() if pause.until > now - 1}
+        for product_id in held:
+            self._held[product_id] = self._held.get(product_id, _Held()).once_more(now)
         again = [entry for entry in entries if not entry.future.done()]
         for entry in again:
-            entry.tries += 1
-            pause_s = min(0.004 * 2**entry.tries, 0.1) * random.uniform(0.5, 1.0)  # noqa: S311 (a pause)
-            entry.retry_at = self._loop.time() + pause_s
-            if entry.request and entry.request.deadline <= self._loop.time():
+            if entry.request and entry.request.deadline <= now:
                 self._loop.call_soon(self._expire, entry)
-            self._loop.call_at(entry.retry_at, self._dispatch)
         self._waiting.extendleft(reversed(again))
+        if again:
+            self._wake_up_at(min((h.until for h in self._held.values() if h.until > now), default=now + _Held.FIRST_S))
+
+    def _wake_up_at(self, when: float) -> None:
+        """One timer, for the first product that may be asked for again."""
+        if self._alarm is None or self._alarm.cancelled() or self._alarm.when() > when:
+            if self._alarm:
+                self._alarm.cancel()
+            self._alarm = self._loop.call_at(when, self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._alarm = None
+        self._dispatch()
+        now = self._loop.time()
+        later = [h.until for h in self._held.values() if h.until > now]
+        if self._waiting and later:
+            self._wake_up_at(min(later))
 
     def _dispatch(self) -> None:
         while len(self._batches) < self._settings.orders_batches and (chosen := self._choose()):
@@ -134,26 +171,28 @@ class Placement:
 
     def _choose(self) -> Sequence[Waiting]:
         """The next batch: in order of arrival, who needs no product and no cart that another batch is at work on."""
-        busy = set().union(*self._batches.values())
+        now = self._loop.time()
+        held = {product_id for product_id, pause in self._held.items() if pause.until > now}
+        busy = held.union(*self._batches.values())
         slow = set().union(*(batch.slow for batch in self._batches))
         carts: set[tuple[int, int] | None] = set()
         chosen: list[Waiting] = []
         rest: deque[Waiting] = deque()
         for entry in self._waiting:
             cart = entry.request and entry.request.cart
-            if self._may_go(entry, busy) and cart not in carts and len(chosen) < self._settings.orders_batch_size:
+            if entry.future.done():
+                continue
+            is_free = busy.isdisjoint(entry.products) and cart not in carts
+            if is_free and len(chosen) < self._settings.orders_batch_size:
                 chosen.append(entry)
                 carts |= {cart} if cart else set()
             else:
                 rest.append(entry)
                 entry.passed_over += 1
-                if entry.passed_over > PASSED_OVER and not entry.retry_at and not entry.products & slow:
+                if entry.passed_over > PASSED_OVER and not entry.products & (slow | held):
                     busy |= entry.products
         self._waiting = rest
         return chosen
-
-    def _may_go(self, entry: Waiting, busy: set[int]) -> bool:
-        return entry.retry_at <= self._loop.time() and busy.isdisjoint(entry.products)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -100,7 +100,11 @@ class Order(BaseModel):
 class OrderList(BaseModel):
     """A page of orders, newest first. `next` is the address of the following page, or null."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"orders": [_ORDER_EXAMPLE], "next": None}})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"orders": [_ORDER_EXAMPLE], "next": "/orders?limit=1&cursor=AZqx4nw9ekGbUg1sPx6Kdw"}
+        }
+    )
 
     orders: list[Order]
     next: str | None

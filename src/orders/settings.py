@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     def _times_fit(self) -> Self:
         if self.orders_lease_s <= self.orders_request_deadline_s:
             raise ValueError("ORDERS_LEASE_S must be longer than ORDERS_REQUEST_DEADLINE_S")
+        if self.orders_write_horizon_s <= self.orders_neighbour_timeout_s:
+            raise ValueError(
+                "ORDERS_WRITE_HORIZON_S must be longer than ORDERS_NEIGHBOUR_TIMEOUT_S: a PUT that we still wait for "
+                "can still land"
+            )
         return self
 
     @model_validator(mode="after")

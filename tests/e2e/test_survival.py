@@ -20,6 +20,7 @@ QUICK = {
     "orders_request_deadline_s": 2,
     "orders_lease_s": 3,
     "orders_write_horizon_s": 1,
+    "orders_neighbour_timeout_s": 0.8,
     "orders_recovery_interval_s": 0.2,
 }
 _customers = itertools.count(int(time.time()) * 10)

@@ -20,6 +20,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"PORT": "0"}, "PORT: input should be greater than or equal to 1 (it is '0')"),
         ({"ORDERS_LEASE_S": "5"}, "ORDERS_LEASE_S must be longer than ORDERS_REQUEST_DEADLINE_S"),
         ({"ORDERS_LEASE_S": "nan"}, "ORDERS_LEASE_S"),
+        ({"ORDERS_WRITE_HORIZON_S": "2"}, "must be longer than ORDERS_NEIGHBOUR_TIMEOUT_S"),
         ({"DATABASE_URL": "postgresql:///x", "DB_NAME": "y"}, "not both"),
         ({"DB_HOST": "db"}, "DB_NAME is missing"),
         ({"ORDERS_KEY_RETENTION_H": "24"}, "ORDERS_KEY_RETENTION_H: input should be greater than or equal to 72"),

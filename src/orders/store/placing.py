@@ -130,13 +130,13 @@ def claim(
 ) -> Claimed:
     """CLAIM: a row per product and per key, as many as are free. Products of which a quiet time has ended are free."""
     statement = """
-        DELETE FROM stock_claims WHERE product_id IN (
-            SELECT product_id FROM stock_claims
-            WHERE product_id = ANY(%(products)s::bigint[]) AND batch_id IS NULL AND lands_until < now()
-            ORDER BY product_id FOR UPDATE SKIP LOCKED);
         INSERT INTO idempotency_keys (key, fingerprint, batch_id)
             SELECT key, fingerprint, %(batch)s FROM unnest(%(keys)s::text[], %(prints)s::bytea[]) k(key, fingerprint)
             ORDER BY key ON CONFLICT DO NOTHING;
+        DELETE FROM stock_claims WHERE product_id IN (
+            SELECT product_id FROM stock_claims
+            WHERE product_id = ANY(%(products)s::bigint[]) AND batch_id IS NULL AND lands_until < now()
+            ORDER BY product_id FOR UPDATE);
         INSERT INTO stock_claims (product_id, batch_id, lease_until)
             SELECT product_id, %(batch)s, now() + %(lease)s * interval '1 s'
             FROM unnest(%(products)s::bigint[]) product_id ORDER BY product_id ON CONFLICT DO NOTHING;
@@ -212,13 +212,26 @@ def order_of_cart(connection: Connection, customer_id: int, cart_id: int | None,
         return CartOrder(UUID(row[0]), True, row[1]) if row else None
 
 
-def keep_outcome(connection: Connection, key: str, fingerprint: bytes, outcome: Outcome) -> None:
-    """Remember what a request was answered that never got as far as a batch; an outcome that is known already stays."""
+def keep_outcome(
+    connection: Connection, key: str, fingerprint: bytes, outcome: Outcome, batch: UUID | None = None
+) -> None:
+    """Remember the answer to a request that placed nothing itself. A key that is another batch's stays as it is."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """INSERT INTO idempotency_keys (key, fingerprint, batch_id, status, body)
-               VALUES (%s, %s, gen_random_uuid(), %s, %s) ON CONFLICT DO NOTHING""",
-            (key, fingerprint, outcome.status, outcome.body),
+            """INSERT INTO idempotency_keys AS k (key, fingerprint, batch_id, status, body, order_id)
+               VALUES (%(key)s, %(fingerprint)s, coalesce(%(batch)s::uuid, gen_random_uuid()),
+                       %(status)s, %(body)s, %(order)s)
+               ON CONFLICT (key) DO UPDATE SET status = excluded.status, body = excluded.body,
+                                               order_id = excluded.order_id
+               WHERE k.status IS NULL AND k.batch_id = excluded.batch_id""",
+            {
+                "key": key,
+                "fingerprint": fingerprint,
+                "batch": batch and str(batch),
+                "status": outcome.status,
+                "body": outcome.body,
+                "order": outcome.order_id and str(outcome.order_id),
+            },
         )
 
 
@@ -380,6 +393,8 @@ def abandon(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
+            -- First of all: an INTEND whose answer was lost may still be running. It holds these rows; then it is done.
+            SELECT FROM stock_claims WHERE batch_id = %(batch)s ORDER BY product_id FOR UPDATE;
             {_KEEP_OUTCOMES};
             DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL;
             UPDATE stock_returns SET batch_id = NULL WHERE batch_id = %(batch)s AND returned_at IS NULL;
@@ -388,31 +403,6 @@ def abandon(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -
             DELETE FROM stock_claims WHERE batch_id = %(batch)s
             """,
             {"batch": str(batch), **_outcome_parameters(outcomes)},
-        )
-
-
-def unplace(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> None:
-    """Fail orders of this batch whose clients were told so while SETTLE's outcome was unknown. Safe to repeat.
-
-    Waits for a SETTLE that is still running, and lets none succeed later. What has landed (no claim is left) is
-    queued to go back; the rest is recovery's.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT FROM orders WHERE id = ANY(%(ids)s::uuid[]) ORDER BY id FOR UPDATE;
-            WITH failed AS (
-                UPDATE orders SET status = 'Failed', failure = 'order_failed', placed_at = NULL, updated_at = now()
-                WHERE id = ANY(%(ids)s::uuid[]) AND batch_id = %(batch)s AND status IN ('Pending', 'Ordered')
-                RETURNING id),
-            unclosed AS (DELETE FROM cart_closings c USING failed WHERE c.order_id = failed.id),
-            unkeyed AS (DELETE FROM idempotency_keys k USING failed WHERE k.order_id = failed.id)
-            INSERT INTO stock_returns (order_id, product_id, quantity)
-            SELECT i.order_id, i.product_id, i.quantity FROM order_items i JOIN failed ON i.order_id = failed.id
-            WHERE NOT EXISTS (SELECT FROM stock_claims c WHERE c.batch_id = %(batch)s AND c.product_id = i.product_id)
-            ON CONFLICT DO NOTHING
-            """,
-            {"ids": [str(order_id) for order_id in ids], "batch": str(batch)},
         )
 
 

@@ -168,7 +168,9 @@ def forget(connection: Connection, key_retention_h: float, running_for_s: float)
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            DELETE FROM stock_claims WHERE batch_id IS NULL AND lands_until < now();
+            DELETE FROM stock_claims WHERE product_id IN (
+                SELECT product_id FROM stock_claims WHERE batch_id IS NULL AND lands_until < now()
+                FOR UPDATE SKIP LOCKED);
             DELETE FROM idempotency_keys WHERE key IN (
                 SELECT key FROM idempotency_keys WHERE created_at < now() - %(keep)s * interval '1 h' LIMIT 1000);
             DELETE FROM idempotency_keys k
