@@ -1,0 +1,191 @@
+"""Corners of placing that the crash loop does not turn: two statements at once, strangers, and many who wait."""
+
+import asyncio
+import threading
+import time
+from uuid import uuid4
+
+import psycopg2
+import pytest
+from uuid_utils.compat import uuid7
+
+from orders.app import machinery
+from orders.batch import Answer, Request
+from orders.catalog import Product, Written
+from orders.checkout import Checkout
+from orders.database import connect
+from orders.errors import Code, OrderError
+from orders.order import Line
+from orders.plan import Change
+from orders.settings import Settings
+from orders.store import placing
+from orders.store.placing import BatchLost, Intent, NewOrder
+from tests.conftest import Sandbox, execute
+
+ORDER = NewOrder(uuid7(), 42, 3, 10, ((Line(1, 1), "Whispers", 10),))
+INTENT = Intent({1: Change(5, 4)}, [ORDER], [], {}, [], [])
+
+
+def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
+    batch, ours, lost = uuid7(), connect(dsn), connect(dsn)
+    placing.claim(ours, batch, 10, [1], {}, [])
+    lost.autocommit = False
+    placing.intend(lost, batch, 1, INTENT)  # it has run, and is not committed yet
+    undo = threading.Thread(target=placing.abandon, args=(ours, batch, {}))
+    undo.start()
+    time.sleep(0.3)
+    assert undo.is_alive()
+    lost.commit()
+    undo.join(5)
+    assert execute(dsn, "SELECT status FROM orders") == [("Failed",)]
+    assert execute(dsn, "SELECT * FROM stock_claims") == []
+
+
+def test_an_intend_after_its_undo_is_refused(dsn: str) -> None:
+    batch, connection = uuid7(), connect(dsn)
+    placing.claim(connection, batch, 10, [1], {}, [])
+    placing.abandon(connection, batch, {})
+    with pytest.raises(BatchLost):
+        placing.intend(connection, batch, 1, INTENT)
+    assert execute(dsn, "SELECT * FROM orders") == []
+
+
+def test_an_intend_after_its_lease_is_refused(dsn: str) -> None:
+    batch, connection = uuid7(), connect(dsn)
+    placing.claim(connection, batch, 0.01, [1], {}, [])
+    time.sleep(0.05)
+    with pytest.raises(BatchLost):
+        placing.intend(connection, batch, 1, INTENT)
+
+
+def test_claims_that_cross_do_not_lock_each_other_out(dsn: str) -> None:
+    """Quiet rows that have ended, and two batches that want them in different company."""
+    connections = [connect(dsn) for _ in range(4)]
+    failures: list[Exception] = []
+
+    def fight(connection: psycopg2.extensions.connection, seed: int) -> None:
+        for n in range(60):
+            batch, products = uuid4(), sorted({(seed * n + i * 7) % 12 + 1 for i in range(5)})
+            try:
+                claimed = placing.claim(connection, batch, 10, products, {f"{seed}-{n}": b"x"}, [])
+                placing.release(connection, batch, claimed.products, claimed.keys)
+                execute(
+                    dsn,
+                    "INSERT INTO stock_claims (product_id, lands_until) VALUES (%s, now()) ON CONFLICT DO NOTHING",
+                    (n % 12 + 1,),
+                )
+            except psycopg2.extensions.TransactionRollbackError:
+                pass  # `Database` runs it again
+            except Exception as error:
+                failures.append(error)
+
+    fights = [threading.Thread(target=fight, args=(c, seed)) for seed, c in enumerate(connections, 1)]
+    for one in fights:
+        one.start()
+    for one in fights:
+        one.join(30)
+    assert not failures
+    assert not any(one.is_alive() for one in fights)
+
+
+async def test_a_stranger_after_an_unanswered_put_is_left_to_recovery(settings: Settings, sandbox: Sandbox) -> None:
+    """A 412 after a PUT without an answer says nothing about which of the two was first."""
+    sandbox.catalog_faults(etags=True)
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+        checkout = Checkout(built.database, built.carts, built.placement, settings)
+        write, sent = built.catalog.write, 0
+
+        async def write_then_a_stranger(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+            nonlocal sent
+            sent += 1
+            if sent > 1:
+                return await write(item, quantity, not_after)
+            await write(item, quantity)
+            sandbox.restock(product, 90)
+            return Written.UNKNOWN
+
+        built.catalog.write = write_then_a_stranger  # type: ignore[method-assign]
+        with pytest.raises(OrderError) as caught:
+            await checkout.check_out(42, [Line(product, 2)], None, "/orders/42")
+        assert caught.value.code is Code.ORDER_FAILED
+        past = "now() - interval '1 s'"
+        execute(settings.database_url or "", f"UPDATE stock_claims SET lease_until = {past}, lands_until = {past}")
+        await built.recovery.recover_once()
+    found = execute(settings.database_url or "", "SELECT product_id, before, after, found FROM stock_drifts")
+    assert found == [(product, 5, 3, 90)]
+    assert sandbox.stock(product) == 90
+    assert execute(settings.database_url or "", "SELECT * FROM stock_returns") == []
+
+
+async def test_a_stranger_who_writes_first_is_planned_around(settings: Settings, sandbox: Sandbox) -> None:
+    sandbox.catalog_faults(etags=True)
+    product, other = sandbox.product(5), sandbox.product(5)
+    async with machinery(settings) as built:
+        checkout = Checkout(built.database, built.carts, built.placement, settings)
+        write, seen = built.catalog.write, []
+
+        async def a_stranger_first(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+            if item.id == product and not seen:
+                sandbox.restock(product, 90)
+            written = await write(item, quantity, not_after)
+            seen.append(written)
+            return written
+
+        built.catalog.write = a_stranger_first  # type: ignore[method-assign]
+        answer = await checkout.check_out(42, [Line(product, 2), Line(other, 1)], "key-412", "/orders/42")
+        again = await checkout.check_out(42, [Line(product, 2), Line(other, 1)], "key-412", "/orders/42")
+    assert Written.CHANGED in seen
+    assert (answer.status, again.order_id, again.replayed) == (201, answer.order_id, True)
+    assert (sandbox.stock(product), sandbox.stock(other)) == (88, 4)
+
+
+async def test_a_key_that_was_answered_with_a_carts_order_stays_with_it(settings: Settings, sandbox: Sandbox) -> None:
+    product, customer = sandbox.product(10), int(time.time())
+    async with machinery(settings) as built:
+        checkout = Checkout(built.database, built.carts, built.placement, settings)
+        sandbox.fill_cart(customer, (product, 1))
+        first = await checkout.check_out(customer, None, "key-a", "/")
+        repeated = await checkout.check_out(customer, None, "key-b", "/")
+        sandbox.fill_cart(customer, (product, 2))
+        assert (await checkout.check_out(customer, None, "key-b", "/")).order_id == first.order_id == repeated.order_id
+        assert (await checkout.check_out(customer, None, "key-c", "/")).order_id != first.order_id
+    assert sandbox.stock(product) == 7
+
+
+async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Settings, sandbox: Sandbox) -> None:
+    held, free = sandbox.product(10_000), sandbox.product(10)
+    other_replica = connect(settings.database_url or "")
+    placing.claim(other_replica, uuid7(), 60, [held], {}, [])
+    async with machinery(settings) as built:
+        now = asyncio.get_running_loop().time
+        requests = [Request(n + 1, (Line(held, 1),), now() + 2, "/") for n in range(3000)]
+        waiting = [asyncio.create_task(built.placement.place(request)) for request in requests]
+        await asyncio.sleep(0.3)
+        began = now()
+        answer = await built.placement.place(Request(9999, (Line(free, 1),), now() + 3, "/"))
+        assert answer.status == 201
+        assert now() - began < 1.5  # a tenth of a second where nothing else runs; not a benchmark
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {end.code for end in ends if isinstance(end, OrderError)} == {Code.STOCK_BUSY}
+    assert len([end for end in ends if isinstance(end, OrderError)]) == 3000
+
+
+async def test_orders_that_arrive_together_share_one_read_and_one_write(settings: Settings, sandbox: Sandbox) -> None:
+    product = sandbox.product(100)
+    async with machinery(settings) as built:
+        calls: list[str] = []
+        send = built.catalog._neighbour._send
+
+        async def counted(method: str, *more: object) -> object:
+            calls.append(method)
+            return await send(method, *more)  # type: ignore[arg-type]
+
+        built.catalog._neighbour._send = counted  # type: ignore[method-assign, assignment]
+        deadline = asyncio.get_running_loop().time() + 3
+        answers = await asyncio.gather(
+            *(built.placement.place(Request(n + 1, (Line(product, 1),), deadline, "/")) for n in range(50))
+        )
+    assert {answer.status for answer in answers if isinstance(answer, Answer)} == {201}
+    assert sandbox.stock(product) == 50
+    assert calls == ["GET", "PUT"] * 2  # the first of them alone, the others together
