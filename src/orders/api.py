@@ -7,13 +7,13 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from orders.batch import Answer
 from orders.batching import Batcher
 from orders.change_status import change_status
 from orders.checkout import Checkout
 from orders.database import Database
 from orders.errors import Code, OrderError
 from orders.order import Line
+from orders.request import Answer
 from orders.schemas import (
     ListQuery,
     NewStatus,

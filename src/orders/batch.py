@@ -3,26 +3,25 @@ is the table in docs/placing.md; `store.placing` has the SQL.
 """
 
 import asyncio
-import json
 import logging
-import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any, TypeVar
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orders.catalog import Catalog, Product, Written
+from orders.catalog import Catalog, Product
 from orders.database import Database, DatabaseUnavailable, Query
-from orders.errors import Code, OrderError, problem
+from orders.errors import Code, OrderError
 from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
-from orders.order import MAX_ID, Line
-from orders.plan import Change, Shortage, plan
+from orders.order import MAX_ID
+from orders.plan import Change, plan
+from orders.request import Answer, Request, Waiting, insufficient, is_recorded, outcomes, replay
 from orders.settings import Settings
-from orders.store import placing
-from orders.store.placing import BatchLost, CartTaken, Claimed, Due, Intent, KeyInUse, NewOrder, Outcome, Verdict
+from orders.stock import DID_LAND, DID_NOT, Fate, jittered, write_stock
+from orders.store import keys, placing
+from orders.store.keys import Outcome
+from orders.store.placing import BatchLost, CartTaken, Claimed, Due, Intent, NewOrder, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -30,74 +29,6 @@ T = TypeVar("T")
 
 STRAGGLER_S = 0.25
 """Orders whose PUTs are all acknowledged are settled after this, without waiting any longer for the others'."""
-
-RECORDED = (201, 400, 500)
-"""Statuses that are the outcome of a request with an Idempotency-Key. After any other nothing has been decided."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An order to place: the lines, merged, or those of the cart `cart_id`. `deadline` is the event loop's time."""
-
-    customer_id: int
-    lines: tuple[Line, ...]
-    deadline: float
-    instance: str
-    cart_id: int | None = None
-    key: str | None = None
-    fingerprint: bytes = b""
-    pointers: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def cart(self) -> tuple[int, int] | None:
-        """What identifies the cart."""
-        return None if self.cart_id is None else (self.customer_id, self.cart_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a client is told: HTTP status, JSON body, the order if it is placed, and whether this is a repetition."""
-
-    status: int
-    body: str
-    order_id: UUID | None
-    replayed: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Waiting:
-    """A request (None: only stock that is due back) on its way through a batch, and the future that is its answer."""
-
-    products: frozenset[int]
-    future: asyncio.Future[Answer]
-    request: Request | None = None
-    order_id: UUID = field(default_factory=uuid7)
-    passed_over: int = 0
-
-    def answer(self, answer: Answer) -> None:
-        """Answer, unless the client was answered already."""
-        if not self.future.done():
-            self.future.set_result(answer)
-
-    def refuse(self, error: Exception) -> None:
-        """Answer with an error, unless the client was answered already."""
-        if not self.future.done():
-            self.future.set_exception(error)
-            self.future.exception()  # read, so that a client that has gone leaves no warning behind
-
-
-class _Fate(Enum):
-    """What became of a product's new stock."""
-
-    LANDED = auto()  # acknowledged
-    LANDED_LOUDLY = auto()  # landed, but an earlier PUT of the same value may land again
-    REFUSED = auto()  # certainly not: the catalog will not have it, or it never left
-    CHANGED = auto()  # certainly not: someone else wrote first
-    DOUBT = auto()  # nobody knows; recovery will
-
-
-_DID_LAND = (_Fate.LANDED, _Fate.LANDED_LOUDLY)
-_DID_NOT = (_Fate.REFUSED, _Fate.CHANGED)
 
 
 class Batch:
@@ -125,7 +56,7 @@ class Batch:
         self._lease_until = self._now() + settings.orders_lease_s
         self._products: dict[int, Product] = {}
         self._changes: dict[int, Change] = {}
-        self._fates: dict[int, _Fate] = {}
+        self._fates: dict[int, Fate] = {}
         self._ended: set[int] = set()
         self._placing: list[Waiting] = []
 
@@ -181,7 +112,7 @@ class Batch:
         if request and order and order.is_placed:
             if request.key:
                 outcome, key = Outcome(201, order.body, order.order_id), request.key
-                await self._database.run(lambda c: placing.keep_outcome(c, key, request.fingerprint, outcome, self.id))
+                await self._database.run(lambda c: keys.keep_outcome(c, key, request.fingerprint, outcome, self.id))
             waiting.answer(Answer(201, order.body, order.order_id, replayed=True))
             return True
         return False
@@ -256,10 +187,10 @@ class Batch:
 
     async def _intend(self, refused: Mapping[Waiting, OrderError], due: Sequence[Due]) -> None:
         orders = [self._new_order(w, w.request) for w in self._placing if w.request]
-        outcomes = _outcomes(refused)
+        remembered = outcomes(refused)
         undecided = [w.request.key for w, e in refused.items() if w.request and w.request.key and not is_recorded(e)]
         unreadable = [p for w in self._waiting for p in w.products if p not in self._products]
-        intent = Intent(self._changes, orders, due, outcomes, undecided, unreadable)
+        intent = Intent(self._changes, orders, due, remembered, undecided, unreadable)
         horizon_s = self._settings.orders_write_horizon_s
         await self._database.run(lambda c: placing.intend(c, self.id, horizon_s, intent))
         for waiting, error in refused.items():
@@ -279,11 +210,11 @@ class Batch:
         """Nothing was sent: take everything back, and answer with `error` or (None) start over."""
         self._placing = []
         refused = {w: error for w in self._waiting if error and w.request}
-        outcomes = _outcomes(refused)
+        remembered = outcomes(refused)
         try:
-            await self._database.run(lambda c: placing.abandon(c, self.id, outcomes))
+            await self._database.run(lambda c: placing.abandon(c, self.id, remembered))
         except DatabaseUnavailable:
-            self._spawn(self._abandon_later(outcomes))
+            self._spawn(self._abandon_later(remembered))
         finally:
             for waiting in self._waiting:
                 if error:
@@ -291,12 +222,12 @@ class Batch:
             if not error:
                 self._requeue(self._waiting, ())
 
-    async def _abandon_later(self, outcomes: dict[str, Outcome]) -> None:
+    async def _abandon_later(self, remembered: dict[str, Outcome]) -> None:
         """The database is away. Until the lease runs out this is ours to do; then it is recovery's."""
         while self._now() < self._lease_until:
-            await asyncio.sleep(_jittered(0.2))
+            await asyncio.sleep(jittered(0.2))
             try:
-                await self._database.run(lambda c: placing.abandon(c, self.id, outcomes))
+                await self._database.run(lambda c: placing.abandon(c, self.id, remembered))
             except DatabaseUnavailable:
                 continue
             return
@@ -322,49 +253,22 @@ class Batch:
         finally:
             for put in pending:
                 put.cancel()
-            self._refuse_rest(OrderError(Code.ORDER_FAILED, "The order could not be completed."))
+        # Not in `finally`: who is cancelled in the middle of SETTLE does not know what became of it.
+        self._refuse_rest(OrderError(Code.ORDER_FAILED, "The order could not be completed."))
 
     async def _put(self, product: Product, change: Change) -> None:
         if change.before == change.after:
-            self._fates[product.id] = _Fate.LANDED
+            self._fates[product.id] = Fate.LANDED
             return
         needed_until = [w.request.deadline for w in self._placing if w.request and product.id in w.products]
         give_up_at = max(needed_until, default=self._now() + self._settings.orders_request_deadline_s)
         try:
-            self._fates[product.id] = await self._write(product, change, min(give_up_at, self._lease_until))
+            self._fates[product.id] = await write_stock(
+                self._catalog, product, change, min(give_up_at, self._lease_until)
+            )
         except Exception:
             log.exception("the PUT of product %s ended unexpectedly", product.id)
-            self._fates[product.id] = _Fate.DOUBT
-
-    async def _write(self, product: Product, change: Change, give_up_at: float) -> _Fate:
-        """Send `after` until the catalog's answer is certain. Only this one value is ever sent."""
-        unanswered = 0
-        pause_s = 0.05
-        while self._now() < give_up_at:
-            written = await self._catalog.write(product, change.after, not_after=give_up_at)
-            unanswered += written is Written.UNKNOWN
-            fate = _fate(written, unanswered)
-            if fate is None:
-                fate = await self._read_back(product, change, written, unanswered)
-            if fate is not None:
-                return fate
-            await asyncio.sleep(_jittered(pause_s))
-            pause_s = min(pause_s * 2, 1.0)
-        return _Fate.DOUBT if unanswered else _Fate.REFUSED
-
-    async def _read_back(self, product: Product, change: Change, written: Written, unanswered: int) -> _Fate | None:
-        """What the catalog says after a PUT without an answer; None: send the same value again."""
-        if not unanswered:
-            return None
-        try:
-            found = await self._catalog.read(product.id)
-        except (NotSent, NoAnswer, Rubbish):
-            return None
-        if found and found.quantity == change.after:
-            return _Fate.LANDED_LOUDLY
-        if found and found.quantity == change.before and written is not Written.CHANGED:
-            return None
-        return _Fate.DOUBT  # a stranger wrote, before or after what we sent has landed: nobody can tell
+            self._fates[product.id] = Fate.DOUBT
 
     def _next_deadline(self) -> float:
         deadlines = [w.request.deadline for w in self._placing if w.request]
@@ -375,7 +279,7 @@ class Batch:
     async def _settle(self, *, is_last: bool) -> None:
         """Settle what is certain by now. What is still on its way stays with the batch."""
         placed, failed, again = self._decide()
-        ended = {p: fate for p, fate in self._fates.items() if fate is not _Fate.DOUBT and p not in self._ended}
+        ended = {p: fate for p, fate in self._fates.items() if fate is not Fate.DOUBT and p not in self._ended}
         if not (placed or failed or again or ended or is_last):
             return
         verdict = self._verdict(placed, failed, again, ended, is_last=is_last)
@@ -397,16 +301,16 @@ class Batch:
         again: list[Waiting] = []
         for waiting in self._placing:
             fates = {p: self._fates.get(p) for p in waiting.products}
-            bad = next((p for p, fate in fates.items() if fate in (_Fate.REFUSED, _Fate.DOUBT)), None)
+            bad = next((p for p, fate in fates.items() if fate in (Fate.REFUSED, Fate.DOUBT)), None)
             if waiting.future.cancelled():
                 failed[waiting] = OrderError(Code.ORDER_FAILED, "The service was stopped.")
             elif bad is not None:
                 failed[waiting] = _write_error(bad, fates[bad])
-            elif _Fate.CHANGED in fates.values():
+            elif Fate.CHANGED in fates.values():
                 again.append(waiting)
             elif waiting.request and self._now() >= waiting.request.deadline:
                 failed[waiting] = OrderError(Code.ORDER_FAILED, "The catalog took too long to take the stock.")
-            elif all(fate in _DID_LAND for fate in fates.values()):
+            elif all(fate in DID_LAND for fate in fates.values()):
                 placed.append(waiting)
         return placed, failed, again
 
@@ -415,7 +319,7 @@ class Batch:
         placed: Sequence[Waiting],
         failed: Mapping[Waiting, OrderError],
         again: Sequence[Waiting],
-        ended: Mapping[int, _Fate],
+        ended: Mapping[int, Fate],
         *,
         is_last: bool,
     ) -> Verdict:
@@ -426,11 +330,11 @@ class Batch:
                 **{w.order_id: error.code.name.lower() for w, error in failed.items()},
                 **{w.order_id: "stock_changed" for w in again},
             },
-            landed=[p for p, fate in ended.items() if fate in _DID_LAND],
-            quiet=[p for p, fate in ended.items() if fate is _Fate.LANDED_LOUDLY],
-            refused=[p for p, fate in ended.items() if fate in _DID_NOT],
-            took=[p for p, fate in self._fates.items() if fate in _DID_LAND],
-            outcomes=_outcomes(failed),
+            landed=[p for p, fate in ended.items() if fate in DID_LAND],
+            quiet=[p for p, fate in ended.items() if fate is Fate.LANDED_LOUDLY],
+            refused=[p for p, fate in ended.items() if fate in DID_NOT],
+            took=[p for p, fate in self._fates.items() if fate in DID_LAND],
+            outcomes=outcomes(failed),
             keys_of_placed={w.order_id: keyed[w] for w in placed if w in keyed},
             freed_keys=[keyed[w] for w in again if w in keyed],
             is_last=is_last,
@@ -463,7 +367,7 @@ class Batch:
                 return await self._database.run(query)
             except DatabaseUnavailable as error:
                 log.warning("batch %s waits for the database: %s", self.id, " ".join(str(error).split()))
-                await asyncio.sleep(_jittered(0.2))
+                await asyncio.sleep(jittered(0.2))
 
     # When the batch is not ours any more ------------------------------------------------------------------------
 
@@ -481,62 +385,8 @@ class Batch:
             waiting.refuse(error)
 
 
-def replay(known: KeyInUse, fingerprint: bytes) -> Answer:
-    """The first outcome of a key. Raises OrderError: it is another request's (422), or still running (409)."""
-    if known.fingerprint != fingerprint:
-        raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another customer or other items.")
-    if known.outcome is None:
-        raise OrderError(Code.KEY_IN_USE, "The first request with this Idempotency-Key is running.", retry_after_s=1)
-    return Answer(known.outcome.status, known.outcome.body, known.outcome.order_id, replayed=True)
-
-
-def insufficient(request: Request, shortages: Sequence[Shortage]) -> OrderError:
-    """400 with every line that falls short."""
-    errors = [
-        {
-            **({"pointer": request.pointers[s.product_id]} if s.product_id in request.pointers else {}),
-            "code": "insufficient_inventory",
-            "message": f"{s.requested} of product {s.product_id} were asked for, {s.available} are available.",
-            "product_id": s.product_id,
-            "requested": s.requested,
-            "available": s.available,
-        }
-        for s in shortages
-    ]
-    names = ", ".join(str(s.product_id) for s in shortages)
-    return OrderError(Code.INSUFFICIENT_INVENTORY, f"There is not enough of product {names}.", extra={"errors": errors})
-
-
-def _outcomes(refused: Mapping[Waiting, OrderError]) -> dict[str, Outcome]:
-    """What is remembered for the keys of these requests."""
-    return {
-        w.request.key: Outcome(error.code.value.status, json.dumps(problem(error, w.request.instance)), None)
-        for w, error in refused.items()
-        if w.request and w.request.key and is_recorded(error)
-    }
-
-
-def is_recorded(error: OrderError) -> bool:
-    """Whether an Idempotency-Key remembers this error."""
-    return error.code.value.status in RECORDED
-
-
-def _fate(written: Written, unanswered: int) -> _Fate | None:
-    """What one PUT's result says for certain, given how many before it went unanswered; None: not certain yet.
-
-    An ETag does not end the danger of a late arrival: one that is a hash of the content comes back with the content.
-    """
-    if written is Written.DONE:
-        return _Fate.LANDED_LOUDLY if unanswered else _Fate.LANDED
-    if written is Written.REFUSED:
-        return _Fate.DOUBT if unanswered else _Fate.REFUSED
-    if written is Written.CHANGED and not unanswered:
-        return _Fate.CHANGED
-    return None
-
-
-def _write_error(product_id: int, fate: _Fate | None) -> OrderError:
-    if fate is _Fate.DOUBT:
+def _write_error(product_id: int, fate: Fate | None) -> OrderError:
+    if fate is Fate.DOUBT:
         return OrderError(
             Code.ORDER_FAILED, f"The catalog did not acknowledge the new stock of product {product_id} in time."
         )
@@ -562,7 +412,3 @@ def _as_order_error(error: Exception) -> OrderError:
         return OrderError(Code.DATABASE_UNAVAILABLE, "The database can't be reached.", retry_after_s=1)
     log.error("unexpected error while placing", exc_info=error)
     return OrderError(Code.ORDER_FAILED, "Something unexpected happened while the order was placed.")
-
-
-def _jittered(pause_s: float) -> float:
-    return pause_s * random.uniform(0.5, 1.5)  # noqa: S311 (a pause is no secret)

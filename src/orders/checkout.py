@@ -5,16 +5,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from orders.batch import Answer, Request, is_recorded
 from orders.cart import Cart, Carts
 from orders.database import Database
 from orders.errors import Code, OrderError, problem
 from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
 from orders.order import MAX_LINES, MAX_QUANTITY, Line, merge_lines
 from orders.placement import Placement
+from orders.request import Answer, Request, is_recorded
 from orders.settings import Settings
-from orders.store import placing
-from orders.store.placing import Outcome
+from orders.store import keys, placing
+from orders.store.keys import Outcome
 
 
 class Checkout:
@@ -73,14 +73,14 @@ class Checkout:
             raise OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
         if key:
             outcome = Outcome(201, order.body, order.order_id)
-            await self._database.run(lambda c: placing.keep_outcome(c, key, fingerprint, outcome))
+            await self._database.run(lambda c: keys.keep_outcome(c, key, fingerprint, outcome))
         return Answer(201, order.body, order.order_id, replayed=True)
 
     async def _keep(self, key: str | None, fingerprint: bytes, error: OrderError, instance: str) -> None:
         """Remember a failure that came before there was a batch to remember it."""
         if key and is_recorded(error):
             outcome = Outcome(error.code.value.status, json.dumps(problem(error, instance)), None)
-            await self._database.run(lambda c: placing.keep_outcome(c, key, fingerprint, outcome))
+            await self._database.run(lambda c: keys.keep_outcome(c, key, fingerprint, outcome))
 
 
 def _require_filled(cart: Cart, customer_id: int) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orders.batch import Answer, Batch, Request, Waiting, replay
+from orders.batch import Batch
 from orders.cart_closing import CartClosing
 from orders.catalog import Catalog
 from orders.database import Database
 from orders.errors import Code, OrderError
+from orders.request import Answer, Request, Waiting, replay
 from orders.settings import Settings
-from orders.store import placing
+from orders.store import keys
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Placement:
 
     async def find_outcome(self, key: str, fingerprint: bytes) -> Answer | None:
         """The first outcome of this key, if it has one. Raises OrderError as `replay` does."""
-        known = await self._database.run(lambda c: placing.find_key(c, key))
+        known = await self._database.run(lambda c: keys.find_key(c, key))
         return replay(known, fingerprint) if known else None
 
     def give_back(self, products: Iterable[int]) -> None:

@@ -13,12 +13,12 @@ import pytest
 
 from orders import app
 from orders.app import Machinery, machinery
-from orders.batch import Answer
 from orders.change_status import change_status
 from orders.checkout import Checkout
 from orders.database import DatabaseUnavailable
 from orders.errors import OrderError
 from orders.order import Line, Status
+from orders.request import Answer
 from orders.settings import Settings
 from tests.conftest import Sandbox, execute
 from tests.integration.sabotage import Died, How, Saboteur

@@ -10,13 +10,13 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from orders.app import machinery
-from orders.batch import Answer, Request
 from orders.catalog import Product, Written
 from orders.checkout import Checkout
 from orders.database import connect
 from orders.errors import Code, OrderError
 from orders.order import Line
 from orders.plan import Change
+from orders.request import Answer, Request
 from orders.settings import Settings
 from orders.store import placing
 from orders.store.placing import BatchLost, Intent, NewOrder

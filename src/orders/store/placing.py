@@ -10,6 +10,7 @@ import psycopg2.errors
 from orders.database import Connection
 from orders.order import Line
 from orders.plan import Change
+from orders.store.keys import KeyInUse, Outcome, keys_in_use
 from orders.store.reading import ORDER_JSON
 
 _BATCH_IS_GONE = "OR001"  # raised by orders_require()
@@ -21,23 +22,6 @@ class BatchLost(Exception):
 
 class CartTaken(Exception):
     """Another batch is placing an order for one of this batch's carts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a request with an Idempotency-Key was answered: HTTP status, JSON body, and the order if it was placed."""
-
-    status: int
-    body: str
-    order_id: UUID | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyInUse:
-    """An Idempotency-Key that is known already: whose request it was and, unless that still runs, its outcome."""
-
-    fingerprint: bytes
-    outcome: Outcome | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +99,6 @@ class Verdict:
     is_last: bool = True
 
 
-def find_key(connection: Connection, key: str) -> KeyInUse | None:
-    """What is known of this Idempotency-Key."""
-    return _keys_in_use(connection, [key]).get(key)
-
-
 def claim(
     connection: Connection,
     batch: UUID,
@@ -161,23 +140,10 @@ def claim(
     return Claimed(
         products=frozenset(got or ()),
         keys=frozenset(keys_got or ()),
-        keys_in_use=_keys_in_use(connection, known) if known else {},
+        keys_in_use=keys_in_use(connection, known) if known else {},
         cart_orders=_cart_orders(connection, carts) if carts else {},
         due=tuple(Due(UUID(order_id), product_id, quantity) for order_id, product_id, quantity in due or ()),
     )
-
-
-def _keys_in_use(connection: Connection, keys: Sequence[str]) -> dict[str, KeyInUse]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT key, fingerprint, status, body, order_id FROM idempotency_keys WHERE key = ANY(%s)", (list(keys),)
-        )
-        return {
-            key: KeyInUse(
-                bytes(fingerprint), None if status is None else Outcome(status, body, order_id and UUID(order_id))
-            )
-            for key, fingerprint, status, body, order_id in cursor
-        }
 
 
 def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> dict[tuple[int, int], CartOrder]:
@@ -210,29 +176,6 @@ def order_of_cart(connection: Connection, customer_id: int, cart_id: int | None,
         )
         row = cursor.fetchone()
         return CartOrder(UUID(row[0]), True, row[1]) if row else None
-
-
-def keep_outcome(
-    connection: Connection, key: str, fingerprint: bytes, outcome: Outcome, batch: UUID | None = None
-) -> None:
-    """Remember the answer to a request that placed nothing itself. A key that is another batch's stays as it is."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """INSERT INTO idempotency_keys AS k (key, fingerprint, batch_id, status, body, order_id)
-               VALUES (%(key)s, %(fingerprint)s, coalesce(%(batch)s::uuid, gen_random_uuid()),
-                       %(status)s, %(body)s, %(order)s)
-               ON CONFLICT (key) DO UPDATE SET status = excluded.status, body = excluded.body,
-                                               order_id = excluded.order_id
-               WHERE k.status IS NULL AND k.batch_id = excluded.batch_id""",
-            {
-                "key": key,
-                "fingerprint": fingerprint,
-                "batch": batch and str(batch),
-                "status": outcome.status,
-                "body": outcome.body,
-                "order": outcome.order_id and str(outcome.order_id),
-            },
-        )
 
 
 def release(connection: Connection, batch: UUID, products: Iterable[int], keys: Iterable[str]) -> None:

@@ -1,0 +1,80 @@
+"""WRITE: telling the catalog a product's new stock until it is certain what became of it."""
+
+import asyncio
+import random
+from enum import Enum, auto
+
+from orders.catalog import Catalog, Product, Written
+from orders.neighbour import NoAnswer, NotSent, Rubbish
+from orders.plan import Change
+
+
+class Fate(Enum):
+    """What became of a product's new stock."""
+
+    LANDED = auto()  # acknowledged
+    LANDED_LOUDLY = auto()  # landed, but an earlier PUT of the same value may land again
+    REFUSED = auto()  # certainly not: the catalog will not have it, or it never left
+    CHANGED = auto()  # certainly not: someone else wrote first
+    DOUBT = auto()  # nobody knows; recovery will
+
+
+DID_LAND = (Fate.LANDED, Fate.LANDED_LOUDLY)
+DID_NOT = (Fate.REFUSED, Fate.CHANGED)
+
+
+async def write_stock(catalog: Catalog, product: Product, change: Change, give_up_at: float) -> Fate:
+    """Send `after` until the catalog's answer is certain, or the event loop's time is `give_up_at`. Raises nothing.
+
+    Only this one value is ever sent: another could be undone by one of ours that arrives late.
+    """
+    now = asyncio.get_running_loop().time
+    unanswered = 0
+    pause_s = 0.05
+    while now() < give_up_at:
+        written = await catalog.write(product, change.after, not_after=give_up_at)
+        unanswered += written is Written.UNKNOWN
+        fate = _fate(written, unanswered)
+        if fate is None:
+            fate = await _read_back(catalog, product, change, written, unanswered)
+        if fate is not None:
+            return fate
+        await asyncio.sleep(jittered(pause_s))
+        pause_s = min(pause_s * 2, 1.0)
+    return Fate.DOUBT if unanswered else Fate.REFUSED
+
+
+async def _read_back(
+    catalog: Catalog, product: Product, change: Change, written: Written, unanswered: int
+) -> Fate | None:
+    """What the catalog says after a PUT without an answer; None: send the same value again."""
+    if not unanswered:
+        return None
+    try:
+        found = await catalog.read(product.id)
+    except (NotSent, NoAnswer, Rubbish):
+        return None
+    if found and found.quantity == change.after:
+        return Fate.LANDED_LOUDLY
+    if found and found.quantity == change.before and written is not Written.CHANGED:
+        return None
+    return Fate.DOUBT  # a stranger wrote, before or after what we sent has landed: nobody can tell
+
+
+def _fate(written: Written, unanswered: int) -> Fate | None:
+    """What one PUT's result says for certain, given how many before it went unanswered; None: not certain yet.
+
+    An ETag does not end the danger of a late arrival: one that is a hash of the content comes back with the content.
+    """
+    if written is Written.DONE:
+        return Fate.LANDED_LOUDLY if unanswered else Fate.LANDED
+    if written is Written.REFUSED:
+        return Fate.DOUBT if unanswered else Fate.REFUSED
+    if written is Written.CHANGED and not unanswered:
+        return Fate.CHANGED
+    return None
+
+
+def jittered(pause_s: float) -> float:
+    """A pause of about this length, so that replicas that began together do not go on together."""
+    return pause_s * random.uniform(0.5, 1.5)  # noqa: S311 (a pause is no secret)
