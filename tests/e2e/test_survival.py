@@ -172,7 +172,7 @@ def test_a_database_that_comes_late_is_waited_for_and_one_that_goes_away_is_surv
     assert service.get("/orders").status == 503
     assert service.get("/health").status == 503
     pg_ctl(folder, "start")
-    assert service.place(customer, (product, 1)).status == 201
+    wait_until(lambda: service.place(customer, (product, 1)).status == 201, "it has noticed, without a restart")
     assert sandbox.stock(product) == 8
     service.kill()
     embedded.stop(folder)
