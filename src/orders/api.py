@@ -165,7 +165,7 @@ async def place_order(request: Request, id: CustomerId, body: ToPlace = None, ke
 
     201 if and only if the order is placed and its stock is taken. After any other answer nothing was ordered.
     """
-    return await _place(request, _customer(id), body)
+    return await _place(request, _customer(id, "a customer's ID (1 … 2^63-1)"), body)
 
 
 @router.put(
@@ -210,7 +210,7 @@ async def change_order_status(
 )
 async def get_customer_orders(request: Request, customer_id: CustomerId, query: Listing) -> Response:
     """The same as `GET /orders/{customer_id}`, at an address that is nobody else's."""
-    return await _list(request, query, _customer(customer_id))
+    return await _list(request, query, _customer(customer_id, "a customer's ID (1 … 2^63-1)"))
 
 
 @router.post(
@@ -227,7 +227,7 @@ async def place_customer_order(
     key: Key = None,  # noqa: ARG001 (declared for the docs; read with all its values in _place)
 ) -> Response:
     """The same as `POST /orders/{customer_id}`."""
-    return await _place(request, _customer(customer_id), body)
+    return await _place(request, _customer(customer_id, "a customer's ID (1 … 2^63-1)"), body)
 
 
 @router.get("/problems", summary="Every error there is", tags=["about"])
@@ -258,12 +258,10 @@ def _shop(request: Request) -> Shop:
     return shop
 
 
-def _customer(text: str) -> int:
+def _customer(text: str, expected: str = "a customer's ID (1 … 2^63-1) or an order's (a UUID)") -> int:
     customer_id = parse_customer_id(text)
     if customer_id is None:
-        raise OrderError(
-            Code.NOT_FOUND, f"{text[:60]!r} is neither a customer's ID (1 … 2^63-1) nor an order's (a UUID)."
-        )
+        raise OrderError(Code.NOT_FOUND, f"{text[:60]!r} is not {expected}.")
     return customer_id
 
 

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pyreqwest.client import Client
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import api, embedded
@@ -30,12 +31,13 @@ from orders.database import (
     migrate,
     require_schema,
     wait_until_up,
+    with_defaults,
 )
 from orders.errors import Code, OrderError, problem
 from orders.neighbour import Neighbour, build_client
 from orders.placement import Placement
 from orders.recovery import Recovery
-from orders.schemas import Problem, invalid_fields
+from orders.schemas import Problem, invalid, invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
 
 log = logging.getLogger(__name__)
@@ -128,7 +130,9 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
 
 def create_app(settings: Settings) -> FastAPI:
     """The service. Raises SettingsError before anything is started."""
-    require_neighbours(settings)
+    catalog_url, cart_url = require_neighbours(settings)
+    if settings.database_url:
+        with_defaults(settings.database_url)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -137,6 +141,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.shop = Shop(built.database, checkout)
             app.state.machinery = built
             recovering = asyncio.create_task(built.recovery.run_forever())
+            log.info("ready: the catalog is %s, the carts are %s", catalog_url, cart_url)
             try:
                 yield
             finally:
@@ -151,6 +156,7 @@ def create_app(settings: Settings) -> FastAPI:
         license_info={"name": "MIT", "identifier": "MIT"},
         servers=[{"url": "/", "description": "This service"}],
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.include_router(api.router)
     _add_pages_about_it(app)
@@ -162,7 +168,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 def app_from_environment() -> FastAPI:
     """The service as the environment describes it (for server processes that build it themselves)."""
+    log_to_stderr()
     return create_app(load_settings())
+
+
+def log_to_stderr() -> None:
+    """Our own log lines, and of the libraries' only what goes wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy, level in (("alembic", logging.WARNING), ("uvicorn", logging.WARNING), ("stamina", logging.ERROR)):
+        logging.getLogger(noisy).setLevel(level)
 
 
 def _add_pages_about_it(app: FastAPI) -> None:
@@ -196,15 +210,18 @@ def _answer_errors_with_problems(app: FastAPI) -> None:
     @app.exception_handler(OrderError)
     async def on_order_error(request: Request, error: OrderError) -> Response:
         headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+        if error.code.value.status >= 500:
+            log.warning("%s %s: %s: %s", request.method, request.url.path, error.code.name.lower(), error.detail)
         return _problem_response(request, error, headers)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:
-        return _problem_response(request, invalid_fields(error.errors()))
+        return _problem_response(request, _wrong_content_type(request, error) or invalid_fields(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:
-        return _problem_response(request, _from_http_error(request, error), dict(error.headers or {}))
+        headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else dict(error.headers or {})
+        return _problem_response(request, _from_http_error(request, error), headers)
 
     @app.exception_handler(DatabaseUnavailable)
     async def on_database_unavailable(request: Request, error: DatabaseUnavailable) -> Response:
@@ -218,6 +235,24 @@ def _answer_errors_with_problems(app: FastAPI) -> None:
         return _problem_response(request, OrderError(Code.INTERNAL_ERROR, "The service's log says more."))
 
 
+def _wrong_content_type(request: Request, error: RequestValidationError) -> OrderError | None:
+    """A body that was not sent as JSON arrives as plain bytes; what is wrong is its label."""
+    if not any(e["loc"] == ("body",) and isinstance(e.get("input"), bytes) for e in error.errors()):
+        return None
+    given = request.headers.get("content-type", "without a type")
+    message = f"Send the body as application/json; it came as {given[:60]}."
+    return invalid("header/Content-Type", "content_type", message)
+
+
+def _allowed_methods(request: Request) -> str:
+    """The methods of every route at this path: the framework names only the first's."""
+    methods: set[str] = set()
+    for route in api.router.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods or {"GET"}))
+
+
 def _from_http_error(request: Request, error: HTTPException) -> OrderError:
     if error.status_code == 404:
         return OrderError(Code.NOT_FOUND, f"There is nothing at {request.url.path}.")
@@ -225,7 +260,7 @@ def _from_http_error(request: Request, error: HTTPException) -> OrderError:
         return OrderError(Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}.")
     if error.status_code == 413:
         return OrderError(Code.BODY_TOO_LARGE, f"A body is at most {MAX_BODY_BYTES} bytes.")
-    return OrderError(Code.INVALID_REQUEST, str(error.detail))
+    return invalid("#", "json_invalid", "The body can't be read as JSON.")
 
 
 def _problem_response(request: Request, error: OrderError, headers: dict[str, str] | None = None) -> Response:

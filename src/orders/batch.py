@@ -53,11 +53,14 @@ class Batch:
         self._spawn = spawn
         self._now = asyncio.get_running_loop().time
         # Counted from before CLAIM is sent, so that we believe it over before PostgreSQL does.
-        self._lease_until = self._now() + settings.orders_lease_s
+        self.began_at = self._now()
+        self._lease_until = self.began_at + settings.orders_lease_s
         self._products: dict[int, Product] = {}
         self._changes: dict[int, Change] = {}
         self._fates: dict[int, Fate] = {}
         self._ended: set[int] = set()
+        self._has_failures = False
+        self._carries_returns = False
         self._placing: list[Waiting] = []
 
     async def run(self) -> None:
@@ -164,6 +167,7 @@ class Batch:
         stock = {p.id: p.quantity for p in self._products.values()}
         decided = plan(stock, returns, [w.request.lines for w in candidates if w.request])
         self._changes = dict(decided.changes)
+        self._carries_returns = bool(due)
         for waiting, shortages in zip(candidates, decided.shortages, strict=True):
             if shortages and waiting.request:
                 refused[waiting] = insufficient(waiting.request, shortages)
@@ -282,6 +286,7 @@ class Batch:
         ended = {p: fate for p, fate in self._fates.items() if fate is not Fate.DOUBT and p not in self._ended}
         if not (placed or failed or again or ended or is_last):
             return
+        self._has_failures = self._has_failures or bool(failed or again)
         verdict = self._verdict(placed, failed, again, ended, is_last=is_last)
         bodies = await self._settle_surely(verdict)
         self._ended |= ended.keys()
@@ -337,7 +342,9 @@ class Batch:
             outcomes=outcomes(failed),
             keys_of_placed={w.order_id: keyed[w] for w in placed if w in keyed},
             freed_keys=[keyed[w] for w in again if w in keyed],
-            is_last=is_last,
+            has_failures=self._has_failures,
+            carries_returns=self._carries_returns,
+            hand_over=is_last and bool(self._changes.keys() - self._ended - ended.keys()),
         )
 
     async def _settle_surely(self, verdict: Verdict) -> dict[UUID, str]:

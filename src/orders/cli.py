@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import logging
+import os
 import socket
 import sys
 import threading
@@ -16,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from orders import doctor as checks
-from orders.app import create_app, database_dsn, machinery, open_database
+from orders.app import create_app, database_dsn, log_to_stderr, machinery, open_database
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
 from orders.recovery import summary
 from orders.sandbox.carts import SandboxCarts
@@ -54,6 +54,7 @@ def dev(
 ) -> None:
     """Run everything: database, sandbox and service. Ctrl-C stops it; the data stays in .data/."""
     settings = _settings(host=host, port=port)
+    _require_free(settings.host, settings.port)
     data = settings.orders_data_dir / "sandbox"
     if settings.catalog_url is None:
         _serve_in_thread(lambda: SandboxCatalog(data / "catalog.db").app(), settings.host, catalog_port)
@@ -85,6 +86,10 @@ def serve(
     """Run the service."""
     settings = _settings(host=host, port=port)
     create_app(settings)  # says at once what a setting is missing, not once per worker
+    _require_free(settings.host, settings.port)
+    typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
+    # The workers read the environment by themselves.
+    os.environ.update(HOST=settings.host, PORT=str(settings.port))
     uvicorn.run(
         "orders.app:app_from_environment",
         factory=True,
@@ -110,7 +115,7 @@ def sandbox(
     """Run a small Product Catalog Service and a small Shopping Cart Service, with faults to switch on (PUT /faults)."""
     if which not in ("catalog", "carts", "both"):
         _fail(f"{which!r} is none of catalog, carts, both.", 2)
-    _log_to_stderr()
+    log_to_stderr()
     address = host or "127.0.0.1"
     files = {name: data / f"{name}.db" if data else None for name in ("catalog", "carts")}
     if which in ("catalog", "both"):
@@ -183,14 +188,17 @@ def doctor() -> None:
 
 
 def _settings(**given: object) -> Settings:
-    _log_to_stderr()
+    log_to_stderr()
     return load_settings(**{name: value for name, value in given.items() if value is not None})
 
 
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("alembic", "uvicorn.error", "uvicorn.access", "stamina"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+def _require_free(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            _fail(f"Nothing can listen on {host}:{port} ({error.strerror}); choose another with --port or PORT.", 1)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

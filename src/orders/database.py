@@ -15,6 +15,8 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
+from orders.settings import SettingsError
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -55,8 +57,14 @@ class SchemaError(Exception):
 
 
 def with_defaults(dsn: str) -> str:
-    """`dsn` with our connection defaults where it is silent; for Amazon RDS also `sslmode=verify-full`."""
-    given = psycopg2.extensions.parse_dsn(dsn)
+    """`dsn` with our connection defaults where it is silent; for Amazon RDS also `sslmode=verify-full`.
+
+    Raises SettingsError where libpq can't read it.
+    """
+    try:
+        given = psycopg2.extensions.parse_dsn(dsn)
+    except psycopg2.ProgrammingError as error:
+        raise SettingsError(f"DATABASE_URL: {str(error).strip()}") from None
     defaults = dict(_CONNECTION_DEFAULTS)
     if _RDS_HOST in given.get("host", ""):
         defaults["sslmode"] = "verify-full"

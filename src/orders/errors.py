@@ -15,6 +15,9 @@ class Kind:
     advice: str
 
 
+_TRY_LATER = "Nothing was ordered. Try later; with a new Idempotency-Key, if you sent one."
+
+
 class Code(Enum):
     """The stable codes. The enum's name in lower case is the `code` of the problem document."""
 
@@ -38,13 +41,17 @@ class Code(Enum):
         "The order could not be created",
         "Nothing was ordered; any stock that was taken goes back. Try again with a new Idempotency-Key.",
     )
-    CATALOG_UNAVAILABLE = Kind(500, "The Product Catalog Service can't be reached", "Nothing was ordered. Try later.")
+    CATALOG_UNAVAILABLE = Kind(500, "The Product Catalog Service is unavailable", _TRY_LATER)
     CATALOG_REPLY_INVALID = Kind(
-        500, "The Product Catalog Service sent a reply of the wrong shape", "Nothing was ordered. Mend the catalog."
+        500,
+        "The Product Catalog Service sent a reply of the wrong shape",
+        "Nothing was ordered. Mend the catalog, and try with a new Idempotency-Key.",
     )
-    CART_UNAVAILABLE = Kind(500, "The Shopping Cart Service can't be reached", "Nothing was ordered. Try later.")
+    CART_UNAVAILABLE = Kind(500, "The Shopping Cart Service is unavailable", _TRY_LATER)
     CART_REPLY_INVALID = Kind(
-        500, "The Shopping Cart Service sent a reply of the wrong shape", "Nothing was ordered. Mend the cart service."
+        500,
+        "The Shopping Cart Service sent a reply of the wrong shape",
+        "Nothing was ordered. Mend the cart service, and try with a new Idempotency-Key.",
     )
     NEIGHBOUR_RESTING = Kind(
         503, "A neighbour keeps failing and is given a rest", "Nothing was ordered. Ask again after `Retry-After`."

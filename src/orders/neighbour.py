@@ -5,7 +5,6 @@ What the reply means is for `catalog` and `cart`; here is only whether there was
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -112,8 +111,8 @@ class Neighbour:
                 if asyncio.get_running_loop().time() >= not_after:
                     raise NotSent(f"it is too late for {method} {path}")
                 return await self._send(method, path, body, headers)
-        except OpenedState as state:
-            raise Resting(f"{self.name} keeps failing and rests until {_clock(state)}") from None
+        except OpenedState:
+            raise Resting(f"{self.name} keeps failing and is given a rest") from None
 
     async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         request = self._client.request(method, f"{self.base_url}{path}").headers(headers)
@@ -155,7 +154,3 @@ def _worth_a_retry(error: Exception) -> bool:
 def _reason(error: PyreqwestError) -> str:
     causes = getattr(error, "details", {}).get("causes") or []
     return str(causes[-1]["message"]) if causes else error.message
-
-
-def _clock(state: OpenedState) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(state.opened_at))

@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orders.batch import Batch
+from orders.batch import STRAGGLER_S, Batch
 from orders.cart_closing import CartClosing
 from orders.catalog import Catalog
 from orders.database import Database
@@ -137,7 +137,7 @@ class Placement:
             if entry.request and entry.request.deadline <= now:
                 self._loop.call_soon(self._expire, entry)
         self._waiting.extendleft(reversed(again))
-        if again:
+        if self._waiting:
             self._wake_up_at(min((h.until for h in self._held.values() if h.until > now), default=now + _Held.FIRST_S))
 
     def _wake_up_at(self, when: float) -> None:
@@ -151,15 +151,27 @@ class Placement:
         self._alarm = None
         self._dispatch()
         now = self._loop.time()
-        later = [h.until for h in self._held.values() if h.until > now]
+        later = [pause.until for pause in self._held.values() if pause.until > now]
         if self._waiting and later:
             self._wake_up_at(min(later))
 
     def _dispatch(self) -> None:
-        while len(self._batches) < self._settings.orders_batches and (chosen := self._choose()):
+        while self._has_room() and (chosen := self._choose()):
             batch = Batch(chosen, self._database, self._catalog, self._settings, self._requeue, self._spawn)
             self._batches[batch] = frozenset(p for entry in chosen for p in entry.products)
             self._spawn(self._run(batch))
+
+    def _has_room(self) -> bool:
+        """Whether another batch may begin. Few large ones cost less than many small ones, so as a rule the next gathers
+        until the last has ended; but one that takes long (a slow catalog, a PUT without an answer) holds up nobody.
+        """
+        if len(self._batches) >= self._settings.orders_batches:
+            return False
+        long_ago = self._loop.time() - STRAGGLER_S
+        young = [batch.began_at for batch in self._batches if batch.began_at > long_ago]
+        if young and self._waiting:
+            self._wake_up_at(min(young) + STRAGGLER_S)
+        return not young
 
     async def _run(self, batch: Batch) -> None:
         try:

@@ -83,15 +83,15 @@ def insufficient(request: Request, shortages: Sequence[Shortage]) -> OrderError:
         {
             **({"pointer": request.pointers[s.product_id]} if s.product_id in request.pointers else {}),
             "code": "insufficient_inventory",
-            "message": f"{s.requested} of product {s.product_id} were asked for, {s.available} are available.",
+            "message": f"Product {s.product_id}: {s.requested} requested, {s.available} available.",
             "product_id": s.product_id,
             "requested": s.requested,
             "available": s.available,
         }
         for s in shortages
     ]
-    names = ", ".join(str(s.product_id) for s in shortages)
-    return OrderError(Code.INSUFFICIENT_INVENTORY, f"There is not enough of product {names}.", extra={"errors": errors})
+    detail = " ".join(str(e["message"]) for e in errors[:5])
+    return OrderError(Code.INSUFFICIENT_INVENTORY, detail, extra={"errors": errors})
 
 
 def outcomes(refused: Mapping[Waiting, OrderError]) -> dict[str, Outcome]:

@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     )
     orders_breaker_rest_s: Seconds = Field(3, description="how long that rest is")
     orders_batch_size: Annotated[int, Field(ge=1, le=5000)] = Field(500, description="most orders in one batch")
-    orders_batches: Annotated[int, Field(ge=1, le=64)] = Field(4, description="most batches at once in one replica")
+    orders_batches: Annotated[int, Field(ge=1, le=64)] = Field(
+        8, description="most batches at once in one replica; a second begins only beside one that takes long"
+    )
     orders_queue: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         5000, description="most orders that may wait in one replica; the next is answered 503"
     )

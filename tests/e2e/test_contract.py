@@ -116,7 +116,10 @@ def test_what_is_not_there_is_404(service: Service, customer: int) -> None:
     problem(service.move(NOWHERE, "Paid"), 404, "order_not_found")
     problem(service.move("42", "Paid"), 404, "order_not_found")
     problem(service.get("/nowhere"), 404, "not_found")
-    problem(service.http.send("DELETE", f"{service.url}/orders"), 405, "method_not_allowed")
+    problem(service.get("/orders/"), 404, "not_found")
+    reply = service.http.send("DELETE", f"{service.url}/orders/42")
+    problem(reply, 405, "method_not_allowed")
+    assert reply.headers["allow"] == "GET, POST, PUT"
 
 
 def test_too_little_is_400_and_names_every_short_line(service: Service, sandbox: Sandbox, customer: int) -> None:
@@ -177,9 +180,17 @@ def test_bodies_that_are_no_json_or_too_large(service: Service) -> None:
         return Reply(response.status, response.json(), {"content-type": response.get_header("content-type") or ""})
 
     assert problem(post(b'{"items": '), 422, "invalid_request")["errors"][0]["pointer"] == "#"
-    assert post(b'{"items": ' + b"[" * 100_000).status == 422
+    for unreadable in (
+        b'{"items": ' + b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"items": [{"product_id": ' + b"9" * 6000 + b"}]}",
+    ):
+        assert problem(post(unreadable), 422, "invalid_request")["errors"][0]["pointer"].startswith("#")
     assert post(b'{"items": [{"product_id": NaN}]}').status == 422
-    assert post(b"\xff\xfe").status == 422
+    headers["content-type"] = "application/x-www-form-urlencoded"
+    body = problem(post(b'{"items": [{"product_id": 7, "quantity": 1}]}'), 422, "invalid_request")
+    assert body["errors"][0]["pointer"] == "header/Content-Type"
+    assert "application/x-www-form-urlencoded" in body["detail"]
     problem(post(b" " * (1024 * 1024 + 1)), 413, "body_too_large")
 
 

@@ -23,6 +23,7 @@ QUICK = {
     "orders_neighbour_timeout_s": 0.8,
     "orders_recovery_interval_s": 0.2,
 }
+NEIGHBOURS = {"catalog_url": "http://127.0.0.1:9", "cart_url": "http://127.0.0.1:9"}
 _customers = itertools.count(int(time.time()) * 10)
 
 
@@ -126,15 +127,19 @@ def test_show_and_doctor_say_what_there_is(service: Service, sandbox: Sandbox, d
     assert "CART_URL is not set" in ill.stdout
 
 
-def test_errors_on_the_command_line_are_a_sentence_and_an_exit_code(dsn: str) -> None:
+def test_errors_on_the_command_line_are_a_sentence_and_an_exit_code(dsn: str, sandbox: Sandbox) -> None:
+    taken = sandbox.catalog_url.split(":")[-1]
     for words, settings, code, sentence in [
         (("show", "x"), {}, 2, "neither an order's ID"),
         (("show", "123456"), {}, 1, "There is no order 123456"),
         (("serve",), {}, 2, "CATALOG_URL and CART_URL: not set"),
         (("serve",), {"port": "x"}, 2, "PORT"),
+        (("doctor",), {"database_url": "nonsense"}, 2, "DATABASE_URL: invalid dsn"),
+        (("serve",), {**NEIGHBOURS, "database_url": "nonsense"}, 2, "DATABASE_URL: invalid dsn"),
+        (("serve",), {**NEIGHBOURS, "host": "127.0.0.1", "port": taken}, 1, "choose another with --port"),
         (("sandbox", "bank"), {}, 2, "none of catalog, carts, both"),
     ]:
-        said = run_cli(*words, dsn=dsn, **settings)
+        said = run_cli(*words, **{"dsn": dsn if "database_url" not in settings else None, **settings})
         assert (said.returncode, "Traceback" in said.stderr) == (code, False), said.stderr
         assert sentence in said.stderr
 

@@ -73,8 +73,8 @@ class Misfortune:
     async def _put(self, request: Request) -> Response:
         try:
             self.faults = Faults.model_validate({**self.faults.model_dump(), **await request.json()})
-        except (ValidationError, ValueError, TypeError) as error:
-            return JSONResponse({"error": str(error)}, 422)
+        except (ValidationError, ValueError, TypeError):
+            return JSONResponse({"error": f"some of these, please: {', '.join(Faults.model_fields)}"}, 422)
         return JSONResponse(self.faults.model_dump())
 
 
