@@ -19,9 +19,10 @@ from orders.plan import Change, plan
 from orders.request import Answer, Request, Waiting, insufficient, is_recorded, outcomes, replay
 from orders.settings import Settings
 from orders.stock import DID_LAND, DID_NOT, Fate, jittered, write_stock
-from orders.store import keys, placing
+from orders.store import claiming, keys, placing
+from orders.store.claiming import Claimed, Due
 from orders.store.keys import Outcome
-from orders.store.placing import BatchLost, CartTaken, Claimed, Due, Intent, NewOrder, Verdict
+from orders.store.placing import BatchLost, CartTaken, Intent, NewOrder, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Batch:
         keys = {r.key: r.fingerprint for r in requests if r.key}
         carts = [r.cart for r in requests if r.cart]
         claimed = await self._database.run(
-            lambda c: placing.claim(c, self.id, self._settings.orders_lease_s, products, keys, carts)
+            lambda c: claiming.claim(c, self.id, self._settings.orders_lease_s, products, keys, carts)
         )
         repeated = [w for w in self._waiting if await self._is_repetition(w, claimed)]
         new = [w for w in self._waiting if w not in repeated]
@@ -131,7 +132,7 @@ class Batch:
         products = claimed.products - {p for w in ready for p in w.products}
         keys = claimed.keys - {w.request.key for w in ready if w.request and w.request.key}
         if products or keys:
-            await self._database.run(lambda c: placing.release(c, self.id, products, keys))
+            await self._database.run(lambda c: claiming.release(c, self.id, products, keys))
 
     # READ -------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from orders.order import MAX_LINES, MAX_QUANTITY, Line, merge_lines
 from orders.placement import Placement
 from orders.request import Answer, Request, is_recorded
 from orders.settings import Settings
-from orders.store import keys, placing
+from orders.store import claiming, keys
 from orders.store.keys import Outcome
 
 
@@ -68,7 +68,7 @@ class Checkout:
     async def _repeat(self, customer_id: int, cart: Cart | None, key: str | None, fingerprint: bytes) -> Answer:
         """The cart is closed: a second click, after the first has been placed, is answered with the same order."""
         cart_id, within_s = cart.id if cart else None, self._settings.orders_cart_repeat_s
-        order = await self._database.run(lambda c: placing.order_of_cart(c, customer_id, cart_id, within_s))
+        order = await self._database.run(lambda c: claiming.order_of_cart(c, customer_id, cart_id, within_s))
         if order is None:
             raise OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
         if key:

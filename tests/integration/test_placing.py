@@ -18,7 +18,7 @@ from orders.order import Line
 from orders.plan import Change
 from orders.request import Answer, Request
 from orders.settings import Settings
-from orders.store import placing
+from orders.store import claiming, placing
 from orders.store.placing import BatchLost, Intent, NewOrder
 from tests.conftest import Sandbox, execute
 
@@ -28,7 +28,7 @@ INTENT = Intent({1: Change(5, 4)}, [ORDER], [], {}, [], [])
 
 def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
     batch, ours, lost = uuid7(), connect(dsn), connect(dsn)
-    placing.claim(ours, batch, 10, [1], {}, [])
+    claiming.claim(ours, batch, 10, [1], {}, [])
     lost.autocommit = False
     placing.intend(lost, batch, 1, INTENT)  # it has run, and is not committed yet
     undo = threading.Thread(target=placing.abandon, args=(ours, batch, {}))
@@ -43,7 +43,7 @@ def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
 
 def test_an_intend_after_its_undo_is_refused(dsn: str) -> None:
     batch, connection = uuid7(), connect(dsn)
-    placing.claim(connection, batch, 10, [1], {}, [])
+    claiming.claim(connection, batch, 10, [1], {}, [])
     placing.abandon(connection, batch, {})
     with pytest.raises(BatchLost):
         placing.intend(connection, batch, 1, INTENT)
@@ -52,7 +52,7 @@ def test_an_intend_after_its_undo_is_refused(dsn: str) -> None:
 
 def test_an_intend_after_its_lease_is_refused(dsn: str) -> None:
     batch, connection = uuid7(), connect(dsn)
-    placing.claim(connection, batch, 0.01, [1], {}, [])
+    claiming.claim(connection, batch, 0.01, [1], {}, [])
     time.sleep(0.05)
     with pytest.raises(BatchLost):
         placing.intend(connection, batch, 1, INTENT)
@@ -67,8 +67,8 @@ def test_claims_that_cross_do_not_lock_each_other_out(dsn: str) -> None:
         for n in range(60):
             batch, products = uuid4(), sorted({(seed * n + i * 7) % 12 + 1 for i in range(5)})
             try:
-                claimed = placing.claim(connection, batch, 10, products, {f"{seed}-{n}": b"x"}, [])
-                placing.release(connection, batch, claimed.products, claimed.keys)
+                claimed = claiming.claim(connection, batch, 10, products, {f"{seed}-{n}": b"x"}, [])
+                claiming.release(connection, batch, claimed.products, claimed.keys)
                 execute(
                     dsn,
                     "INSERT INTO stock_claims (product_id, lands_until) VALUES (%s, now()) ON CONFLICT DO NOTHING",
@@ -156,7 +156,7 @@ async def test_a_key_that_was_answered_with_a_carts_order_stays_with_it(settings
 async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Settings, sandbox: Sandbox) -> None:
     held, free = sandbox.product(10_000), sandbox.product(10)
     other_replica = connect(settings.database_url or "")
-    placing.claim(other_replica, uuid7(), 60, [held], {}, [])
+    claiming.claim(other_replica, uuid7(), 60, [held], {}, [])
     async with machinery(settings) as built:
         now = asyncio.get_running_loop().time
         requests = [Request(n + 1, (Line(held, 1),), now() + 2, "/") for n in range(3000)]

@@ -1,4 +1,4 @@
-"""The three commits of a batch (CLAIM, INTEND, SETTLE) and what undoes each; all guarded by the batch's ID."""
+"""INTEND and SETTLE, the commits of a batch before and after its PUTs, and their undo; guarded by the batch's ID."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,8 @@ import psycopg2.errors
 from orders.database import Connection
 from orders.order import Line
 from orders.plan import Change
-from orders.store.keys import KeyInUse, Outcome, keys_in_use
+from orders.store.claiming import Due
+from orders.store.keys import Outcome
 from orders.store.reading import ORDER_JSON
 
 _BATCH_IS_GONE = "OR001"  # raised by orders_require()
@@ -22,35 +23,6 @@ class BatchLost(Exception):
 
 class CartTaken(Exception):
     """Another batch is placing an order for one of this batch's carts."""
-
-
-@dataclass(frozen=True, slots=True)
-class CartOrder:
-    """The order that a cart has become, or is becoming (then `is_placed` is False)."""
-
-    order_id: UUID
-    is_placed: bool
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Stock that is due back."""
-
-    order_id: UUID
-    product_id: int
-    quantity: int
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What CLAIM got, and what stood in the way of the rest."""
-
-    products: frozenset[int]
-    keys: frozenset[str]
-    keys_in_use: dict[str, KeyInUse]
-    cart_orders: dict[tuple[int, int], CartOrder]
-    due: tuple[Due, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,107 +74,28 @@ class Verdict:
     hand_over: bool = False
 
 
-def claim(
-    connection: Connection,
-    batch: UUID,
-    lease_s: float,
-    products: Sequence[int],
-    keys: dict[str, bytes],
-    carts: Sequence[tuple[int, int]],
-) -> Claimed:
-    """CLAIM: a row per product and per key, as many as are free. Products of which a quiet time has ended are free."""
-    statement = """
-        INSERT INTO idempotency_keys (key, fingerprint, batch_id)
-            SELECT key, fingerprint, %(batch)s FROM unnest(%(keys)s::text[], %(prints)s::bytea[]) k(key, fingerprint)
-            ORDER BY key ON CONFLICT DO NOTHING;
-        DELETE FROM stock_claims WHERE product_id IN (
-            SELECT product_id FROM stock_claims
-            WHERE product_id = ANY(%(products)s::bigint[]) AND batch_id IS NULL AND lands_until < now()
-            ORDER BY product_id FOR UPDATE);
-        INSERT INTO stock_claims (product_id, batch_id, lease_until)
-            SELECT product_id, %(batch)s, now() + %(lease)s * interval '1 s'
-            FROM unnest(%(products)s::bigint[]) product_id ORDER BY product_id ON CONFLICT DO NOTHING;
-        SELECT (SELECT array_agg(product_id) FROM stock_claims WHERE batch_id = %(batch)s),
-               (SELECT array_agg(key) FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL),
-               (SELECT json_agg(json_build_array(r.order_id, r.product_id, r.quantity))
-                FROM stock_returns r JOIN stock_claims c ON c.product_id = r.product_id AND c.batch_id = %(batch)s
-                WHERE r.returned_at IS NULL AND r.batch_id IS NULL)
-    """
-    parameters = {
-        "batch": str(batch),
-        "lease": lease_s,
-        "products": list(products),
-        "keys": list(keys),
-        "prints": list(keys.values()),
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        row: Any = cursor.fetchone()
-    got, keys_got, due = row
-    known = [key for key in keys if key not in (keys_got or [])]
-    return Claimed(
-        products=frozenset(got or ()),
-        keys=frozenset(keys_got or ()),
-        keys_in_use=keys_in_use(connection, known) if known else {},
-        cart_orders=_cart_orders(connection, carts) if carts else {},
-        due=tuple(Due(UUID(order_id), product_id, quantity) for order_id, product_id, quantity in due or ()),
-    )
+_RETURN_AGAIN_AFTER = "interval '5 s'"
+_CLOSE_AGAIN_AFTER = "interval '5 s'"  # the replica that placed the order closes its cart at once, unless it dies
+
+_FREE_KEYS = """
+    DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL AND key = ANY(%(freed)s::text[])
+"""
+
+_KEEP_OUTCOMES = """
+    UPDATE idempotency_keys k SET status = n.status, body = n.body
+        FROM unnest(%(outcome_keys)s::text[], %(outcome_statuses)s::smallint[], %(outcome_bodies)s::text[])
+            n(key, status, body)
+        WHERE k.key = n.key AND k.batch_id = %(batch)s AND k.status IS NULL
+"""
 
 
-def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> dict[tuple[int, int], CartOrder]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""SELECT o.customer_id, o.cart_id, o.id, o.status <> 'Pending', {ORDER_JSON}
-                FROM unnest(%(customers)s::bigint[], %(carts)s::bigint[]) c(customer_id, cart_id)
-                JOIN orders o USING (customer_id, cart_id) WHERE o.status <> 'Failed'""",
-            {"customers": [c for c, _ in carts], "carts": [c for _, c in carts]},
-        )
-        return {
-            (customer_id, cart_id): CartOrder(UUID(order_id), is_placed, body)
-            for customer_id, cart_id, order_id, is_placed, body in cursor
-        }
+ALWAYS = ""
+"""In a table of statements: this one is always run. Otherwise the name of the field that has to hold something."""
 
-
-def order_of_cart(connection: Connection, customer_id: int, cart_id: int | None, within_s: float) -> CartOrder | None:
-    """The order that this cart has become; where the cart's ID is not known (None), the customer's newest order of a
-    cart, if it was placed within the last `within_s` seconds.
-    """
-    if cart_id is not None:
-        order = _cart_orders(connection, [(customer_id, cart_id)]).get((customer_id, cart_id))
-        return order if order and order.is_placed else None
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""SELECT o.id, {ORDER_JSON} FROM orders o
-                WHERE o.customer_id = %s AND o.cart_id IS NOT NULL AND o.placed_at > now() - %s * interval '1 s'
-                ORDER BY o.id DESC LIMIT 1""",
-            (customer_id, within_s),
-        )
-        row = cursor.fetchone()
-        return CartOrder(UUID(row[0]), True, row[1]) if row else None
-
-
-def release(connection: Connection, batch: UUID, products: Iterable[int], keys: Iterable[str]) -> None:
-    """Undo CLAIM for these products and keys. Nothing was sent for them."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            DELETE FROM stock_claims
-                WHERE batch_id = %(batch)s AND after IS NULL AND product_id = ANY(%(products)s::bigint[]);
-            DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL AND key = ANY(%(keys)s::text[])
-            """,
-            {"batch": str(batch), "products": list(products), "keys": list(keys)},
-        )
-
-
-def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent) -> None:
-    """INTEND: before and after of each product, and the orders as `Pending`. Claims that nobody needs are given up.
-
-    Raises BatchLost or CartTaken; then nothing was written.
-    """
-    statement = _statements(
-        (
-            intent.changes,
-            """
+_INTEND = (
+    (
+        "changes",
+        """
             SELECT orders_require((
                 SELECT count(*) FROM (SELECT FROM stock_claims
                     WHERE batch_id = %(batch)s AND product_id = ANY(%(products)s::bigint[]) AND lease_until > now()
@@ -212,18 +105,18 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
                 FROM unnest(%(products)s::bigint[], %(before)s::bigint[], %(after)s::bigint[])
                     n(product_id, before, after)
                 WHERE c.product_id = n.product_id""",
-        ),
-        (True, "DELETE FROM stock_claims WHERE batch_id = %(batch)s AND after IS NULL"),
-        (
-            intent.due,
-            """
+    ),
+    (ALWAYS, "DELETE FROM stock_claims WHERE batch_id = %(batch)s AND after IS NULL"),
+    (
+        "due",
+        """
             UPDATE stock_returns r SET batch_id = %(batch)s
                 FROM unnest(%(due_orders)s::uuid[], %(due_products)s::bigint[]) d(order_id, product_id)
                 WHERE r.order_id = d.order_id AND r.product_id = d.product_id""",
-        ),
-        (
-            intent.orders,
-            """
+    ),
+    (
+        "orders",
+        """
             INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id)
                 SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s
                 FROM unnest(%(ids)s::uuid[], %(customers)s::bigint[], %(totals)s::bigint[], %(carts)s::bigint[])
@@ -232,16 +125,24 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
                 SELECT * FROM unnest(
                     %(item_orders)s::uuid[], %(item_products)s::bigint[], %(item_quantities)s::integer[],
                     %(item_names)s::text[], %(item_prices)s::bigint[])""",
-        ),
-        (
-            intent.unreadable,
-            f"""
+    ),
+    (
+        "unreadable",
+        f"""
             UPDATE stock_returns SET retry_at = now() + {_RETURN_AGAIN_AFTER}
                 WHERE product_id = ANY(%(unreadable)s::bigint[]) AND returned_at IS NULL AND batch_id IS NULL""",
-        ),
-        (intent.freed_keys, _FREE_KEYS),
-        (intent.outcomes, _KEEP_OUTCOMES),
-    )
+    ),
+    ("freed_keys", _FREE_KEYS),
+    ("outcomes", _KEEP_OUTCOMES),
+)
+
+
+def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent) -> None:
+    """INTEND: before and after of each product, and the orders as `Pending`. Claims that nobody needs are given up.
+
+    Raises BatchLost or CartTaken; then nothing was written.
+    """
+    statement = _statements(_INTEND, intent)
     orders, changes = intent.orders, intent.changes
     items = [(order.id, *item) for order in orders for item in order.items]
     parameters = {
@@ -275,15 +176,10 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
         raise _named(error) from None
 
 
-def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, str]:
-    """SETTLE: the orders become `Ordered` or `Failed`, claims end, stock of the failed is queued to go back.
-
-    Returns the JSON of the placed. Raises BatchLost; then nothing was written.
-    """
-    statement = _statements(
-        (
-            True,
-            """
+_SETTLE = (
+    (
+        ALWAYS,
+        """
             SELECT orders_require((
                 SELECT count(*) FROM (SELECT FROM stock_claims
                     WHERE batch_id = %(batch)s AND product_id = ANY(%(ended)s::bigint[])
@@ -292,63 +188,71 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
                 SELECT count(*) FROM (SELECT FROM orders
                     WHERE batch_id = %(batch)s AND status = 'Pending' AND id = ANY(%(decided)s::uuid[]) FOR UPDATE) o)
                 = cardinality(%(decided)s::uuid[]), 'the batch was taken over')""",
-        ),
-        (
-            verdict.placed,
-            f"""
+    ),
+    (
+        "placed",
+        f"""
             UPDATE orders SET status = 'Ordered', placed_at = now(), updated_at = now()
                 WHERE id = ANY(%(placed)s::uuid[]);
             INSERT INTO cart_closings (order_id, customer_id, cart_id, retry_at)
                 SELECT id, customer_id, cart_id, now() + {_CLOSE_AGAIN_AFTER} FROM orders
                 WHERE id = ANY(%(placed)s::uuid[])""",
-        ),
-        (
-            verdict.failed,
-            """
+    ),
+    (
+        "failed",
+        """
             UPDATE orders o SET status = 'Failed', failure = f.failure, updated_at = now()
                 FROM unnest(%(failed)s::uuid[], %(failures)s::text[]) f(id, failure) WHERE o.id = f.id""",
-        ),
-        (
-            verdict.has_failures,
-            """
+    ),
+    (
+        "has_failures",
+        """
             INSERT INTO stock_returns (order_id, product_id, quantity)
                 SELECT i.order_id, i.product_id, i.quantity FROM orders o JOIN order_items i ON i.order_id = o.id
                 WHERE o.batch_id = %(batch)s AND o.status = 'Failed' AND i.product_id = ANY(%(took)s::bigint[])
                 ON CONFLICT DO NOTHING""",
-        ),
-        (
-            verdict.carries_returns,
-            f"""
+    ),
+    (
+        "carries_returns",
+        f"""
             UPDATE stock_returns SET returned_at = now()
                 WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[]) AND returned_at IS NULL;
             UPDATE stock_returns SET batch_id = NULL, retry_at = now() + {_RETURN_AGAIN_AFTER}
                 WHERE batch_id = %(batch)s AND product_id = ANY(%(refused)s::bigint[]) AND returned_at IS NULL""",
-        ),
-        (
-            verdict.quiet,
-            """
+    ),
+    (
+        "quiet",
+        """
             UPDATE stock_claims SET batch_id = NULL, lease_until = NULL, before = NULL, after = NULL,
                                     lands_until = now() + %(horizon)s * interval '1 s'
                 WHERE batch_id = %(batch)s AND product_id = ANY(%(quiet)s::bigint[])""",
-        ),
-        (True, "DELETE FROM stock_claims WHERE batch_id = %(batch)s AND product_id = ANY(%(ended)s::bigint[])"),
-        (
-            verdict.hand_over,
-            """
+    ),
+    (ALWAYS, "DELETE FROM stock_claims WHERE batch_id = %(batch)s AND product_id = ANY(%(ended)s::bigint[])"),
+    (
+        "hand_over",
+        """
             UPDATE stock_claims SET lease_until = now(), lands_until = now() + %(horizon)s * interval '1 s'
                 WHERE batch_id = %(batch)s""",
-        ),
-        (
-            verdict.keys_of_placed,
-            f"""
+    ),
+    (
+        "keys_of_placed",
+        f"""
             UPDATE idempotency_keys k SET status = 201, body = {ORDER_JSON}, order_id = o.id
                 FROM unnest(%(key_orders)s::uuid[], %(order_keys)s::text[]) n(id, key) JOIN orders o USING (id)
                 WHERE k.key = n.key""",
-        ),
-        (verdict.outcomes, _KEEP_OUTCOMES),
-        (verdict.freed_keys, _FREE_KEYS),
-        (True, f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])"),
-    )
+    ),
+    ("outcomes", _KEEP_OUTCOMES),
+    ("freed_keys", _FREE_KEYS),
+    (ALWAYS, f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])"),
+)
+
+
+def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, str]:
+    """SETTLE: the orders become `Ordered` or `Failed`, claims end, stock of the failed is queued to go back.
+
+    Returns the JSON of the placed. Raises BatchLost; then nothing was written.
+    """
+    statement = _statements(_SETTLE, verdict)
     parameters = {
         "batch": str(batch),
         "horizon": horizon_s,
@@ -402,24 +306,9 @@ def abandon(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -
         )
 
 
-_RETURN_AGAIN_AFTER = "interval '5 s'"
-_CLOSE_AGAIN_AFTER = "interval '5 s'"  # the replica that placed the order closes its cart at once, unless it dies
-
-_FREE_KEYS = """
-    DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL AND key = ANY(%(freed)s::text[])
-"""
-
-_KEEP_OUTCOMES = """
-    UPDATE idempotency_keys k SET status = n.status, body = n.body
-        FROM unnest(%(outcome_keys)s::text[], %(outcome_statuses)s::smallint[], %(outcome_bodies)s::text[])
-            n(key, status, body)
-        WHERE k.key = n.key AND k.batch_id = %(batch)s AND k.status IS NULL
-"""
-
-
-def _statements(*parts: tuple[object, str]) -> str:
+def _statements(table: Iterable[tuple[str, str]], needs: Intent | Verdict) -> str:
     """One string, one transaction, of those statements that have something to do: each costs its planning (0.2 ms)."""
-    return ";".join(statement for is_needed, statement in parts if is_needed)
+    return ";".join(statement for need, statement in table if need == ALWAYS or getattr(needs, need))
 
 
 def _outcome_parameters(outcomes: dict[str, Outcome]) -> dict[str, Any]:
