@@ -1,6 +1,8 @@
 """Every answer that the contract promises, over HTTP."""
 
+import dataclasses
 import itertools
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.conftest import Reply, Sandbox, execute, wait_until
+from tests.conftest import ORDERS, Reply, Sandbox, answers, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start
 
 _customers = itertools.count(int(time.time()))
@@ -63,13 +65,21 @@ def test_an_order_from_the_cart_closes_it_and_a_second_click_gets_the_same_order
     assert (sandbox.stock(product), sandbox.cart_status(cart)) == (6, "Ordered")
 
 
-def test_a_cart_whose_items_are_elsewhere(start: Start, sandbox: Sandbox, customer: int) -> None:
-    """GET /carts gives no items: they are those with our cart's ID among all that GET /cart_items gives."""
-    product = sandbox.product(10)
-    sandbox.fill_cart(next(_customers), (product, 5))
-    sandbox.fill_cart(customer, (product, 2))
-    # The sandbox gives items inline; a product whose own reply has none is the variant of test_replies.
-    assert start().place(customer).body["items"][0]["quantity"] == 2
+def test_a_cart_whose_items_are_among_those_of_all_carts(start: Start, sandbox: Sandbox, customer: int) -> None:
+    port = free_port()
+    carts = subprocess.Popen([*ORDERS, "sandbox", "carts", "--no-inline-items", "--cart-port", str(port)])
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}"), "the carts answer")
+        elsewhere = dataclasses.replace(sandbox, cart_url=f"http://127.0.0.1:{port}")
+        product = sandbox.product(10)
+        elsewhere.fill_cart(next(_customers), (product, 5))
+        cart = elsewhere.fill_cart(customer, (product, 2))
+        order = start(cart_url=elsewhere.cart_url).place(customer).body
+        assert [(item["product_id"], item["quantity"]) for item in order["items"]] == [(product, 2)]
+        assert (sandbox.stock(product), elsewhere.cart_status(cart)) == (8, "Ordered")
+    finally:
+        carts.kill()
+        carts.wait()
 
 
 def test_one_cart_from_two_replicas_at_once_is_one_order(start: Start, sandbox: Sandbox, customer: int) -> None:
