@@ -159,13 +159,12 @@ async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Se
     claiming.claim(other_replica, uuid7(), 60, [held], {}, [])
     async with machinery(settings) as built:
         now = asyncio.get_running_loop().time
-        requests = [Request(n + 1, (Line(held, 1),), now() + 2, "/") for n in range(3000)]
+        requests = [Request(n + 1, (Line(held, 1),), now() + 4, "/") for n in range(3000)]
         waiting = [asyncio.create_task(built.placement.place(request)) for request in requests]
         await asyncio.sleep(0.3)
-        began = now()
         answer = await built.placement.place(Request(9999, (Line(free, 1),), now() + 3, "/"))
         assert answer.status == 201
-        assert now() - began < 1.5  # a tenth of a second where nothing else runs; not a benchmark
+        assert not any(task.done() for task in waiting)  # it did not wait for their deadline with them
         ends = await asyncio.gather(*waiting, return_exceptions=True)
     assert {end.code for end in ends if isinstance(end, OrderError)} == {Code.STOCK_BUSY}
     assert len([end for end in ends if isinstance(end, OrderError)]) == 3000
