@@ -88,17 +88,16 @@ class Batch:
     async def _claim(self) -> tuple[list[Waiting], Claimed]:
         requests = [w.request for w in self._waiting if w.request]
         products = sorted({p for w in self._waiting for p in w.products})
-        keys = {r.key: r.fingerprint for r in requests if r.key}
+        fingerprints = {r.key: r.fingerprint for r in requests if r.key}
         carts = [r.cart for r in requests if r.cart]
         claimed = await self._database.run(
-            lambda c: claiming.claim(c, self.id, self._settings.orders_lease_s, products, keys, carts)
+            lambda c: claiming.claim(c, self.id, self._settings.orders_lease_s, products, fingerprints, carts)
         )
-        repeated = [w for w in self._waiting if await self._is_repetition(w, claimed)]
-        new = [w for w in self._waiting if w not in repeated]
-        ready = [w for w in new if self._may_go_on(w, claimed)]
-        again = [w for w in new if w not in ready]
-        self._waiting = ready
+        self._waiting = [w for w in self._waiting if not await self._is_repetition(w, claimed)]
+        ready = [w for w in self._waiting if self._may_go_on(w, claimed)]
         await self._release_unneeded(ready, claimed)
+        again = [w for w in self._waiting if not self._may_go_on(w, claimed)]
+        self._waiting = ready  # not before: should the database go away until here, all of them are answered
         elsewhere = {p for w in again if w.products <= claimed.products for p in w.products}  # its cart is, or its key
         self._requeue(again, elsewhere | (set(products) - claimed.products))
         return ready, claimed
@@ -291,7 +290,8 @@ class Batch:
         verdict = self._verdict(placed, failed, again, ended, is_last=is_last)
         bodies = await self._settle_surely(verdict)
         self._ended |= ended.keys()
-        self._placing = [w for w in self._placing if w not in placed and w not in failed and w not in again]
+        decided = {*placed, *failed, *again}
+        self._placing = [w for w in self._placing if w not in decided]
         for waiting in placed:
             waiting.answer(Answer(201, bodies[waiting.order_id], waiting.order_id))
         for waiting, error in failed.items():
