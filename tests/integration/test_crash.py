@@ -95,6 +95,14 @@ async def a_refused_put(world: World) -> None:
     await asyncio.gather(world.place((world.a, 2), (world.locked, 1)), world.place((world.a, 1), (world.b, 1)))
 
 
+async def a_product_that_is_held_elsewhere(world: World) -> None:
+    hold = "INSERT INTO stock_claims (product_id, lands_until) VALUES (%s, now() + interval '100 ms')"
+    execute(world.built.database.dsn, hold, (world.b,))
+    await asyncio.gather(
+        world.place((world.a, 2), (world.b, 1), key=f"key-{next(_customers)}"), world.place((world.a, 1))
+    )
+
+
 SCENARIOS = [
     one_order,
     orders_that_share_products,
@@ -102,6 +110,7 @@ SCENARIOS = [
     the_same_key_twice,
     a_cancelled_order,
     a_refused_put,
+    a_product_that_is_held_elsewhere,
 ]
 
 
@@ -150,8 +159,9 @@ async def until_done_or_dead(work: Awaitable[object], saboteur: Saboteur) -> Non
     if saboteur.died.is_set():
         task.cancel()
     death = asyncio.create_task(saboteur.died.wait())
-    await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait({task, death}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
     death.cancel()
+    assert done, "a client is left without an answer"
     task.cancel()
     try:
         await task
