@@ -33,11 +33,11 @@ from orders.database import (
     wait_until_up,
     with_defaults,
 )
-from orders.errors import Code, OrderError, problem
+from orders.errors import Code, OrderError, invalid, problem
 from orders.neighbour import Neighbour, build_client
 from orders.placement import Placement
 from orders.recovery import Recovery
-from orders.schemas import Problem, invalid, invalid_fields
+from orders.schemas import Problem, invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
 
 log = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ def _answer_errors_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(DatabaseUnavailable)
     async def on_database_unavailable(request: Request, error: DatabaseUnavailable) -> Response:
-        log.warning("the database is away: %s", " ".join(str(error).split()))
+        log.warning("the database is away: %s", error)
         unavailable = OrderError(Code.DATABASE_UNAVAILABLE, "The database can't be reached.")
         return _problem_response(request, unavailable, {"Retry-After": "1"})
 

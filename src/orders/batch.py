@@ -374,7 +374,7 @@ class Batch:
             try:
                 return await self._database.run(query)
             except DatabaseUnavailable as error:
-                log.warning("batch %s waits for the database: %s", self.id, " ".join(str(error).split()))
+                log.warning("batch %s waits for the database: %s", self.id, error)
                 await asyncio.sleep(jittered(0.2))
 
     # When the batch is not ours any more ------------------------------------------------------------------------
@@ -416,7 +416,7 @@ def _as_order_error(error: Exception) -> OrderError:
     if isinstance(error, OrderError):
         return error
     if isinstance(error, DatabaseUnavailable):
-        log.warning("the database is away: %s", " ".join(str(error).split()))
+        log.warning("the database is away: %s", error)
         return OrderError(Code.DATABASE_UNAVAILABLE, "The database can't be reached.", retry_after_s=1)
     log.error("unexpected error while placing", exc_info=error)
     return OrderError(Code.ORDER_FAILED, "Something unexpected happened while the order was placed.")

@@ -2,16 +2,15 @@
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Sequence
 
 from orders.cart import Cart, Carts
 from orders.database import Database
-from orders.errors import Code, OrderError, problem
+from orders.errors import Code, OrderError, invalid
 from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
 from orders.order import MAX_LINES, MAX_QUANTITY, Line, merge_lines
 from orders.placement import Placement
-from orders.request import Answer, Request, is_recorded
+from orders.request import Answer, Request, failure, is_recorded
 from orders.settings import Settings
 from orders.store import claiming, keys
 from orders.store.keys import Outcome
@@ -79,7 +78,7 @@ class Checkout:
     async def _keep(self, key: str | None, fingerprint: bytes, error: OrderError, instance: str) -> None:
         """Remember a failure that came before there was a batch to remember it."""
         if key and is_recorded(error):
-            outcome = Outcome(error.code.value.status, json.dumps(problem(error, instance)), None)
+            outcome = failure(error, instance)
             await self._database.run(lambda c: keys.keep_outcome(c, key, fingerprint, outcome))
 
 
@@ -90,13 +89,11 @@ def _require_filled(cart: Cart, customer_id: int) -> None:
 
 def _require_orderable(lines: Sequence[Line]) -> None:
     if len(lines) > MAX_LINES:
-        raise OrderError(Code.INVALID_REQUEST, f"An order has at most {MAX_LINES} products; these are {len(lines)}.")
+        raise invalid("#/items", "too_long", f"An order has at most {MAX_LINES} products; these are {len(lines)}.")
     for line in lines:
         if line.quantity > MAX_QUANTITY:
-            raise OrderError(
-                Code.INVALID_REQUEST,
-                f"{line.quantity} of product {line.product_id} in one order: at most {MAX_QUANTITY}.",
-            )
+            message = f"{line.quantity} of product {line.product_id} in one order: at most {MAX_QUANTITY}."
+            raise invalid("#/items", "less_than_equal", message)
 
 
 def _fingerprint(customer_id: int, items: Sequence[Line] | None) -> bytes:

@@ -51,6 +51,9 @@ _BROKEN = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.errors.R
 class DatabaseUnavailable(Exception):
     """The database can't be reached, or the connection broke: what was asked may or may not have happened."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(" ".join(reason.split()))  # libpq explains itself in several lines; a log has one
+
 
 class SchemaError(Exception):
     """The database's tables are not what this version needs. The message says what to do."""
@@ -193,7 +196,7 @@ def wait_until_up(dsn: str, patience_s: float = float("inf")) -> None:
         except DatabaseUnavailable as error:
             if time.monotonic() + pause_s > give_up_at:
                 raise
-            log.warning("waiting for the database: %s", " ".join(str(error).split()))
+            log.warning("waiting for the database: %s", error)
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, 3.0)
         else:

@@ -44,7 +44,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         wait_until_up(dsn, patience_s=3)
         connection = connect(with_defaults(dsn))
     except DatabaseUnavailable as error:
-        yield Finding(False, f"The database can't be reached: {' '.join(str(error).split())}")
+        yield Finding(False, f"The database can't be reached: {error}")
         return
     yield Finding(True, "The database answers.")
     try:

@@ -95,3 +95,10 @@ def problem(error: OrderError, instance: str) -> dict[str, Any]:
         "code": code,
         **error.extra,
     }
+
+
+def invalid(pointer: str, code: str, message: str) -> OrderError:
+    """422 for one thing that is wrong."""
+    return OrderError(
+        Code.INVALID_REQUEST, message, extra={"errors": [{"pointer": pointer, "code": code, "message": message}]}
+    )

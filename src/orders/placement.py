@@ -17,6 +17,7 @@ from orders.errors import Code, OrderError
 from orders.request import Answer, Request, Waiting, replay
 from orders.settings import Settings
 from orders.store import keys
+from orders.store.keys import KeyInUse
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +61,8 @@ class Placement:
         """Place the order. Raises OrderError: it was not placed, and nothing stays taken for it."""
         if request.key is None:
             return await self._place(request)
-        if request.key in self._keys:
-            if self._keys[request.key] != request.fingerprint:
-                raise OrderError(Code.KEY_REUSED, "This Idempotency-Key is used with another customer or other items.")
-            raise OrderError(
-                Code.KEY_IN_USE, "The first request with this Idempotency-Key is running.", retry_after_s=1
-            )
+        if running := self._keys.get(request.key):
+            replay(KeyInUse(running, None), request.fingerprint)  # raises: it has no outcome yet
         self._keys[request.key] = request.fingerprint
         try:
             return await self._place(request)

@@ -53,7 +53,7 @@ class Recovery:
             try:
                 await self.recover_once()
             except DatabaseUnavailable as error:
-                log.warning("recovery waits for the database: %s", " ".join(str(error).split()))
+                log.warning("recovery waits for the database: %s", error)
             except Exception:
                 log.exception("a round of recovery failed")
             await asyncio.sleep(self._settings.orders_recovery_interval_s)

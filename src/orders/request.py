@@ -97,10 +97,15 @@ def insufficient(request: Request, shortages: Sequence[Shortage]) -> OrderError:
 def outcomes(refused: Mapping[Waiting, OrderError]) -> dict[str, Outcome]:
     """What is remembered for the keys of these requests."""
     return {
-        w.request.key: Outcome(error.code.value.status, json.dumps(problem(error, w.request.instance)), None)
+        w.request.key: failure(error, w.request.instance)
         for w, error in refused.items()
         if w.request and w.request.key and is_recorded(error)
     }
+
+
+def failure(error: OrderError, instance: str) -> Outcome:
+    """The outcome of a request that was answered with this error."""
+    return Outcome(error.code.value.status, json.dumps(problem(error, instance)), None)
 
 
 def is_recorded(error: OrderError) -> bool:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orders.errors import Code, OrderError, problem
+from orders.errors import Code, OrderError, invalid, problem
 from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY, Status, parse_status
 
 _ID_EXAMPLE = "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"
@@ -184,13 +184,6 @@ def parse_cursor(cursor: str | None) -> UUID | None:
         return UUID(bytes=base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, binascii.Error):
         raise invalid("query/cursor", "cursor_invalid", "This cursor is not one of ours; begin without.") from None
-
-
-def invalid(pointer: str, code: str, message: str) -> OrderError:
-    """422 for one thing that is wrong."""
-    return OrderError(
-        Code.INVALID_REQUEST, message, extra={"errors": [{"pointer": pointer, "code": code, "message": message}]}
-    )
 
 
 def invalid_fields(errors: Iterable[dict[str, Any]]) -> OrderError:

@@ -13,7 +13,7 @@ import psycopg2
 from pyreqwest.exceptions import PyreqwestError
 
 from orders import embedded
-from tests.conftest import ORDERS, Reply, Sandbox, answers, execute, wait_until
+from tests.conftest import ORDERS, Reply, Sandbox, answers, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start
 
 QUICK = {
@@ -125,6 +125,21 @@ def test_show_and_doctor_say_what_there_is(service: Service, sandbox: Sandbox, d
     assert ill.returncode == 1
     assert "CATALOG_URL (http://127.0.0.1:9): It can't be reached" in ill.stdout
     assert "CART_URL is not set" in ill.stdout
+
+
+def test_the_five_settings_name_the_same_database(sandbox: Sandbox, dsn: str) -> None:
+    named = psycopg2.extensions.parse_dsn(dsn)
+    parts = {"db_name": named["dbname"], "db_user": named["user"], "db_host": named["host"]}
+    parts |= {"db_port": named.get("port", "5432"), "db_password": "not asked for"}
+    said = run_cli("doctor", sandbox=sandbox, **parts)
+    assert (said.returncode, "The tables are at version 0001" in said.stdout) == (0, True), said
+
+
+def test_tables_that_may_not_be_made_at_start_are_asked_for(sandbox: Sandbox, empty_dsn: str) -> None:
+    off = {"orders_migrate_at_start": "false", "port": free_port()}
+    said = run_cli("serve", dsn=empty_dsn, sandbox=sandbox, **off)
+    assert (said.returncode, "Run `orders migrate`" in said.stderr, "Traceback" in said.stderr) == (1, True, False)
+    assert "(before: none)" in run_cli("migrate", dsn=empty_dsn).stdout
 
 
 def test_errors_on_the_command_line_are_a_sentence_and_an_exit_code(dsn: str, sandbox: Sandbox) -> None:
