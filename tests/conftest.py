@@ -106,6 +106,9 @@ class Sandbox:
         fields = {**self.fields(product_id), "quantity": quantity}
         assert self.http.put(f"{self.catalog_url}/products/{product_id}", fields).status == 200
 
+    def forget(self, product_id: int) -> None:
+        assert self.http.send("DELETE", f"{self.catalog_url}/products/{product_id}").status == 204
+
     def fill_cart(self, customer_id: int, *items: tuple[int, int]) -> int:
         body = [{"product_id": product_id, "quantity": quantity} for product_id, quantity in items]
         return int(self.http.post(f"{self.cart_url}/carts/{customer_id}", body).body["cart"]["id"])
@@ -202,7 +205,7 @@ def dsn(migrated_dsn: str) -> str:
     """A database with our tables, empty. TRUNCATE, not a rollback: the code commits."""
     execute(
         migrated_dsn,
-        "TRUNCATE orders, order_items, stock_claims, stock_returns, stock_drifts, idempotency_keys, cart_closings",
+        "TRUNCATE orders, order_items, stock_claims, stock_returns, stock_record, idempotency_keys, cart_closings",
     )
     return migrated_dsn
 

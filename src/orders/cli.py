@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 import uvicorn
@@ -18,6 +19,7 @@ from starlette.applications import Starlette
 from orders import doctor as checks
 from orders.app import create_app, database_dsn, log_to_stderr, machinery, open_database
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
+from orders.reconcile import Reconciliation, Undecided
 from orders.recovery import summary
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
@@ -177,6 +179,67 @@ def show(order: Annotated[str, typer.Argument(help="The order's ID or number.")]
     if body is None:
         _fail(f"There is no order {order}.", 1)
     typer.echo(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
+
+
+@cli.command()
+def reconcile(
+    products: Annotated[list[int] | None, typer.Argument(help="Product IDs; without: all that were ever sold.")] = None,
+    accept: Annotated[list[int] | None, typer.Option(help="A product of which the catalog's figure is right.")] = None,
+    restore: Annotated[list[int] | None, typer.Option(help="A product of which the record's figure is right.")] = None,
+    set_to: Annotated[
+        list[str] | None, typer.Option("--set", metavar="ID:FOUND=N", help="The catalog says FOUND, N were counted.")
+    ] = None,
+) -> None:
+    """Compare the stock that the catalog has with the record of what was done to it; exit code 1 if one differs."""
+    counts = [_count(text) for text in set_to or []]
+    settings = _settings()
+
+    async def work() -> bool:
+        async with machinery(settings) as built:
+            reconciliation = Reconciliation(built.database, built.catalog, settings)
+            decisions = [
+                *(reconciliation.accept(product_id) for product_id in accept or []),
+                *(reconciliation.restore(product_id) for product_id in restore or []),
+                *(reconciliation.set(*count) for count in counts),
+            ]
+            if decisions:
+                return await _decide(decisions)
+            return await _compare(reconciliation, products)
+
+    if not asyncio.run(work()):
+        sys.exit(1)
+
+
+async def _decide(decisions: Sequence[Coroutine[Any, Any, str]]) -> bool:
+    is_done = True
+    for decision in decisions:
+        try:
+            typer.echo(await decision)
+        except Undecided as error:
+            typer.echo(str(error), err=True)
+            is_done = False
+    return is_done
+
+
+async def _compare(reconciliation: Reconciliation, products: Sequence[int] | None) -> bool:
+    compared = differing = 0
+    async for found in reconciliation.compare(products or ()):
+        compared += 1
+        differing += not found.is_well
+        if products or not found.is_well:
+            typer.echo(f"Product {found.product_id}: {found.sentence}")
+        for line in found.advice:
+            typer.echo(f"    {line}")
+    typer.echo(f"{compared} products compared, {differing} want a look.")
+    return differing == 0
+
+
+def _count(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"(\d{1,18}):(\d{1,18})=(\d{1,18})", text)
+    if match is None:
+        _fail(f"--set {text}: write PRODUCT:FOUND=COUNTED, as in --set 7:9=12.", 2)
+    product_id, found, counted = map(int, match.groups())
+    return product_id, found, counted
 
 
 @cli.command()

@@ -88,14 +88,17 @@ class Recovery:
         )
         await self._database.run(lambda c: recovering.end_claims(c, batch, ended))
         for product_id, found in ended.drifted.items():
-            log.warning("product %s drifted: its stock is %s; see the table stock_drifts", product_id, found)
+            log.warning("product %s drifted: its stock is %s; see `orders reconcile %s`", product_id, found, product_id)
 
     async def _find_out(self, orphan: Orphan, batch: UUID, lease_until: float) -> Ended:
         """What became of one product; nothing: not known yet.
 
         `after` has landed. `before` is sent `after` again until it is acknowledged. Anything else is a stranger's
-        doing: once no PUT of ours can land any more it counts as not landed.
+        doing: once no PUT of ours can land any more it counts as not landed. Where the two are one (what the orders
+        took was what was due back) nothing is ever sent, and it landed whatever the catalog says.
         """
+        if orphan.before == orphan.after:
+            return Ended(landed=[orphan.product_id])
         try:
             product = await self._catalog.read(orphan.product_id)
         except (NotSent, NoAnswer, Rubbish) as error:

@@ -153,3 +153,15 @@ def test_the_service_waits_for_a_database_that_is_not_there_yet(caplog: pytest.L
 )
 def test_connections_have_our_defaults_where_the_dsn_is_silent(dsn: str, expected: dict[str, str]) -> None:
     assert expected.items() <= psycopg2.extensions.parse_dsn(database.with_defaults(dsn)).items()
+
+
+def test_a_replica_of_the_version_before_still_writes_its_drifts(empty_dsn: str) -> None:
+    database.migrate(empty_dsn)
+    execute(
+        empty_dsn,
+        """INSERT INTO stock_drifts (product_id, batch_id, before, after, found)
+           SELECT 7, gen_random_uuid(), 5, 3, d.found FROM (VALUES (9)) d(found)""",
+    )
+    assert execute(empty_dsn, "SELECT kind, before, after, found, figure FROM stock_record") == [
+        ("in doubt", 5, 3, 9, 9)
+    ]

@@ -112,7 +112,9 @@ async def test_a_stranger_after_an_unanswered_put_is_left_to_recovery(settings: 
         past = "now() - interval '1 s'"
         execute(settings.database_url or "", f"UPDATE stock_claims SET lease_until = {past}, lands_until = {past}")
         await built.recovery.recover_once()
-    found = execute(settings.database_url or "", "SELECT product_id, before, after, found FROM stock_drifts")
+    found = execute(
+        settings.database_url or "", "SELECT product_id, before, after, found FROM stock_record WHERE kind = 'in doubt'"
+    )
     assert found == [(product, 5, 3, 90)]
     assert sandbox.stock(product) == 90
     assert execute(settings.database_url or "", "SELECT * FROM stock_returns") == []

@@ -54,6 +54,7 @@ class SandboxCatalog:
                 Route("/products", self._create, methods=["POST"]),
                 Route("/products/{id:int}", self._get, methods=["GET"]),
                 Route("/products/{id:int}", self._put, methods=["PUT"]),
+                Route("/products/{id:int}", self._delete, methods=["DELETE"]),
                 *self.misfortune.routes(),
             ]
         )
@@ -81,6 +82,10 @@ class SandboxCatalog:
         fields = await request.json()
         product_id, if_match = request.path_params["id"], request.headers.get("if-match")
         return await self.misfortune.befall(request, lambda: self._write(product_id, fields, if_match))
+
+    async def _delete(self, request: Request) -> Response:
+        self._sql.execute("DELETE FROM products WHERE id = ?", (request.path_params["id"],))
+        return Response(status_code=204)
 
     def _read(self, product_id: int) -> Response:
         row = self._sql.execute("SELECT fields, revision FROM products WHERE id = ?", (product_id,)).fetchone()

@@ -73,6 +73,11 @@ class Verdict:
     carries_returns: bool = False
     hand_over: bool = False
 
+    @property
+    def ended(self) -> list[int]:
+        """The products whose claims end, whatever became of them."""
+        return [*self.landed, *self.refused]
+
 
 _RETURN_AGAIN_AFTER = "interval '5 s'"
 _CLOSE_AGAIN_AFTER = "interval '5 s'"  # the replica that placed the order closes its cart at once, unless it dies
@@ -223,11 +228,23 @@ _SETTLE = (
     (
         "quiet",
         """
+            INSERT INTO stock_record (product_id, batch_id, kind, before, after)
+                SELECT product_id, batch_id, CASE WHEN is_correction THEN 'corrected' ELSE 'moved' END, before, after
+                FROM stock_claims WHERE batch_id = %(batch)s AND product_id = ANY(%(quiet)s::bigint[]);
             UPDATE stock_claims SET batch_id = NULL, lease_until = NULL, before = NULL, after = NULL,
-                                    lands_until = now() + %(horizon)s * interval '1 s'
+                                    is_correction = false, lands_until = now() + %(horizon)s * interval '1 s'
                 WHERE batch_id = %(batch)s AND product_id = ANY(%(quiet)s::bigint[])""",
     ),
-    (ALWAYS, "DELETE FROM stock_claims WHERE batch_id = %(batch)s AND product_id = ANY(%(ended)s::bigint[])"),
+    (
+        "ended",
+        """
+            WITH ended AS (
+                DELETE FROM stock_claims WHERE batch_id = %(batch)s AND product_id = ANY(%(ended)s::bigint[])
+                RETURNING product_id, is_correction, before, after)
+            INSERT INTO stock_record (product_id, batch_id, kind, before, after)
+                SELECT product_id, %(batch)s, CASE WHEN is_correction THEN 'corrected' ELSE 'moved' END, before, after
+                FROM ended WHERE product_id = ANY(%(landed)s::bigint[]) AND before <> after""",
+    ),
     (
         "hand_over",
         """
@@ -256,7 +273,7 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
     parameters = {
         "batch": str(batch),
         "horizon": horizon_s,
-        "ended": [*verdict.landed, *verdict.refused],
+        "ended": verdict.ended,
         "decided": [str(i) for i in (*verdict.placed, *verdict.failed)],
         "placed": [str(i) for i in verdict.placed],
         "failed": [str(i) for i in verdict.failed],

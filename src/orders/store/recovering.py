@@ -46,7 +46,9 @@ class Trouble:
 
 
 def troubles(connection: Connection) -> list[Trouble]:
-    """Claims that nobody could end for a minute, stock that waits a minute to go back, drifts of the last week."""
+    """Claims that nobody could end for a minute, stock that waits a minute to go back, drifts that no person has
+    looked at.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -57,8 +59,10 @@ def troubles(connection: Connection) -> list[Trouble]:
                 SELECT product_id, 'not taken back', min(queued_at) FROM stock_returns
                 WHERE returned_at IS NULL AND queued_at < now() - interval '1 min' GROUP BY product_id
                 UNION ALL
-                SELECT product_id, 'drifted', max(noted_at) FROM stock_drifts
-                WHERE noted_at > now() - interval '7 days' GROUP BY product_id) t
+                SELECT product_id, 'drifted', max(noted_at) FROM stock_record d
+                WHERE kind = 'in doubt' AND NOT EXISTS (
+                    SELECT FROM stock_record p WHERE p.product_id = d.product_id AND p.id > d.id
+                    AND p.kind IN ('corrected', 'accepted')) GROUP BY product_id) t
             ORDER BY since LIMIT 100
             """
         )
@@ -144,16 +148,21 @@ def end_claims(connection: Connection, batch: UUID, ended: Ended) -> None:
                 SELECT o.id, i.product_id, i.quantity
                 FROM orders o JOIN order_items i ON i.order_id = o.id JOIN held ON held.product_id = i.product_id
                 WHERE o.batch_id = %(batch)s AND o.status = 'Failed' ON CONFLICT DO NOTHING;
-            INSERT INTO stock_drifts (product_id, batch_id, before, after, found)
-                SELECT c.product_id, c.batch_id, c.before, c.after, d.found
-                FROM unnest(%(drifted)s::bigint[], %(found)s::bigint[]) d(product_id, found)
-                JOIN stock_claims c ON c.product_id = d.product_id AND c.batch_id = %(batch)s;
+            INSERT INTO stock_record (product_id, batch_id, kind, before, after, found)
+                SELECT product_id, batch_id,
+                       CASE WHEN d.product_id IS NOT NULL THEN 'in doubt'
+                            WHEN is_correction THEN 'corrected' ELSE 'moved' END, before, after, d.found
+                FROM stock_claims c
+                LEFT JOIN unnest(%(drifted)s::bigint[], %(found)s::bigint[]) d(product_id, found) USING (product_id)
+                WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[] || %(drifted)s::bigint[])
+                  AND (before <> after OR d.product_id IS NOT NULL);
             UPDATE stock_returns SET returned_at = now()
                 WHERE batch_id = %(batch)s AND returned_at IS NULL
                   AND product_id = ANY(%(landed)s::bigint[] || %(drifted)s::bigint[]);
             UPDATE stock_returns SET batch_id = NULL, retry_at = now() + interval '5 s'
                 WHERE batch_id = %(batch)s AND returned_at IS NULL AND product_id = ANY(%(refused)s::bigint[]);
-            UPDATE stock_claims SET batch_id = NULL, lease_until = NULL, before = NULL, after = NULL
+            UPDATE stock_claims SET batch_id = NULL, lease_until = NULL, before = NULL, after = NULL,
+                                    is_correction = false
                 WHERE batch_id = %(batch)s
                   AND product_id = ANY(%(landed)s::bigint[] || %(refused)s::bigint[] || %(drifted)s::bigint[]);
             """,
