@@ -83,7 +83,7 @@ def test_the_readme_has_a_row_for_every_error() -> None:
 def test_the_readme_names_every_command() -> None:
     said = CliRunner().invoke(cli, ["--help"]).stdout
     commands = re.findall(r"^. (\w+)  ", said, re.MULTILINE)
-    assert {"dev", "serve", "sandbox", "migrate", "worker", "show", "doctor"} == set(commands)
+    assert {"dev", "serve", "sandbox", "migrate", "worker", "show", "reconcile", "doctor"} == set(commands)
     for command in commands:
         assert f"orders {command}" in README, command
 
