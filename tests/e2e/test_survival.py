@@ -212,7 +212,7 @@ def test_a_lost_connection_is_replaced(service: Service, sandbox: Sandbox, dsn: 
     product = sandbox.product(100)
     assert service.place(next(_customers), (product, 1)).status == 201
     ours = psycopg2.extensions.parse_dsn(dsn)["dbname"]
-    execute(postgres, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (ours,))
+    execute(postgres, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (ours,))
     statuses = [service.place(next(_customers), (product, 1)).status for _ in range(12)]
     assert statuses == [201] * 12  # they were idle when they broke: seen before anything was sent
     wait_until(lambda: is_quiet(dsn), "nothing is left half-done")
