@@ -72,8 +72,8 @@ def _sentence(trouble: Trouble) -> str:
         "in doubt": "The catalog did not say whether it took the new stock. Recovery asks it again every second; if "
         "this stays, see whether the catalog answers for this product. Its orders have failed; nobody else writes it.",
         "not taken back": "Stock that is due back can't be given back. See whether the catalog still has the product.",
-        "drifted": "Someone else changed the stock while ours was in doubt; nobody can tell which came first. Count it, "
-        f"and see `orders reconcile {trouble.product_id}`.",
+        "drifted": "Someone else changed the stock while ours was in doubt; nobody can tell which came first. "
+        f"Count it, and see `orders reconcile {trouble.product_id}`.",
     }
     return f"Product {trouble.product_id}: stock {trouble.kind} since {trouble.since}. {advice[trouble.kind]}"
 
