@@ -23,7 +23,7 @@ run: install ## run everything: database, sandbox catalog and carts, the service
 .PHONY: run
 
 test: .venv/made-dev ## run all tests (ARGS="-k cart" for some)
-	$(BIN)/pytest -n 4 $(ARGS)
+	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 .PHONY: test
 
 check: .venv/made-dev ## lint, format, types, imports
