@@ -26,6 +26,10 @@ test: .venv/made-dev ## run all tests (ARGS="-k cart" for some)
 	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 .PHONY: test
 
+mutants: .venv/made-dev ## take the SQL's guards out, one at a time: does a test fail? (ARGS="placing.py" for some)
+	$(BIN)/python tests/mutants.py $(ARGS)
+.PHONY: mutants
+
 check: .venv/made-dev ## lint, format, types, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
