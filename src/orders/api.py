@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from orders.batching import Batcher
@@ -12,9 +12,11 @@ from orders.change_status import change_status
 from orders.checkout import Checkout
 from orders.database import Database
 from orders.errors import Code, OrderError
-from orders.order import Line
+from orders.order import Line, Status
 from orders.request import Answer
 from orders.schemas import (
+    CUSTOMER_ID,
+    KEY,
     ListQuery,
     NewStatus,
     Order,
@@ -27,6 +29,7 @@ from orders.schemas import (
     parse_order_id,
     parse_status_or_refuse,
     problem_responses,
+    unknown_parameters,
 )
 from orders.store.reading import list_orders, page_json, read_orders
 
@@ -49,13 +52,14 @@ router = APIRouter()
 
 CustomerId = Annotated[
     str,
-    Path(description="The customer: 1 … 2^63-1.", examples=["42"], json_schema_extra={"pattern": "^[1-9][0-9]{0,18}$"}),
+    Path(description="The customer: 1 … 2^63-1.", examples=["42"], json_schema_extra={"pattern": f"^{CUSTOMER_ID}$"}),
 ]
 CustomerOrOrderId = Annotated[
     str,
     Path(
         description="A customer's ID (an integer) means that customer; an order's ID (a UUID) means that order.",
         examples=["42", "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
+        json_schema_extra={"anyOf": [{"pattern": f"^{CUSTOMER_ID}$"}, {"format": "uuid"}]},
     ),
 ]
 Key = Annotated[
@@ -65,6 +69,7 @@ Key = Annotated[
         description="1 … 255 visible ASCII characters of your choice; repeating the request with the same key "
         "repeats the answer and orders nothing twice. Kept 72 hours at least.",
         examples=["7f3d2c1e"],
+        json_schema_extra={"pattern": f"^({KEY})$"},
     ),
 ]
 ToPlace = Annotated[
@@ -79,18 +84,37 @@ ToPlace = Annotated[
         }
     ),
 ]
+ProblemCode = Annotated[str, Path(json_schema_extra={"enum": [code.name.lower() for code in Code]})]
 Listing = Annotated[ListQuery, Query()]
 
+
+async def _refuse_parameters(request: Request) -> None:
+    """Parameters that nobody knows are refused, not ignored."""
+    if request.query_params:
+        raise unknown_parameters(request.query_params)
+
+
+WITHOUT_PARAMETERS = [Depends(_refuse_parameters)]
+
+_TO_THE_ORDER = {"operationId": "get_order", "parameters": {"id": "$response.body#/id"}}
 _READ_PROBLEMS = (Code.INVALID_REQUEST, Code.DATABASE_UNAVAILABLE)
 _PLACED = {
     201: {
         "model": Order,
         "description": "Created: the order is placed and its stock is taken",
         "headers": {
-            "Location": {"description": "The order's address.", "schema": {"type": "string"}},
+            "Location": {"description": "The order's address.", "required": True, "schema": {"type": "string"}},
             "Idempotent-Replayed": {
                 "description": "`true` where this repeats an earlier answer.",
-                "schema": {"type": "string"},
+                "schema": {"const": "true"},
+            },
+        },
+        "links": {
+            "get_order": _TO_THE_ORDER,
+            "change_order_status": {"operationId": "change_order_status", "parameters": {"id": "$response.body#/id"}},
+            "get_customer_orders": {
+                "operationId": "get_customer_orders",
+                "parameters": {"customer_id": "$response.body#/customer_id"},
             },
         },
     },
@@ -147,6 +171,7 @@ async def get_order(request: Request, id: CustomerOrOrderId, query: Listing) -> 
     order_id = parse_order_id(id)
     if order_id is None:
         return await _list(request, query, _customer(id))
+    _understand(query)  # an order has no use for them; malformed they are refused all the same
     body = await _shop(request).orders.get(order_id)
     if body is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
@@ -159,6 +184,7 @@ async def get_order(request: Request, id: CustomerOrOrderId, query: Listing) -> 
     summary="Place an order for a customer",
     tags=["orders"],
     responses=_PLACED,
+    dependencies=WITHOUT_PARAMETERS,
 )
 async def place_order(request: Request, id: CustomerId, body: ToPlace = None, key: Key = None) -> Response:  # noqa: ARG001
     """Places an order of `items` or, without them, of the customer's shopping cart, which is closed then.
@@ -173,9 +199,10 @@ async def place_order(request: Request, id: CustomerId, body: ToPlace = None, ke
     summary="Change an order's status",
     tags=["orders"],
     responses={
-        200: {"model": Order, "description": "Updated"},
+        200: {"model": Order, "description": "Updated", "links": {"get_order": _TO_THE_ORDER}},
         **problem_responses(Code.ORDER_NOT_FOUND, Code.STATUS_NOT_ALLOWED, Code.BODY_TOO_LARGE, *_READ_PROBLEMS),
     },
+    dependencies=WITHOUT_PARAMETERS,
 )
 async def change_order_status(
     request: Request,
@@ -219,6 +246,7 @@ async def get_customer_orders(request: Request, customer_id: CustomerId, query: 
     summary="Place an order for this customer",
     tags=["customers"],
     responses=_PLACED,
+    dependencies=WITHOUT_PARAMETERS,
 )
 async def place_customer_order(
     request: Request,
@@ -242,7 +270,7 @@ async def get_problems() -> dict[str, dict[str, Any]]:
     tags=["about"],
     responses=problem_responses(Code.NOT_FOUND, Code.INVALID_REQUEST),
 )
-async def get_problem(code: str) -> JSONResponse:
+async def get_problem(code: ProblemCode) -> JSONResponse:
     """The page behind a problem's `type`."""
     if code.upper() not in Code.__members__:
         raise OrderError(Code.NOT_FOUND, f"There is no error {code[:60]!r}.")
@@ -283,14 +311,18 @@ def _answered(answer: Answer) -> Response:
 
 
 async def _list(request: Request, query: ListQuery, customer_id: int | None) -> Response:
-    before = parse_cursor(query.cursor)
-    statuses = [parse_status_or_refuse(text, "query/status") for text in query.status]
+    before, statuses = _understand(query)
     page = await _shop(request).database.run(
         lambda c: list_orders(c, customer_id=customer_id, statuses=statuses, before=before, limit=query.limit)
     )
     if customer_id is not None and not page.orders and before is None:
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
     return Response(page_json(page, _next_url(request, query, page.next_before)), media_type="application/json")
+
+
+def _understand(query: ListQuery) -> tuple[UUID | None, list[Status]]:
+    """Where the page begins, and the statuses. Raises OrderError."""
+    return parse_cursor(query.cursor), [parse_status_or_refuse(text, "query/status") for text in query.status]
 
 
 def _next_url(request: Request, query: ListQuery, next_before: UUID | None) -> str | None:

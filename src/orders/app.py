@@ -37,7 +37,7 @@ from orders.errors import Code, OrderError, invalid, problem
 from orders.neighbour import Neighbour, build_client
 from orders.placement import Placement
 from orders.recovery import Recovery
-from orders.schemas import Problem, invalid_fields
+from orders.schemas import ItemToOrder, Problem, invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
 
 log = logging.getLogger(__name__)
@@ -162,6 +162,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_pages_about_it(app)
     _answer_errors_with_problems(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(HeadIsGet)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
 
@@ -245,12 +246,13 @@ def _wrong_content_type(request: Request, error: RequestValidationError) -> Orde
 
 
 def _allowed_methods(request: Request) -> str:
-    """The methods of every route at this path: the framework names only the first's."""
+    """The methods of every route at this path: the framework names only the first's, and no HEAD."""
     methods: set[str] = set()
     for route in api.router.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
             methods |= route.methods or set()
-    return ", ".join(sorted(methods or {"GET"}))
+    methods = methods or {"GET"}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _from_http_error(request: Request, error: HTTPException) -> OrderError:
@@ -275,7 +277,7 @@ class BodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+        if scope["type"] != "http" or scope["method"] == "GET":
             await self._app(scope, receive, send)
             return
         received = 0
@@ -291,6 +293,17 @@ class BodyLimit:
         await self._app(scope, receive_some, send)
 
 
+class HeadIsGet:
+    """Answers HEAD as GET; the server leaves out the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
+
+
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(
@@ -303,9 +316,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             license_info=app.license_info,
             tags=_TAGS,
         )
-        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas = document["components"]["schemas"]
-        schemas.update(schema.pop("$defs", {}), Problem=schema)
+        for model in (Problem, ItemToOrder):  # FastAPI does not see the first, and rounds the other's 2^63-1 to a float
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}), **{model.__name__: schema})
         document["security"] = []  # said openly: authentication is the business of whatever stands in front
         app.openapi_schema = document
     return app.openapi_schema

@@ -59,7 +59,8 @@ class Code(Enum):
     STOCK_BUSY = Kind(
         503,
         "The product's stock is being settled",
-        "Another order for the same product has an uncertain outcome. Nothing was ordered. Ask again soon.",
+        "Another order for the same product has an uncertain outcome. Nothing was ordered. "
+        "Ask again after `Retry-After`.",
     )
     OVERLOADED = Kind(503, "Too many orders are waiting", "Nothing was ordered. Ask again after `Retry-After`.")
     DATABASE_UNAVAILABLE = Kind(503, "The database can't be reached", "Ask again after `Retry-After`.")

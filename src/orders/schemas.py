@@ -1,14 +1,13 @@
 """The wire format: what requests must look like, and what `/docs` says of answers (PostgreSQL builds those)."""
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orders.errors import Code, OrderError, invalid, problem
 from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY, Status, parse_status
@@ -29,7 +28,23 @@ _ORDER_EXAMPLE: dict[str, Any] = {
     "updated_at": "2026-11-23T22:31:07.141592Z",
 }
 
-Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
+CUSTOMER_ID = "[1-9][0-9]{0,18}"
+"""A customer's ID as it stands in an address; no more than 2^63-1, which a pattern can't say."""
+
+KEY = r'"(?:[!#-\[\]-~]|\\["\\]){1,255}"|[!#-~][!-~]{0,254}'
+"""An `Idempotency-Key`: 1 … 255 visible ASCII characters, quoted (RFC 9651 string) or bare."""
+
+CURSOR = "[A-Za-z0-9_-]{21}[AQgw]"
+"""16 bytes in URL-safe base64, without its padding."""
+
+
+def _without_fraction(value: Any) -> Any:
+    """2.0 is an integer to JSON Schema. Beyond 2^53 a float may have lost digits on its way, and stays one."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) <= 2**53 else value
+
+
+WHOLE = BeforeValidator(_without_fraction)
+StatusName = Annotated[str, Field(json_schema_extra={"enum": list(Status)})]
 
 
 class ItemToOrder(BaseModel):
@@ -37,8 +52,8 @@ class ItemToOrder(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    product_id: Identifier
-    quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
+    product_id: Annotated[int, Field(ge=1, le=MAX_ID), WHOLE]
+    quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY), WHOLE]
 
 
 class OrderToPlace(BaseModel):
@@ -54,7 +69,7 @@ class NewStatus(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    status: Annotated[str, Field(examples=["Confirmed"])]
+    status: Annotated[StatusName, Field(examples=["Confirmed"])]
 
 
 class ListQuery(BaseModel):
@@ -63,10 +78,14 @@ class ListQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: Annotated[
-        list[str], Field(description="Only orders with one of these statuses. Without it: those that are placed.")
+        list[StatusName],
+        Field(description="Only orders with one of these statuses. Without it: those that are placed."),
     ] = []
     limit: Annotated[int, Field(ge=1, le=1000, description="Orders per page.")] = 100
-    cursor: Annotated[str | None, Field(max_length=100, description="From the page before: see `next`.")] = None
+    cursor: Annotated[
+        str | None,
+        Field(description="From the page before: see `next`.", json_schema_extra={"pattern": f"^{CURSOR}$"}),
+    ] = None
 
 
 class Item(BaseModel):
@@ -134,15 +153,12 @@ class Problem(BaseModel):
     errors: list[ProblemError] | None = None
 
 
-_CUSTOMER = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _ORDER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-_QUOTED_KEY = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
-_BARE_KEY = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
 
 
 def parse_customer_id(text: str) -> int | None:
     """1 … 2^63-1 in plain digits, or None."""
-    return int(text) if _CUSTOMER.fullmatch(text) and int(text) <= MAX_ID else None
+    return int(text) if re.fullmatch(CUSTOMER_ID, text) and int(text) <= MAX_ID else None
 
 
 def parse_order_id(text: str) -> UUID | None:
@@ -151,15 +167,13 @@ def parse_order_id(text: str) -> UUID | None:
 
 
 def parse_key(values: list[str]) -> str | None:
-    """The `Idempotency-Key`: 1 … 255 visible ASCII characters, quoted (RFC 9651 string) or bare. Raises OrderError."""
+    """The `Idempotency-Key`, without its quotes. Raises OrderError."""
     if not values:
         return None
-    quoted = _QUOTED_KEY.fullmatch(values[0])
-    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else values[0]
-    if len(values) > 1 or not 1 <= len(key) <= 255 or not (quoted or _BARE_KEY.fullmatch(values[0])):
+    if len(values) > 1 or not re.fullmatch(KEY, values[0]):
         message = "must be one value of 1 to 255 visible ASCII characters, quoted or bare"
         raise invalid("header/Idempotency-Key", "key_invalid", f"Idempotency-Key {message}.")
-    return key
+    return re.sub(r"\\(.)", r"\1", values[0][1:-1]) if values[0].startswith('"') else values[0]
 
 
 def parse_status_or_refuse(text: str, pointer: str) -> Status:
@@ -180,10 +194,9 @@ def parse_cursor(cursor: str | None) -> UUID | None:
     """The order behind a cursor. Raises OrderError."""
     if cursor is None:
         return None
-    try:
-        return UUID(bytes=base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error):
-        raise invalid("query/cursor", "cursor_invalid", "This cursor is not one of ours; begin without.") from None
+    if not re.fullmatch(CURSOR, cursor):
+        raise invalid("query/cursor", "cursor_invalid", "This cursor is not one of ours; begin without.")
+    return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
 
 
 def invalid_fields(errors: Iterable[dict[str, Any]]) -> OrderError:
@@ -191,6 +204,12 @@ def invalid_fields(errors: Iterable[dict[str, Any]]) -> OrderError:
     found = [{"pointer": _pointer(e["loc"]), "code": e["type"], "message": _message(e)} for e in errors]
     where = ", ".join(str(e["pointer"]) for e in found[:3])
     return OrderError(Code.INVALID_REQUEST, f"The request is malformed at {where}.", extra={"errors": found})
+
+
+def unknown_parameters(names: Iterable[str]) -> OrderError:
+    """422 for query parameters where there are none."""
+    message = "Extra inputs are not permitted"
+    return invalid_fields({"loc": ("query", name), "type": "extra_forbidden", "msg": message} for name in names)
 
 
 def _pointer(loc: tuple[str | int, ...]) -> str:
@@ -216,8 +235,13 @@ def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
         entry = responses.setdefault(kind.status, {"description": kind.title, "content": _problem_content()})
         if kind.title not in entry["description"]:
             entry["description"] += f" · {kind.title}"
+        if "Retry-After" in kind.advice:
+            entry["headers"] = {"Retry-After": _RETRY_AFTER}
         entry["content"]["application/problem+json"]["examples"][example["code"]] = {"value": example}
     return responses
+
+
+_RETRY_AFTER = {"description": "So many seconds later.", "schema": {"type": "integer", "minimum": 1}}
 
 
 def _problem_content() -> dict[str, Any]:

@@ -129,7 +129,15 @@ def test_what_is_not_there_is_404(service: Service, customer: int) -> None:
     problem(service.get("/orders/"), 404, "not_found")
     reply = service.http.send("DELETE", f"{service.url}/orders/42")
     problem(reply, 405, "method_not_allowed")
-    assert reply.headers["allow"] == "GET, POST, PUT"
+    assert reply.headers["allow"] == "GET, HEAD, POST, PUT"
+
+
+def test_head_is_answered_as_get_without_the_body(service: Service, customer: int) -> None:
+    for path, status in [("/health", 200), ("/orders", 200), (f"/orders/{customer}", 404)]:
+        head, get = (service.http.send(method, f"{service.url}{path}") for method in ("HEAD", "GET"))
+        assert (head.status, get.status) == (status, status)
+        assert head.headers["content-length"] == get.headers["content-length"]
+        assert head.headers["content-type"] == get.headers["content-type"]
 
 
 def test_too_little_is_400_and_names_every_short_line(service: Service, sandbox: Sandbox, customer: int) -> None:
@@ -174,10 +182,25 @@ def test_a_malformed_order_is_422_and_says_where(service_for_reading: Service, b
         ("/orders?status=teleported", "query/status"),
         ("/orders?colour=blue", "query/colour"),
         ("/orders/42?cursor=%00", "query/cursor"),
+        (f"/orders/{NOWHERE}?cursor=x", "query/cursor"),
+        (f"/orders/{NOWHERE}?status=teleported", "query/status"),
     ],
 )
 def test_a_malformed_query_is_422_and_says_where(service_for_reading: Service, path: str, pointer: str) -> None:
     assert problem(service_for_reading.get(path), 422, "invalid_request")["errors"][0]["pointer"] == pointer
+
+
+def test_a_parameter_where_there_is_none_is_422(service: Service, sandbox: Sandbox, customer: int) -> None:
+    product = sandbox.product(5)
+    body = {"items": [{"product_id": product, "quantity": 1}]}
+    for path in (f"/orders/{customer}", f"/customers/{customer}/orders"):
+        reply = service.http.post(f"{service.url}{path}?dry_run=true", body)
+        assert problem(reply, 422, "invalid_request")["errors"][0]["pointer"] == "query/dry_run"
+    assert sandbox.stock(product) == 5
+    order = service.http.post(f"{service.url}/orders/{customer}", body).body
+    reply = service.http.put(f"{service.url}/orders/{order['id']}?notify", {"status": "Paid"})
+    assert problem(reply, 422, "invalid_request")["errors"][0]["pointer"] == "query/notify"
+    assert service.get(f"/orders/{order['id']}").body == order
 
 
 def test_bodies_that_are_no_json_or_too_large(service: Service) -> None:

@@ -5,9 +5,10 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from orders.errors import OrderError
-from orders.schemas import cursor_for, parse_cursor, parse_customer_id, parse_key, parse_order_id
+from orders.schemas import ItemToOrder, cursor_for, parse_cursor, parse_customer_id, parse_key, parse_order_id
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "+1", "01", "1.0", "x", "", "٣", "9223372036854775808", "1 ", "1\n"])
@@ -47,7 +48,18 @@ def test_what_is_no_key(values: list[str]) -> None:
         parse_key(values)
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "!" * 22, "A" * 100, "é" * 22])
+@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "!" * 22, "A" * 100, "é" * 22, "A" * 21 + "B", "A" * 22 + "=="])
 def test_what_is_no_cursor(cursor: str) -> None:
     with pytest.raises(OrderError, match="cursor"):
         parse_cursor(cursor)
+
+
+@given(st.integers(1, 2**31 - 1))
+def test_a_whole_number_may_be_written_with_a_fraction_of_zero(quantity: int) -> None:
+    assert ItemToOrder.model_validate({"product_id": 7.0, "quantity": float(quantity)}).quantity == quantity
+
+
+@pytest.mark.parametrize("product_id", [7.5, 2.0**53 + 2, 1e400, float("nan"), -1.0, 0.0, "7", True, None])
+def test_what_is_no_product_id(product_id: object) -> None:
+    with pytest.raises(ValidationError):
+        ItemToOrder.model_validate({"product_id": product_id, "quantity": 1})

@@ -1,0 +1,54 @@
+"""The OpenAPI document and the service keep to each other, whatever is sent: searched by schemathesis."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import Sandbox, execute, wait_until
+from tests.e2e.conftest import Start
+from tests.e2e.test_survival import is_quiet, sold
+
+CONFIG = Path(__file__).parent / "schemathesis.toml"
+PLENTY = 10**15
+IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+EXAMPLES = ["--max-examples", "300"] if IS_LONG else ["--max-examples", "25", "--generation-deterministic"]
+
+
+def search(url: str, report: Path) -> "subprocess.CompletedProcess[str]":
+    run = ["run", f"{url}/openapi.json", *EXAMPLES, "--no-color", "--report", "json", "--report-json-path", str(report)]
+    return subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), *run],
+        cwd=CONFIG.parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def accepted(rates: dict[str, Any]) -> dict[str, int]:
+    return {operation: sum(rate["accepted"] for rate in phases.values()) for operation, phases in rates.items()}
+
+
+def test_schemathesis_finds_nothing_with_all_of_its_checks(
+    start: Start, sandbox: Sandbox, dsn: str, tmp_path: Path
+) -> None:
+    for product in (3, 7):
+        sandbox.restock(product, PLENTY)
+    sandbox.fill_cart(42, (3, 1))
+    said = search(start().url, tmp_path / "report.json")
+    assert said.returncode == 0, said.stdout[-20_000:] + said.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+
+    # It has not passed by seeing nothing but refusals.
+    successes = accepted(report["valid_rates"])
+    assert len(successes) == report["operations"]["total"] == 10
+    assert min(successes.values()) >= 1
+    assert min(count for name, count in successes.items() if "/orders" in name) >= 20, successes
+    statuses = Counter(status for (status,) in execute(dsn, "SELECT status FROM orders WHERE placed_at IS NOT NULL"))
+    assert statuses.total() >= 20, statuses
+    assert len(statuses) >= 3, statuses
+
+    wait_until(lambda: is_quiet(dsn), "stock of cancelled orders is back")
+    for product in (3, 7):
+        assert sandbox.stock(product) == PLENTY - sold(dsn, product)
