@@ -26,14 +26,15 @@ class Cluster:
 
     def __init__(self, binaries: Path, port: int | None = None) -> None:
         self._binaries = binaries
+        self.port = port or 5432
         self.folder = Path(tempfile.mkdtemp(prefix="orders-pg-"))
         if _WHO:
             os.chown(self.folder, _NOBODY.pw_uid, _NOBODY.pw_gid)
         self._data = self.folder / "data"
         self._settings = {"unix_socket_directories": self.folder, "listen_addresses": "127.0.0.1" if port else "''"}
-        self._settings |= {"port": port or 5432}
+        self._settings |= {"port": self.port}
         host = "127.0.0.1" if port else str(self.folder)
-        self.dsn = str(psycopg2.extensions.make_dsn(host=host, port=port or 5432, user="postgres", dbname="postgres"))
+        self.dsn = str(psycopg2.extensions.make_dsn(host=host, port=self.port, user="postgres", dbname="postgres"))
 
     def initialize(self) -> None:
         self._run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=utf8", "-D", self._data)
