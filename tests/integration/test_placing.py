@@ -1,8 +1,10 @@
 """Corners of placing that the crash loop does not turn: two statements at once, strangers, and many who wait."""
 
 import asyncio
+import itertools
 import threading
 import time
+from typing import Any
 from uuid import uuid4
 
 import psycopg2
@@ -13,7 +15,7 @@ from uuid_utils.compat import uuid7
 from orders.app import machinery
 from orders.catalog import Product, Written
 from orders.checkout import Checkout
-from orders.database import connect
+from orders.database import DatabaseUnavailable, Query, connect
 from orders.errors import Code, OrderError
 from orders.order import Line
 from orders.plan import Change
@@ -193,11 +195,35 @@ async def test_orders_that_arrive_together_share_one_read_and_one_write(settings
     assert calls == ["GET", "PUT"] * 2  # the first of them alone, the others together
 
 
-def test_an_alarm_that_is_due_at_once_can_be_set_again(settings: Settings) -> None:
-    async def main() -> None:
-        async with machinery(settings) as built:
-            now = asyncio.get_running_loop().time()
-            built.placement._wake_up_at(now)
-            built.placement._wake_up_at(now - 1)
+async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(settings: Settings, sandbox: Sandbox) -> None:
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+        run, is_back, statements = built.database.run, asyncio.Event(), itertools.count(1)
 
-    uvloop.run(main())  # what the service runs on; its handles of what is due at once are not asyncio's
+        async def silent(query: Query[Any]) -> Any:
+            number = next(statements)
+            if number == 1:
+                raise DatabaseUnavailable("no answer")
+            if number == 2:
+                await is_back.wait()
+            return await run(query)
+
+        built.database.run = silent  # type: ignore[method-assign]
+        deadline = asyncio.get_running_loop().time() + 3
+        with pytest.raises(OrderError) as caught:
+            await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 2),), deadline, "/")), 20)
+        assert caught.value.code is Code.DATABASE_UNAVAILABLE
+        is_back.set()
+    assert execute(settings.database_url or "", "SELECT * FROM stock_claims") == []
+
+
+async def alarms(settings: Settings) -> None:
+    async with machinery(settings) as built:
+        now = asyncio.get_running_loop().time()
+        for when in (now, now + 1, now - 1):
+            built.placement._wake_up_at(when)
+
+
+def test_an_alarm_that_is_due_at_once_can_be_put_forward(settings: Settings) -> None:
+    """On the event loop that serves: what uvloop is asked to do at once has no time to compare."""
+    uvloop.run(alarms(settings))

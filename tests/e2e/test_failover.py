@@ -1,0 +1,173 @@
+"""A primary that dies under load and a standby that takes its place; a database that falls silent."""
+
+import contextlib
+import itertools
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import psycopg2
+import pytest
+
+from orders import database
+from tests.conftest import Sandbox, execute, free_port, wait_until
+from tests.e2e.conftest import Service, Start
+from tests.e2e.test_survival import is_quiet, sold
+from tests.servers import EMBEDDED, Cluster, Wire
+
+STOCK = 100_000
+_customers = itertools.count(int(time.time()) * 10)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a client was told at last, and when."""
+
+    at: float
+    status: int
+    order_id: str | None
+
+
+@contextlib.contextmanager
+def buying(replicas: Sequence[Service], sandbox: Sandbox, products: Sequence[int]) -> Iterator[list[Seen]]:
+    """Clients who order, every third time from a cart; who is told 503 or 409 asks again, with the same key."""
+    seen: list[Seen] = []
+    stop = threading.Event()
+
+    def buy(buyer: int) -> None:
+        chance = random.Random(buyer)
+        while not stop.is_set():
+            customer, service = next(_customers), replicas[buyer % len(replicas)]
+            lines = [(product, chance.randint(1, 3)) for product in chance.sample(products, 2)]
+            if from_cart := chance.random() < 1 / 3:
+                sandbox.fill_cart(customer, *lines)
+            while True:
+                reply = service.place(
+                    customer, *([] if from_cart else lines), headers={"Idempotency-Key": f"{customer}"}
+                )
+                if reply.status not in (409, 503) or stop.is_set():
+                    break
+                time.sleep(0.05)
+            seen.append(Seen(time.monotonic(), reply.status, reply.body.get("id")))
+
+    with ThreadPoolExecutor(8) as pool:
+        buyers = [pool.submit(buy, buyer) for buyer in range(8)]
+        try:
+            yield seen
+        finally:
+            stop.set()
+    for buyer in buyers:
+        buyer.result()
+
+
+def check(dsn: str, sandbox: Sandbox, products: Sequence[int], seen: Sequence[Seen]) -> None:
+    """Nothing is lost, nothing doubled, nothing half-done: what is placed is what clients were told."""
+    wait_until(lambda: is_quiet(dsn), "nothing is half-done", within_s=40)
+    told = [answer.order_id for answer in seen if answer.status == 201]
+    kept = [row[0] for row in execute(dsn, "SELECT id::text FROM orders WHERE placed_at IS NOT NULL")]
+    assert sorted(map(str, told)) == sorted(kept)
+    for product in products:
+        assert sandbox.stock(product) == STOCK - sold(dsn, product)
+    assert execute(dsn, "SELECT * FROM stock_drifts") == []
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Cluster, Cluster]]:
+    """A primary that acknowledges nothing before its standby has it, and the standby."""
+    primary, standby = Cluster(EMBEDDED, free_port()), Cluster(EMBEDDED, free_port())
+    try:
+        primary.initialize()
+        primary.start(synchronous_standby_names="standby")
+        standby.copy(primary, "standby")
+        standby.start()
+        is_sync = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+        wait_until(lambda: execute(primary.dsn, is_sync), "the standby is synchronous")
+        yield primary, standby
+    finally:
+        primary.remove()
+        standby.remove()
+
+
+def both(primary: Cluster, standby: Cluster) -> str:
+    hosts = ",".join(f"127.0.0.1:{cluster.port}" for cluster in (primary, standby))
+    return f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
+
+
+def test_a_standby_takes_over_from_a_primary_that_dies_under_load(
+    pair: tuple[Cluster, Cluster], start: Start, sandbox: Sandbox
+) -> None:
+    primary, standby = pair
+    products = [sandbox.product(STOCK) for _ in range(5)]
+    replicas = [start(database_url=both(*pair)) for _ in range(2)]
+    with buying(replicas, sandbox, products) as seen:
+        time.sleep(3)
+        killed_at = time.monotonic()
+        primary.kill()
+        standby.promote()
+        promoted_at = time.monotonic()
+        wait_until(lambda: seen[-1].status == 201 and seen[-1].at > promoted_at, "orders are placed again", 60)
+        time.sleep(2)
+    placed_at = sorted(answer.at for answer in seen if answer.status == 201)
+    last, first = max(t for t in placed_at if t < promoted_at), min(t for t in placed_at if t > promoted_at)
+    print(
+        f"\n{first - last:.2f} s without service: the kill {killed_at - last:.2f} s after the last 201, the promotion"
+        f" {promoted_at - killed_at:.2f} s, then {first - promoted_at:.2f} s until the next 201."
+        f" {len(placed_at)} orders, {len(seen) - len(placed_at)} refused."
+    )
+    check(standby.dsn, sandbox, products, seen)
+
+
+def test_on_a_standby_it_answers_503_until_the_standby_is_promoted(
+    pair: tuple[Cluster, Cluster], start: Start, sandbox: Sandbox
+) -> None:
+    """A name, or a pooler, may lead to a server that only reads."""
+    primary, standby = pair
+    database.migrate(primary.dsn)
+    wait_until(lambda: execute(standby.dsn, "SELECT to_regclass('cart_closings')") != [(None,)], "the tables are there")
+    service, product = start(database_url=standby.dsn), sandbox.product(5)
+    refused = service.place(next(_customers), (product, 1))
+    assert (refused.status, refused.body["code"]) == (503, "database_unavailable")
+    assert service.get("/orders").status == 200
+    primary.kill()
+    standby.promote()
+    wait_until(lambda: service.place(next(_customers), (product, 1)).status == 201, "orders are placed")
+
+
+def test_while_the_standby_is_away_nothing_is_acknowledged(
+    pair: tuple[Cluster, Cluster], start: Start, sandbox: Sandbox
+) -> None:
+    """Each commit waits for it, and no statement is cancelled: that would make a commit look done."""
+    primary, standby = pair
+    products = [sandbox.product(STOCK) for _ in range(2)]
+    service = start(database_url=both(*pair))
+    with buying([service], sandbox, products) as seen:
+        wait_until(lambda: len(seen) > 20, "orders are placed")
+        standby.stop()
+        time.sleep(1)  # for answers that are on their way
+        stopped_at = time.monotonic()
+        refused = service.place(next(_customers), (sandbox.product(5), 1))
+        assert (refused.status, refused.body["code"]) == (503, "database_unavailable")
+        assert not [answer for answer in seen if answer.status == 201 and answer.at > stopped_at]
+        standby.start()
+        back_at = time.monotonic()
+        wait_until(lambda: seen[-1].status == 201 and seen[-1].at > back_at, "orders are placed again", 60)
+    check(primary.dsn, sandbox, products, seen)
+
+
+def test_a_database_that_falls_silent_costs_no_restart(start: Start, sandbox: Sandbox, dsn: str) -> None:
+    """No reset, no end of file: as when its host vanishes."""
+    wire = Wire(f"{psycopg2.extensions.parse_dsn(dsn)['host']}/.s.PGSQL.5432")
+    products = [sandbox.product(STOCK) for _ in range(5)]
+    service = start(database_url=psycopg2.extensions.make_dsn(dsn, host="127.0.0.1", port=wire.port))
+    with buying([service], sandbox, products) as seen:
+        wait_until(lambda: len(seen) > 20, "orders are placed")
+        wire.fall_silent()
+        assert {service.get(path).status for path in ("/orders", "/health")} == {503}
+        wire.mend()
+        mended_at = time.monotonic()
+        wait_until(lambda: seen[-1].status == 201 and seen[-1].at > mended_at, "orders are placed again", 60)
+    wire.close()
+    check(dsn, sandbox, products, seen)
