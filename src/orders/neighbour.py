@@ -14,7 +14,7 @@ import stamina
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
+from pyreqwest.exceptions import PyreqwestError
 from pyreqwest.response import Response
 
 MAX_CALLS = 64
@@ -119,9 +119,9 @@ class Neighbour:
         try:
             async with (request.body_bytes(body) if body else request).build_streamed() as response:
                 reply = Reply(response.status, await _read(response.body_reader), _etag(response))
-        except (ConnectError, ConnectTimeoutError, PoolTimeoutError) as error:
-            raise NotSent(f"{self.name} can't be reached: {_reason(error)}") from None
         except PyreqwestError as error:
+            if was_not_sent(error):
+                raise NotSent(f"{self.name} can't be reached: {_reason(error)}") from None
             raise NoAnswer(f"{self.name} did not answer {method} {path}: {_reason(error)}") from None
         if reply.status >= 500 or reply.status == 408:
             raise NoAnswer(f"{self.name} answered {reply.status} to {method} {path}")
@@ -151,6 +151,17 @@ def _worth_a_retry(error: Exception) -> bool:
     return isinstance(error, NotSent | NoAnswer) and not isinstance(error, Resting)
 
 
+def was_not_sent(error: PyreqwestError) -> bool:
+    """Whether no connection was made. The class does not tell: the library's ConnectError is also a connection that
+    broke after the request was sent, its ConnectTimeoutError also an answer that did not come. What lies below does;
+    should it ever be worded otherwise, everything counts as sent, which is the safe side.
+    """
+    return "client error (Connect)" in _causes(error)
+
+
 def _reason(error: PyreqwestError) -> str:
-    causes = getattr(error, "details", {}).get("causes") or []
-    return str(causes[-1]["message"]) if causes else error.message
+    return (_causes(error) or [error.message])[-1]
+
+
+def _causes(error: PyreqwestError) -> list[str]:
+    return [str(cause["message"]) for cause in getattr(error, "details", {}).get("causes") or []]

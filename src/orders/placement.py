@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
@@ -54,7 +55,8 @@ class Placement:
         self._keys: dict[str, bytes] = {}
         self._giving_back: set[int] = set()
         self._held: dict[int, _Held] = {}
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_at = math.inf  # not asked of the handle: uvloop's has no time where it is due at once
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def place(self, request: Request) -> Answer:
@@ -139,13 +141,13 @@ class Placement:
 
     def _wake_up_at(self, when: float) -> None:
         """One timer, for the first product that may be asked for again."""
-        if self._alarm is None or self._alarm.cancelled() or self._alarm.when() > when:
+        if when < self._alarm_at:
             if self._alarm:
                 self._alarm.cancel()
-            self._alarm = self._loop.call_at(when, self._wake_up)
+            self._alarm, self._alarm_at = self._loop.call_at(when, self._wake_up), when
 
     def _wake_up(self) -> None:
-        self._alarm = None
+        self._alarm, self._alarm_at = None, math.inf
         self._dispatch()
         now = self._loop.time()
         later = [pause.until for pause in self._held.values() if pause.until > now]

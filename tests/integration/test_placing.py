@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import psycopg2
 import pytest
+import uvloop
 from uuid_utils.compat import uuid7
 
 from orders.app import machinery
@@ -188,3 +189,13 @@ async def test_orders_that_arrive_together_share_one_read_and_one_write(settings
     assert {answer.status for answer in answers if isinstance(answer, Answer)} == {201}
     assert sandbox.stock(product) == 50
     assert calls == ["GET", "PUT"] * 2  # the first of them alone, the others together
+
+
+def test_an_alarm_that_is_due_at_once_can_be_set_again(settings: Settings) -> None:
+    async def main() -> None:
+        async with machinery(settings) as built:
+            now = asyncio.get_running_loop().time()
+            built.placement._wake_up_at(now)
+            built.placement._wake_up_at(now - 1)
+
+    uvloop.run(main())  # what the service runs on; its handles of what is due at once are not asyncio's

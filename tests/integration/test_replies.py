@@ -1,5 +1,6 @@
 """Whatever the neighbours answer: understood as the contract says, or refused; nothing is ordered on rubbish."""
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -222,6 +223,27 @@ async def test_a_refused_connection_is_a_definite_no() -> None:
     with pytest.raises(NotSent):
         await Neighbour("It", "http://127.0.0.1:9", client, 1000, 1).put("/products/7", b"{}")
     await client.close()
+
+
+@pytest.mark.parametrize("it", ["hangs up", "breaks the connection", "says nothing", "stops in the middle"])
+async def test_a_request_that_was_sent_and_not_answered_may_have_had_an_effect(it: str) -> None:
+    async def misbehave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        if it == "says nothing":
+            await reader.read()  # until the client gives up
+        if it == "stops in the middle":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+            await writer.drain()
+        if it == "breaks the connection":
+            writer.transport.abort()
+        writer.close()
+
+    client = build_client(timeout_s=0.2)
+    async with await asyncio.start_server(misbehave, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(NoAnswer):
+            await Neighbour("It", f"http://127.0.0.1:{port}", client, 1000, 1).put("/products/7", b"{}")
+        await client.close()
 
 
 CART = {"id": 3, "customer_id": 42, "status": "Active"}

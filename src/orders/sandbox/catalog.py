@@ -30,7 +30,7 @@ SAMPLES = (
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS products (id INTEGER PRIMARY KEY, fields TEXT, revision INTEGER);
 -- Every PUT that came; times are seconds since 1970. quantity null: none that can be stored; landed_at and before null:
--- it changed nothing, or not yet; answered_at and status null: it has no answer yet, or nobody waited for one.
+-- it changed nothing, or not yet; answered_at null: it has no answer yet; status null: nobody waited for one any more.
 CREATE TABLE IF NOT EXISTS journal (
     id INTEGER PRIMARY KEY, product_id INTEGER NOT NULL, quantity INTEGER, if_match TEXT, user_agent TEXT,
     arrived_at REAL NOT NULL, landed_at REAL, before INTEGER, answered_at REAL, status INTEGER);
@@ -95,8 +95,7 @@ class SandboxCatalog:
         product_id, if_match = request.path_params["id"], request.headers.get("if-match")
         put_id = self._note_arrival(product_id, fields, if_match, request.headers.get("user-agent"))
         response = await self.misfortune.befall(request, lambda: self._write(put_id, product_id, fields, if_match))
-        if not await request.is_disconnected():
-            self._note_answer(put_id, response.status_code)
+        self._note_answer(put_id, None if await request.is_disconnected() else response.status_code)
         return response
 
     def _read(self, product_id: int) -> Response:
@@ -149,7 +148,7 @@ class SandboxCatalog:
     def _note_landing(self, put_id: int | None, before: int | None) -> None:
         self._sql.execute("UPDATE journal SET landed_at = ?, before = ? WHERE id = ?", (time.time(), before, put_id))
 
-    def _note_answer(self, put_id: int | None, status: int) -> None:
+    def _note_answer(self, put_id: int | None, status: int | None) -> None:
         self._sql.execute("UPDATE journal SET answered_at = ?, status = ? WHERE id = ?", (time.time(), status, put_id))
 
 
