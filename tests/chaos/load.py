@@ -7,7 +7,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.http import Http, NoAnswer, NotReached, Reply
@@ -93,26 +93,31 @@ class Load:
         self._rate = rate
         self._patience_s = patience_s
         self._http = Http("shoppers")
+        self._is_closed = False
 
     @property
     def placed_count(self) -> int:
         """How many shoppers have their order."""
         return self.answers["placed"]
 
-    async def run(self, seconds: float) -> None:
-        """Let shoppers arrive for so long, and return when the last has gone. Who comes late because this process was
-        busy still comes.
+    async def run(self) -> None:
+        """Let shoppers arrive until the doors close, and return when the last has gone. Who comes late because this
+        process was busy still comes.
         """
         now = asyncio.get_running_loop().time
-        ends_at = now() + seconds
         arrives_at = now()
         async with asyncio.TaskGroup() as shopping:
-            while (arrives_at := arrives_at + self._chance.expovariate(self._rate)) < ends_at:
+            while not self._is_closed:
+                arrives_at += self._chance.expovariate(self._rate)
                 await asyncio.sleep(max(0.0, arrives_at - now()))
                 shopper = self._next_shopper()
                 self.shoppers.append(shopper)
                 shopping.create_task(self._shop(shopper))
         await self._http.close()
+
+    def close_doors(self) -> None:
+        """Nobody comes any more, and who is there asks for nothing more; what was asked is still answered."""
+        self._is_closed = True
 
     def _next_shopper(self) -> Shopper:
         customer_id = FIRST_CUSTOMER + len(self.shoppers)
@@ -125,20 +130,18 @@ class Load:
                 return
             await self._order(shopper)
             if shopper.placed_id and self._chance.random() < 0.1:
-                await asyncio.sleep(self._chance.uniform(0, 3))
                 await self._cancel(shopper, shopper.placed_id)
 
     async def _fill_cart(self, shopper: Shopper) -> bool:
         """Whether something is in the cart."""
         items = [{"product_id": product_id, "quantity": quantity} for product_id, quantity in shopper.lines.items()]
-        for pause_s in _growing_pauses():
+        async for _ in self._tries():
             try:
                 await self._http.send("POST", f"{self._carts_url}/carts/{shopper.customer_id}", items)
             except NotReached:
-                await asyncio.sleep(pause_s)
+                continue
             except NoAnswer:
                 shopper.cart_is_certain = False
-                await asyncio.sleep(pause_s)
             else:
                 return True
         return False
@@ -147,12 +150,11 @@ class Load:
         """POST until there is a decision, or patience ends; some click twice, some come back to see it once more."""
         clicks = 2 if shopper.is_repeatable and self._chance.random() < 0.1 else 1
         await asyncio.gather(*(self._post(shopper) for _ in range(clicks)))
-        for pause_s in _growing_pauses():
+        async for _ in self._tries():
             if shopper.is_answered or not shopper.may_go_on:
                 break
-            await asyncio.sleep(pause_s * self._chance.uniform(0.5, 1.5))
             await self._post(shopper)
-        if shopper.is_repeatable and self._chance.random() < 0.1:
+        if shopper.is_repeatable and self._chance.random() < 0.1 and not self._is_closed:
             await self._post(shopper)
 
     async def _post(self, shopper: Shopper) -> None:
@@ -179,13 +181,20 @@ class Load:
 
     async def _cancel(self, shopper: Shopper, order_id: str) -> None:
         """Cancel until it is answered; some from two places at once."""
-        for pause_s in _growing_pauses():
+        async for _ in self._tries():
             clicks = 2 if self._chance.random() < 0.2 else 1
             answers = await asyncio.gather(*(self._move(order_id, "Cancelled") for _ in range(clicks)))
             shopper.cancellations += answers
             if "Cancelled" in answers:
                 return
-            await asyncio.sleep(pause_s)
+
+    async def _tries(self) -> AsyncIterator[None]:
+        """Seven tries, each after a longer pause, 13 s in all: longer than it takes to recover from a dead replica."""
+        for pause_s in (0.1, 0.3, 0.8, 1.6, 3, 3, 4):
+            await asyncio.sleep(pause_s * self._chance.uniform(0.5, 1.5))
+            if self._is_closed:
+                return
+            yield
 
     async def _move(self, order_id: str, status: str) -> str:
         try:
@@ -217,8 +226,3 @@ def _understand(reply: Reply, began_at: float) -> Attempt:
 
 def _code(reply: Reply) -> str:
     return str(reply.body.get("code")) if isinstance(reply.body, dict) else f"{reply.status} without a problem document"
-
-
-def _growing_pauses() -> Iterator[float]:
-    """Seven pauses of some 13 s in all: longer than it takes to recover from a dead replica."""
-    yield from (0.1, 0.3, 0.8, 1.6, 3, 3, 4)

@@ -66,32 +66,37 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
             wish.rate,
             patience_s=DEADLINE_S + 1.5,
         )
-        await _rage(world, shelf, storm, load, wish, say)
-        quieting = await _quieten(world.postgres.dsn)
+        quieting = await _rage(world, shelf, storm, load, wish, say)
         for replica in world.replicas:
             await asyncio.to_thread(replica.stop)
         evidence = await _gather(world, shelf, load, quieting)
         return _report(wish, evidence, world, storm, load, folder)
 
 
-async def _rage(world: World, shelf: Shelf, storm: Storm, load: Load, wish: Wish, say: Callable[[str], None]) -> None:
+async def _rage(
+    world: World, shelf: Shelf, storm: Storm, load: Load, wish: Wish, say: Callable[[str], None]
+) -> Quieting:
+    """The load and the storm; when both are over, how long it took until nothing was left to do."""
     seconds = wish.minutes * 60
     rest_s = storm.longest_sleep_s + DEADLINE_S + HORIZON_S
-    restocking = Restocking(
-        shelf, world.catalog.process.url, world.postgres.dsn, random.Random(wish.seed), rest_s=rest_s
-    )
-    background = [
-        asyncio.create_task(world.watch()),
-        asyncio.create_task(restocking.run()),
-        asyncio.create_task(_tell(seconds, storm, load, say)),
-    ]
-    try:
-        await asyncio.gather(load.run(seconds), storm.run(seconds))
-        await world.mend()
+    catalog_url = world.catalog.process.url
+    restocking = Restocking(shelf, catalog_url, world.postgres.dsn, random.Random(wish.seed), rest_s)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(load.run())
+        watching = group.create_task(world.watch())
+        telling = group.create_task(_tell(seconds, storm, load, say))
+        filling = group.create_task(restocking.run())
+        await storm.run(seconds)
+        filling.cancel()
         await restocking.finish()
-    finally:
-        for task in background:
-            task.cancel()
+        await storm.strike_last()
+        load.close_doors()
+        telling.cancel()
+        quieting = group.create_task(_quieten(world.postgres.dsn))
+        await world.mend()
+        await quieting
+        watching.cancel()
+    return quieting.result()
 
 
 async def _tell(seconds: float, storm: Storm, load: Load, say: Callable[[str], None]) -> None:

@@ -99,35 +99,33 @@ class Restocking:
         self._rest_s = rest_s
         self._http = Http(OUTSIDE)
         self._begun: set[asyncio.Task[None]] = set()
-        self._resting: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Take what is sold out off the shelf, until cancelled."""
-        while True:
-            while self._shelf.sold_out:
-                product_id = self._shelf.sold_out.pop()
-                self._shelf.scarce.remove(product_id)
-                task = asyncio.create_task(self._rest(product_id))
-                self._resting.add(task)
-                task.add_done_callback(self._resting.discard)
-            await asyncio.sleep(0.5)
+        """Take what is sold out off the shelf, and put it back filled up, until cancelled."""
+        async with asyncio.TaskGroup() as resting:
+            while True:
+                while self._shelf.sold_out:
+                    product_id = self._shelf.sold_out.pop()
+                    self._shelf.scarce.remove(product_id)
+                    resting.create_task(self._replenish(product_id))
+                await asyncio.sleep(0.5)
 
     async def finish(self) -> None:
-        """Begin nothing more, and return when what was begun is in the catalog."""
-        for task in self._resting:
-            task.cancel()
+        """After `run` was cancelled: return when what was begun is in the catalog."""
         await asyncio.gather(*self._begun)
         await self._http.close()
 
-    async def _rest(self, product_id: int) -> None:
+    async def _replenish(self, product_id: int) -> None:
         while self._shelf.is_wanted(product_id):
             await asyncio.sleep(0.2)
         await asyncio.sleep(self._rest_s)
         while await asyncio.to_thread(self._is_under_way, product_id):
             await asyncio.sleep(0.5)
-        task = asyncio.create_task(self._restock(product_id))
-        self._begun.add(task)
-        task.add_done_callback(self._begun.discard)
+        restocking = asyncio.create_task(self._restock(product_id))
+        self._begun.add(restocking)
+        await asyncio.shield(restocking)
+        await asyncio.sleep(self._rest_s)
+        self._shelf.scarce.append(product_id)
 
     def _is_under_way(self, product_id: int) -> bool:
         """Whether the service is at work on this product; also where it can't be asked."""
@@ -152,8 +150,6 @@ class Restocking:
         self._shelf.restocked[product_id] += quantity
         while (await self._read(product_id))["quantity"] != wanted:
             await self._put(product_id, {**fields, "quantity": wanted})
-        await asyncio.sleep(self._rest_s)
-        self._shelf.scarce.append(product_id)
 
     async def _read(self, product_id: int) -> dict[str, int]:
         while True:

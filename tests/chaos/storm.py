@@ -35,7 +35,7 @@ class Storm:
         return self.lease_s + 3
 
     async def run(self, seconds: float) -> None:
-        """Rage for so long, and return when everything is mended."""
+        """Rage for so long, and return when every fault has ended and everything is mended."""
         ends_at = asyncio.get_running_loop().time() + seconds
         async with asyncio.TaskGroup() as faults:
             while True:
@@ -45,6 +45,15 @@ class Storm:
                 await asyncio.sleep(pause_s)
                 faults.create_task(self._draw()())
         await self.world.mend()
+
+    async def strike_last(self) -> None:
+        """Kill all replicas but one while many PUTs are under way; nothing else is wrong when this returns."""
+        await self.world.catalog.suffer(slow_s=0.3)
+        await asyncio.sleep(1)
+        for replica in self.world.replicas[1:]:
+            self.counts["replica killed"] += 1
+            replica.kill()
+        await self.world.catalog.heal()
 
     def _draw(self) -> Fault:
         faults: dict[Fault, int] = {
