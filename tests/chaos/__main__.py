@@ -30,7 +30,8 @@ def chaos(
     ] = None,
     rate: Annotated[float, typer.Option(min=0.1, help="Customers that arrive per second.")] = 50,
     replicas: Annotated[int, typer.Option(min=2, max=16, help="Replicas of the service.")] = 4,
-    pause_s: Annotated[float, typer.Option(min=0.1, help="The mean pause between two faults.")] = 2.0,
+    pause_s: Annotated[float, typer.Option(min=0.1, help="the mean pause between two faults.")] = 2.5,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep logs and evidence also where nothing is broken.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the verdict there as well.")] = None,
 ) -> None:
     """Orders under a storm of faults, and whether every promise held."""
@@ -45,10 +46,11 @@ def chaos(
     report.show(verdict, console)
     if json:
         report.save(verdict, json)
-    if verdict.is_broken:
-        console.print(f"The processes' logs are in {folder}.")
-        sys.exit(1)
-    shutil.rmtree(folder, ignore_errors=True)
+    if verdict.is_broken or keep:
+        console.print(f"The processes' logs, and what was seen, are in {folder}.")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(1 if verdict.is_broken else 0)
 
 
 def _run(wish: Wish, folder: Path) -> Report:

@@ -1,7 +1,9 @@
 """What is known after a run: what the shoppers saw, what the database says, what the catalog's journal says."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -92,6 +94,13 @@ class Evidence:
     puts: Sequence[Put]
     catalog_killed_at: Sequence[float]
     quieting: Quieting
+
+
+def save(evidence: Evidence, folder: Path) -> None:
+    """Write it down for whoever wants to know what happened: a file per kind, a JSON document per line."""
+    for name in ("shoppers", "orders", "returns", "claims", "puts"):
+        with (folder / f"{name}.jsonl").open("w") as file:
+            file.writelines(json.dumps(asdict(row)) + "\n" for row in getattr(evidence, name))
 
 
 def ask(dsn: str, statement: str) -> list[tuple[Any, ...]]:

@@ -70,6 +70,7 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
         for replica in world.replicas:
             await asyncio.to_thread(replica.stop)
         evidence = await _gather(world, shelf, load, quieting)
+        gather.save(evidence, folder)
         return _report(wish, evidence, world, storm, load, folder)
 
 

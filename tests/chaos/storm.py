@@ -36,14 +36,13 @@ class Storm:
 
     async def run(self, seconds: float) -> None:
         """Rage for so long, and return when every fault has ended and everything is mended."""
-        ends_at = asyncio.get_running_loop().time() + seconds
+        now = asyncio.get_running_loop().time
+        ends_at = now() + seconds
         async with asyncio.TaskGroup() as faults:
-            while True:
-                pause_s = self.chance.expovariate(1 / self.pause_s)
-                if asyncio.get_running_loop().time() + pause_s >= ends_at:
-                    break
+            while (left_s := ends_at - now()) > (pause_s := self.chance.expovariate(1 / self.pause_s)):
                 await asyncio.sleep(pause_s)
                 faults.create_task(self._draw()())
+            await asyncio.sleep(left_s)
         await self.world.mend()
 
     async def strike_last(self) -> None:
