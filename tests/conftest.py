@@ -19,6 +19,7 @@ from pyreqwest.client import SyncClient, SyncClientBuilder
 
 from orders import database, embedded
 from orders.settings import Settings
+from tests import servers
 
 ORDERS = [sys.executable, "-m", "orders.cli"]
 _ids = itertools.count(int(time.time() * 1000))
@@ -151,12 +152,28 @@ def sandbox(sandbox_processes: Sandbox) -> Iterator[Sandbox]:
     sandbox_processes.heal()
 
 
+ALSO_POOLED = ("tests.integration.", "tests.e2e.test_contract", "tests.e2e.test_survival")
+"""Modules whose tests run twice: on the embedded PostgreSQL, and on Debian's through PgBouncer."""
+
+MISSING = "PgBouncer and PostgreSQL are not installed: apt-get install pgbouncer postgresql"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    twice = metafunc.module.__name__.startswith(ALSO_POOLED) and "ORDERS_TEST_DSN" not in os.environ
+    if twice and "postgres" in metafunc.fixturenames:
+        metafunc.parametrize("postgres", ["embedded_server", "pooled_server"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The DSN of a PostgreSQL server: the one in ORDERS_TEST_DSN, or an embedded one of this session's own."""
+def postgres(request: pytest.FixtureRequest) -> str:
+    """The DSN of a PostgreSQL server: the one in ORDERS_TEST_DSN, or one of this session's own."""
     if given := os.environ.get("ORDERS_TEST_DSN"):
-        yield given
-        return
+        return given
+    return str(request.getfixturevalue(getattr(request, "param", "embedded_server")))
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="orders-test-"))
     folder.chmod(0o755)
     dsn = embedded.start(folder)
@@ -166,6 +183,23 @@ def postgres() -> Iterator[str]:
     yield dsn
     embedded.stop(folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pooled_server() -> Iterator[str]:
+    """Debian's PostgreSQL behind PgBouncer in transaction mode."""
+    binaries = servers.debian_binaries()
+    if binaries is None or servers.pgbouncer() is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(MISSING)
+    cluster = servers.Cluster(binaries)
+    try:
+        cluster.initialize()
+        cluster.start(fsync="off")
+        with servers.pooled(cluster) as dsn:
+            database.wait_until_up(dsn, patience_s=20)
+            yield dsn
+    finally:
+        cluster.remove()
 
 
 def execute(dsn: str, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:

@@ -30,7 +30,7 @@ def chaos(
     ] = None,
     rate: Annotated[float, typer.Option(min=0.1, help="Customers that arrive per second.")] = 50,
     replicas: Annotated[int, typer.Option(min=2, max=16, help="Replicas of the service.")] = 4,
-    pause_s: Annotated[float, typer.Option(min=0.1, help="the mean pause between two faults.")] = 2.5,
+    pause_s: Annotated[float, typer.Option(min=0.1, help="The mean pause between two faults.")] = 2.5,
     keep: Annotated[bool, typer.Option("--keep", help="Keep logs and evidence also where nothing is broken.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the verdict there as well.")] = None,
 ) -> None:
