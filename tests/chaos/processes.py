@@ -15,7 +15,7 @@ from typing import Any
 
 from orders.database import migrate
 from tests.chaos.http import Http, NoAnswer, NotReached
-from tests.postgres import Postgres
+from tests.servers import EMBEDDED, Cluster
 
 ORDERS = (sys.executable, "-m", "orders.cli")
 
@@ -126,7 +126,7 @@ class Neighbour:
 class World:
     """All processes of a run."""
 
-    postgres: Postgres
+    database: Cluster
     catalog: Neighbour
     carts: Neighbour
     replicas: list[Process]
@@ -134,7 +134,7 @@ class World:
     """Processes that ended though nobody had killed them."""
 
     database_is_ours: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Who stops and starts the database holds it."""
+    """Who stops the database, or needs it, holds this until it runs again."""
 
     @property
     def processes(self) -> Iterator[Process]:
@@ -167,10 +167,12 @@ class World:
             self.deaths.append(process.name)
             process.kill()
 
+    def start_database(self) -> None:
+        """Start PostgreSQL, without fsync: here processes die, not machines."""
+        self.database.start(fsync="off")
+
     async def mend(self) -> None:
         """Everything runs, and no fault is on."""
-        async with self.database_is_ours:
-            await asyncio.to_thread(self.postgres.start)
         for process in self.processes:
             process.thaw()
         await asyncio.gather(*map(self.restart, self.processes))
@@ -182,27 +184,30 @@ class World:
 async def running_world(folder: Path, replicas: int, settings: Mapping[str, str]) -> AsyncIterator[World]:
     """Start everything, each on a port of its own, with files in `folder`; whatever happens, nothing stays running."""
     world = _build(folder, replicas, settings)
-    http = world.catalog.http
     try:
+        await asyncio.to_thread(world.database.initialize)
+        world.start_database()
+        migrate(world.database.dsn)
         await world.mend()
         yield world
     finally:
-        await asyncio.to_thread(_end, world)
-        await http.close()
+        for process in world.processes:
+            process.kill()
+        world.database.remove()
+        await world.catalog.http.close()
 
 
 def _build(folder: Path, replicas: int, settings: Mapping[str, str]) -> World:
-    postgres = Postgres(folder)
-    migrate(postgres.dsn)
+    database = Cluster(EMBEDDED)
     http = Http("the storm")
     catalog_port, carts_port, *ports = _free_ports(2 + replicas)
     data = ("--data", str(folder / "sandbox"))
     catalog_words = ("sandbox", "catalog", "--no-samples", "--catalog-port", str(catalog_port), *data)
     catalog = Process("catalog", catalog_words, catalog_port, folder, {})
     carts = Process("carts", ("sandbox", "carts", "--cart-port", str(carts_port), *data), carts_port, folder, {})
-    environment = {**settings, "DATABASE_URL": postgres.dsn, "CATALOG_URL": catalog.url, "CART_URL": carts.url}
+    environment = {**settings, "DATABASE_URL": database.dsn, "CATALOG_URL": catalog.url, "CART_URL": carts.url}
     return World(
-        postgres,
+        database,
         Neighbour(catalog, http),
         Neighbour(carts, http),
         [
@@ -216,9 +221,3 @@ def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(listener.getsockname()[1]) for listener in listeners]
-
-
-def _end(world: World) -> None:
-    for process in world.processes:
-        process.kill()
-    world.postgres.close()

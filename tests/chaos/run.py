@@ -55,7 +55,7 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
     """The whole run. `say` is told every now and then how it goes; logs and data are in `folder`."""
     chance = random.Random(wish.seed)
     async with running_world(folder, wish.replicas, SETTINGS) as world:
-        witness.install(world.postgres.dsn)
+        witness.install(world.database.dsn)
         shelf = await fill_shelf(world.catalog.http, world.catalog.process.url, chance)
         storm = Storm(world, random.Random(chance.random()), wish.pause_s, LEASE_S)
         load = Load(
@@ -81,7 +81,7 @@ async def _rage(
     seconds = wish.minutes * 60
     rest_s = storm.longest_sleep_s + DEADLINE_S + HORIZON_S
     catalog_url = world.catalog.process.url
-    restocking = Restocking(shelf, catalog_url, world.postgres.dsn, random.Random(wish.seed), rest_s)
+    restocking = Restocking(shelf, catalog_url, world.database.dsn, random.Random(wish.seed), rest_s)
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run())
         watching = group.create_task(world.watch())
@@ -93,7 +93,7 @@ async def _rage(
         await storm.strike_last()
         load.close_doors()
         telling.cancel()
-        quieting = group.create_task(_quieten(world.postgres.dsn))
+        quieting = group.create_task(_quieten(world.database.dsn))
         await world.mend()
         await quieting
         watching.cancel()
@@ -136,7 +136,7 @@ def _count_left(dsn: str) -> Sequence[int]:
 
 
 async def _gather(world: World, shelf: Shelf, load: Load, quieting: Quieting) -> Evidence:
-    dsn, catalog_url, http = world.postgres.dsn, world.catalog.process.url, Http("the verdict")
+    dsn, catalog_url, http = world.database.dsn, world.catalog.process.url, Http("the verdict")
     try:
         return Evidence(
             initial=shelf.initial,
@@ -165,7 +165,7 @@ def _report(wish: Wish, evidence: Evidence, world: World, storm: Storm, load: Lo
         minutes=wish.minutes,
         replicas=wish.replicas,
         rate=wish.rate,
-        machine=f"{machine()}, PostgreSQL {gather.ask(world.postgres.dsn, 'SHOW server_version')[0][0]}",
+        machine=f"{machine()}, PostgreSQL {gather.ask(world.database.dsn, 'SHOW server_version')[0][0]}",
         shoppers=len(evidence.shoppers),
         placed=len(placed),
         answers=dict(load.answers),

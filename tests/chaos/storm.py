@@ -108,16 +108,18 @@ class Storm:
     # The database -----------------------------------------------------------------------------------------------
 
     async def _stop_database(self) -> None:
+        """`pg_ctl stop -m immediate`, or kill -9 of all its processes; then it has to recover."""
         async with self.world.database_is_ours:
-            self.counts["database stopped"] += 1
-            await asyncio.to_thread(self.world.postgres.crash)
+            is_killed = self.chance.random() < 0.3
+            self.counts["database killed" if is_killed else "database stopped"] += 1
+            await asyncio.to_thread(self.world.database.kill if is_killed else self.world.database.stop)
             await asyncio.sleep(self.chance.uniform(0, 2))
-            await asyncio.to_thread(self.world.postgres.start)
+            await asyncio.to_thread(self.world.start_database)
 
     async def _cut_connections(self) -> None:
         async with self.world.database_is_ours:
             self.counts["database connections cut"] += 1
-            await asyncio.to_thread(_cut, self.world.postgres.dsn)
+            await asyncio.to_thread(_cut, self.world.database.dsn)
 
     # The neighbours ---------------------------------------------------------------------------------------------
 
