@@ -1,7 +1,11 @@
-"""The sandbox's Product Catalog Service: GET and PUT of products, in a SQLite file that a kill does not hurt."""
+"""The sandbox's Product Catalog Service: GET and PUT of products, in a SQLite file that a kill does not hurt.
+
+`GET /journal` says which PUTs came, when, and what became of each.
+"""
 
 import json
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,16 @@ SAMPLES = (
     ("The Last Copy", 95, 1),
 )
 
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS products (id INTEGER PRIMARY KEY, fields TEXT, revision INTEGER);
+-- Every PUT that came; times are seconds since 1970. quantity null: none that can be stored; landed_at and before null:
+-- it changed nothing, or not yet; answered_at null: it has no answer yet; status null: nobody waited for one any more.
+CREATE TABLE IF NOT EXISTS journal (
+    id INTEGER PRIMARY KEY, product_id INTEGER NOT NULL, quantity INTEGER, if_match TEXT, user_agent TEXT,
+    arrived_at REAL NOT NULL, landed_at REAL, before INTEGER, answered_at REAL, status INTEGER);
+"""
+_PUTS_PER_PAGE = 5000
+
 
 def open_sqlite(path: Path | None, schema: str) -> sqlite3.Connection:
     """The service's file (None: in memory), with its tables."""
@@ -39,9 +53,7 @@ class SandboxCatalog:
 
     def __init__(self, path: Path | None = None, samples: bool = True) -> None:
         self.misfortune = Misfortune()
-        self._sql = open_sqlite(
-            path, "CREATE TABLE IF NOT EXISTS products (id INTEGER PRIMARY KEY, fields TEXT, revision INTEGER)"
-        )
+        self._sql = open_sqlite(path, _SCHEMA)
         if samples and not self._sql.execute("SELECT 1 FROM products").fetchone():
             for name, price, quantity in SAMPLES:
                 self._add({"name": name, "price": price, "quantity": quantity})
@@ -55,6 +67,7 @@ class SandboxCatalog:
                 Route("/products/{id:int}", self._get, methods=["GET"]),
                 Route("/products/{id:int}", self._put, methods=["PUT"]),
                 Route("/products/{id:int}", self._delete, methods=["DELETE"]),
+                Route("/journal", self._read_journal, methods=["GET"]),
                 *self.misfortune.routes(),
             ]
         )
@@ -81,7 +94,10 @@ class SandboxCatalog:
     async def _put(self, request: Request) -> Response:
         fields = await request.json()
         product_id, if_match = request.path_params["id"], request.headers.get("if-match")
-        return await self.misfortune.befall(request, lambda: self._write(product_id, fields, if_match))
+        put_id = self._note_arrival(product_id, fields, if_match, request.headers.get("user-agent"))
+        response = await self.misfortune.befall(request, lambda: self._write(put_id, product_id, fields, if_match))
+        self._note_answer(put_id, None if await request.is_disconnected() else response.status_code)
+        return response
 
     async def _delete(self, request: Request) -> Response:
         self._sql.execute("DELETE FROM products WHERE id = ?", (request.path_params["id"],))
@@ -91,29 +107,58 @@ class SandboxCatalog:
         row = self._sql.execute("SELECT fields, revision FROM products WHERE id = ?", (product_id,)).fetchone()
         if row is None:
             return _not_found(product_id)
-        headers = {"ETag": f'"{row[1]}"'} if self.misfortune.faults.etags else {}
+        headers = {"ETag": _etag(row[1])} if self.misfortune.faults.etags else {}
         return JSONResponse({"product_detail": {"id": product_id, **json.loads(row[0])}}, headers=headers)
 
-    def _is_locked(self, product_id: int) -> bool:
-        """A product with `"locked": true` can be read, and refuses every PUT."""
-        row = self._sql.execute("SELECT fields FROM products WHERE id = ?", (product_id,)).fetchone()
-        return bool(row and json.loads(row[0]).get("locked"))
-
-    def _write(self, product_id: int, fields: Any, if_match: str | None) -> Response:
+    def _write(self, put_id: int | None, product_id: int, fields: Any, if_match: str | None) -> Response:
+        """Set the product's fields. One with `"locked": true` can be read, and refuses every PUT."""
         if not isinstance(fields, dict) or type(fields.get("quantity")) is not int or fields["quantity"] < 0:
             return JSONResponse({"error": "quantity must be an integer, 0 or more"}, 422)
-        if self._is_locked(product_id):
+        row = self._sql.execute("SELECT fields, revision FROM products WHERE id = ?", (product_id,)).fetchone()
+        if row is None:
+            return _not_found(product_id)
+        stored, revision = json.loads(row[0]), row[1]
+        if stored.get("locked"):
             return JSONResponse({"error": "this product is locked"}, 423)
+        if if_match and self.misfortune.faults.etags and if_match != _etag(revision):
+            return JSONResponse({"error": "changed since you read it"}, 412)
         body = json.dumps({key: value for key, value in fields.items() if key != "id"})
-        wanted = f" AND revision = {int(if_match.strip(chr(34)))}" if if_match and self.misfortune.faults.etags else ""
-        changed = self._sql.execute(
-            f"UPDATE products SET fields = ?, revision = revision + 1 WHERE id = ?{wanted}",  # noqa: S608 (an integer)
-            (body, product_id),
-        ).rowcount
-        if changed:
-            return JSONResponse({"product_detail": {"id": product_id, **fields}})
-        exists = self._sql.execute("SELECT 1 FROM products WHERE id = ?", (product_id,)).fetchone()
-        return JSONResponse({"error": "changed since you read it"}, 412) if exists else _not_found(product_id)
+        self._sql.execute("BEGIN")
+        self._sql.execute("UPDATE products SET fields = ?, revision = revision + 1 WHERE id = ?", (body, product_id))
+        self._note_landing(put_id, stored.get("quantity"))
+        self._sql.execute("COMMIT")
+        return JSONResponse({"product_detail": {"id": product_id, **fields}})
+
+    # The journal ------------------------------------------------------------------------------------------------
+
+    async def _read_journal(self, request: Request) -> Response:
+        """A page of PUTs, in the order in which they came: those after `?after=ID`."""
+        after = request.query_params.get("after", "0")
+        if not after.isdecimal() or len(after) > 18:
+            return JSONResponse({"error": "after is the id of a PUT"}, 422)
+        cursor = self._sql.execute(
+            "SELECT * FROM journal WHERE id > ? ORDER BY id LIMIT ?", (int(after), _PUTS_PER_PAGE)
+        )
+        names = [column[0] for column in cursor.description]
+        return JSONResponse({"puts": [dict(zip(names, row, strict=True)) for row in cursor]})
+
+    def _note_arrival(self, product_id: int, fields: Any, if_match: str | None, user_agent: str | None) -> int | None:
+        quantity = fields.get("quantity") if isinstance(fields, dict) else None
+        storable = type(quantity) is int and -(2**63) <= quantity < 2**63
+        return self._sql.execute(
+            "INSERT INTO journal (product_id, quantity, if_match, user_agent, arrived_at) VALUES (?, ?, ?, ?, ?)",
+            (product_id, quantity if storable else None, if_match, user_agent, time.time()),
+        ).lastrowid
+
+    def _note_landing(self, put_id: int | None, before: int | None) -> None:
+        self._sql.execute("UPDATE journal SET landed_at = ?, before = ? WHERE id = ?", (time.time(), before, put_id))
+
+    def _note_answer(self, put_id: int | None, status: int | None) -> None:
+        self._sql.execute("UPDATE journal SET answered_at = ?, status = ? WHERE id = ?", (time.time(), status, put_id))
+
+
+def _etag(revision: int) -> str:
+    return f'"{revision}"'
 
 
 def _not_found(product_id: int) -> Response:

@@ -1,0 +1,181 @@
+"""What is known after a run: what the shoppers saw, what the database says, what the catalog's journal says."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from tests.chaos.http import Http
+from tests.chaos.load import Shopper
+
+PLACED = "placed_at IS NOT NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order as the database has it; `lines` maps products to quantities."""
+
+    id: str
+    customer_id: int
+    cart_id: int | None
+    status: str
+    is_placed: bool
+    lines: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Stock of an order that went back, or is to go back."""
+
+    order_id: str
+    product_id: int
+    quantity: int
+    is_done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimState:
+    """A product's claim from `at` on (seconds since 1970): intended, quiet (no `after`), or gone (no `lands_until`)."""
+
+    at: float
+    product_id: int
+    batch_id: str | None
+    before: int | None
+    after: int | None
+    lands_until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A PUT as the catalog's journal has it."""
+
+    id: int
+    product_id: int
+    quantity: int | None
+    user_agent: str | None
+    arrived_at: float
+    landed_at: float | None
+    before: int | None
+    answered_at: float | None
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quieting:
+    """How long after quiet there was still an order `Pending`, a claim, anything to do; None: longer than we waited.
+
+    `allowed_s` is the lease plus the horizon, and a little for the work itself.
+    """
+
+    pending_s: float | None
+    claims_s: float | None
+    all_s: float | None
+    allowed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that the verdict is made of. Stocks map products to quantities, `carried` (batch, product) to one."""
+
+    initial: Mapping[int, int]
+    restocked: Mapping[int, int]
+    final: Mapping[int, int]
+    shoppers: Sequence[Shopper]
+    orders: Sequence[Order]
+    returns: Sequence[Return]
+    drifted: Sequence[int]
+    keys: Mapping[str, str | None]
+    open_carts: frozenset[int]
+    claims: Sequence[ClaimState]
+    carried: Mapping[tuple[str, int], int]
+    puts: Sequence[Put]
+    catalog_killed_at: Sequence[float]
+    quieting: Quieting
+
+
+def save(evidence: Evidence, folder: Path) -> None:
+    """Write it down for whoever wants to know what happened: a file per kind, a JSON document per line."""
+    for name in ("shoppers", "orders", "returns", "claims", "puts"):
+        with (folder / f"{name}.jsonl").open("w") as file:
+            file.writelines(json.dumps(asdict(row)) + "\n" for row in getattr(evidence, name))
+
+
+def ask(dsn: str, statement: str) -> list[tuple[Any, ...]]:
+    """The rows of a query."""
+    connection = psycopg2.connect(dsn)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+    finally:
+        connection.close()
+
+
+def read_orders(dsn: str) -> list[Order]:
+    """Every order, whatever became of it."""
+    rows = ask(
+        dsn,
+        """SELECT o.id::text, customer_id, cart_id, status, placed_at IS NOT NULL,
+                  array_agg(product_id), array_agg(quantity)
+           FROM orders o JOIN order_items i ON i.order_id = o.id GROUP BY o.id ORDER BY o.id""",
+    )
+    return [Order(*row[:5], dict(zip(*row[5:], strict=True))) for row in rows]  # type: ignore[call-arg]
+
+
+def read_returns(dsn: str) -> list[Return]:
+    """All stock that went back, or is to."""
+    rows = ask(dsn, "SELECT order_id::text, product_id, quantity, returned_at IS NOT NULL FROM stock_returns")
+    return [Return(*row) for row in rows]
+
+
+def read_keys(dsn: str) -> dict[str, str | None]:
+    """The order, if there is one, that each Idempotency-Key stands for."""
+    return dict(ask(dsn, "SELECT key, order_id::text FROM idempotency_keys"))
+
+
+def read_drifted(dsn: str) -> list[int]:
+    """Products whose stock the service could not explain."""
+    return [int(product_id) for (product_id,) in ask(dsn, "SELECT product_id FROM stock_drifts")]
+
+
+def read_claims(dsn: str) -> list[ClaimState]:
+    """What the witness wrote down, in order."""
+    rows = ask(
+        dsn,
+        """SELECT extract(epoch FROM at)::float, product_id, batch_id::text, before, after,
+                  extract(epoch FROM lands_until)::float FROM chaos.claims ORDER BY id""",
+    )
+    return [ClaimState(*row) for row in rows]
+
+
+def read_carried(dsn: str) -> dict[tuple[str, int], int]:
+    """How much stock that was due back each batch carried."""
+    rows = ask(dsn, "SELECT batch_id::text, product_id, sum(quantity)::bigint FROM chaos.carried GROUP BY 1, 2")
+    return {(batch_id, product_id): quantity for batch_id, product_id, quantity in rows}
+
+
+async def read_stock(http: Http, catalog_url: str) -> dict[int, int]:
+    """What the catalog has of each product."""
+    reply = await http.send("GET", f"{catalog_url}/products", patience_s=30)
+    return {int(product["id"]): int(product["quantity"]) for product in reply.body["products"]}
+
+
+async def read_journal(http: Http, catalog_url: str) -> list[Put]:
+    """Every PUT that reached the catalog."""
+    puts: list[Put] = []
+    names = [field.name for field in fields(Put)]
+    while True:
+        after = puts[-1].id if puts else 0
+        page = (await http.send("GET", f"{catalog_url}/journal?after={after}", patience_s=30)).body["puts"]
+        if not page:
+            return puts
+        puts += [Put(*(row[name] for name in names)) for row in page]
+
+
+async def read_open_carts(http: Http, carts_url: str) -> frozenset[int]:
+    """The customers whose cart is still to be ordered."""
+    reply = await http.send("GET", f"{carts_url}/carts", patience_s=30)
+    return frozenset(int(cart["customer_id"]) for cart in reply.body["carts"] if cart["status"] == "Active")

@@ -1,0 +1,61 @@
+"""A client that knows three outcomes: an answer, no answer, and a request that was certainly not sent."""
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+
+from orders.neighbour import was_not_sent
+
+
+class NotReached(Exception):
+    """No connection was made: the request has had no effect."""
+
+
+class NoAnswer(Exception):
+    """The request was sent, and no answer came: its effect is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer. `body` is a text where it is not JSON."""
+
+    status: int
+    body: Any
+    is_replayed: bool
+
+
+class Http:
+    """The client of one party, which names itself as `user_agent`."""
+
+    def __init__(self, user_agent: str) -> None:
+        self._client: Client = ClientBuilder().user_agent(user_agent).follow_redirects(False).build()
+
+    async def send(self, method: str, url: str, body: Any = None, *, patience_s: float = 2.0, key: str = "") -> Reply:
+        """Raises NotReached, or NoAnswer after `patience_s`."""
+        request = self._client.request(method, url).timeout(timedelta(seconds=patience_s))
+        if body is not None:
+            request = request.body_json(body)
+        if key:
+            request = request.header("Idempotency-Key", key)
+        try:
+            response = await request.build().send()
+            text = await response.text()
+        except PyreqwestError as error:
+            raise (NotReached if was_not_sent(error) else NoAnswer)(error.message) from None
+        is_replayed = response.get_header("Idempotent-Replayed") == "true"
+        return Reply(response.status, _parse(text), is_replayed)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,228 @@
+"""The load: shoppers who arrive at a set rate, whatever becomes of those before them, and remember what they were told.
+
+Each shopper is another customer who wants one order, so an order that nobody was to get can be told by its customer.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from tests.chaos.http import Http, NoAnswer, NotReached, Reply
+from tests.chaos.processes import Process
+from tests.chaos.shelf import Shelf
+
+FIRST_CUSTOMER = 1000
+NOT_REACHED = "not reached"
+NO_ANSWER = "no answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One POST and its answer: `code` is the problem's code, "placed", NOT_REACHED or NO_ANSWER. Times since 1970."""
+
+    began_at: float
+    ended_at: float
+    code: str
+    status: int | None = None
+    order_id: str | None = None
+    is_replayed: bool = False
+
+
+@dataclass(slots=True)
+class Shopper:
+    """Who wants what, and everything that was answered. A cart is filled with `lines`: product to quantity."""
+
+    customer_id: int
+    lines: dict[int, int]
+    from_cart: bool
+    key: str
+    """The Idempotency-Key of every POST; empty: none."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    cancellations: list[str] = field(default_factory=list)
+    """The answers to `PUT {"status": "Cancelled"}`: an order's status, a problem's code, NOT_REACHED or NO_ANSWER."""
+
+    cart_is_certain: bool = True
+    """Whether the cart holds exactly `lines`: filling it can't be repeated where it went unanswered."""
+
+    @property
+    def placed_id(self) -> str | None:
+        """The order that a 201 named, if there was one."""
+        return next((attempt.order_id for attempt in self.attempts if attempt.order_id), None)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether another POST can't order twice, whatever becomes of this one."""
+        return bool(self.key) or self.from_cart
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether another POST can't order twice, after the answers so far."""
+        return self.is_repeatable or self.attempts[-1].code != NO_ANSWER
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the last answer was a decision."""
+        last = self.attempts[-1]
+        return last.status in (201, 400, 404, 422) or (last.status == 500 and bool(self.key))
+
+
+class Load:
+    """Open-loop: `rate` shoppers arrive per second. `patience_s`: so long does one wait for an answer."""
+
+    def __init__(
+        self,
+        replicas: Sequence[Process],
+        carts_url: str,
+        shelf: Shelf,
+        chance: random.Random,
+        rate: float,
+        patience_s: float,
+    ) -> None:
+        self.shoppers: list[Shopper] = []
+        self.answers: Counter[str] = Counter()
+        """How often each code was the answer to a POST."""
+
+        self._replicas = replicas
+        self._carts_url = carts_url
+        self._shelf = shelf
+        self._chance = chance
+        self._rate = rate
+        self._patience_s = patience_s
+        self._http = Http("shoppers")
+        self._is_closed = False
+
+    @property
+    def placed_count(self) -> int:
+        """How many shoppers have their order."""
+        return self.answers["placed"]
+
+    async def run(self) -> None:
+        """Let shoppers arrive until the doors close, and return when the last has gone. Who comes late because this
+        process was busy still comes.
+        """
+        now = asyncio.get_running_loop().time
+        arrives_at = now()
+        async with asyncio.TaskGroup() as shopping:
+            while not self._is_closed:
+                arrives_at += self._chance.expovariate(self._rate)
+                await asyncio.sleep(max(0.0, arrives_at - now()))
+                shopper = self._next_shopper()
+                self.shoppers.append(shopper)
+                shopping.create_task(self._shop(shopper))
+        await self._http.close()
+
+    def close_doors(self) -> None:
+        """Nobody comes any more, and who is there asks for nothing more; what was asked is still answered."""
+        self._is_closed = True
+
+    def _next_shopper(self) -> Shopper:
+        customer_id = FIRST_CUSTOMER + len(self.shoppers)
+        key = f"key-{customer_id}" if self._chance.random() < 0.6 else ""
+        return Shopper(customer_id, self._shelf.choose(self._chance), self._chance.random() < 0.3, key)
+
+    async def _shop(self, shopper: Shopper) -> None:
+        with self._shelf.wanted(shopper.lines):
+            if shopper.from_cart and not await self._fill_cart(shopper):
+                return
+            await self._order(shopper)
+            if shopper.placed_id and self._chance.random() < 0.1:
+                await self._cancel(shopper, shopper.placed_id)
+
+    async def _fill_cart(self, shopper: Shopper) -> bool:
+        """Whether something is in the cart."""
+        items = [{"product_id": product_id, "quantity": quantity} for product_id, quantity in shopper.lines.items()]
+        async for _ in self._tries():
+            try:
+                await self._http.send("POST", f"{self._carts_url}/carts/{shopper.customer_id}", items)
+            except NotReached:
+                continue
+            except NoAnswer:
+                shopper.cart_is_certain = False
+            else:
+                return True
+        return False
+
+    async def _order(self, shopper: Shopper) -> None:
+        """POST until there is a decision, or patience ends; some click twice, some come back to see it once more."""
+        clicks = 2 if shopper.is_repeatable and self._chance.random() < 0.1 else 1
+        await asyncio.gather(*(self._post(shopper) for _ in range(clicks)))
+        async for _ in self._tries():
+            if shopper.is_answered or not shopper.may_go_on:
+                break
+            await self._post(shopper)
+        if shopper.is_repeatable and self._chance.random() < 0.1 and not self._is_closed:
+            await self._post(shopper)
+
+    async def _post(self, shopper: Shopper) -> None:
+        items = [{"product_id": product_id, "quantity": quantity} for product_id, quantity in shopper.lines.items()]
+        body = None if shopper.from_cart else {"items": items}
+        patience_s = self._chance.uniform(0.02, 0.5) if self._chance.random() < 0.03 else self._patience_s
+        began_at = time.time()
+        try:
+            reply = await self._ask("POST", f"/orders/{shopper.customer_id}", body, patience_s, shopper.key)
+        except NotReached:
+            attempt = Attempt(began_at, time.time(), NOT_REACHED)
+        except NoAnswer:
+            attempt = Attempt(began_at, time.time(), NO_ANSWER)
+        else:
+            attempt = _understand(reply, began_at)
+            self._notice_shortages(reply)
+        shopper.attempts.append(attempt)
+        self.answers["repeated" if attempt.is_replayed else attempt.code] += 1
+
+    def _notice_shortages(self, reply: Reply) -> None:
+        if reply.status == 400:
+            for error in reply.body.get("errors", []):
+                self._shelf.found_empty(error["product_id"])
+
+    async def _cancel(self, shopper: Shopper, order_id: str) -> None:
+        """Cancel until it is answered; some from two places at once."""
+        async for _ in self._tries():
+            clicks = 2 if self._chance.random() < 0.2 else 1
+            answers = await asyncio.gather(*(self._move(order_id, "Cancelled") for _ in range(clicks)))
+            shopper.cancellations += answers
+            if "Cancelled" in answers:
+                return
+
+    async def _tries(self) -> AsyncIterator[None]:
+        """Seven tries, each after a longer pause, 13 s in all: longer than it takes to recover from a dead replica."""
+        for pause_s in (0.1, 0.3, 0.8, 1.6, 3, 3, 4):
+            await asyncio.sleep(pause_s * self._chance.uniform(0.5, 1.5))
+            if self._is_closed:
+                return
+            yield
+
+    async def _move(self, order_id: str, status: str) -> str:
+        try:
+            reply = await self._ask("PUT", f"/orders/{order_id}", {"status": status}, self._patience_s)
+        except NotReached:
+            return NOT_REACHED
+        except NoAnswer:
+            return NO_ANSWER
+        return str(reply.body["status"]) if reply.status == 200 else _code(reply)
+
+    async def _ask(self, method: str, path: str, body: object, patience_s: float, key: str = "") -> Reply:
+        """Ask some replica; where it can't be reached, the next: that is what a load balancer does."""
+        replicas = list(self._replicas)
+        self._chance.shuffle(replicas)
+        for replica in replicas[:-1]:
+            try:
+                return await self._http.send(method, f"{replica.url}{path}", body, patience_s=patience_s, key=key)
+            except NotReached:
+                continue
+        return await self._http.send(method, f"{replicas[-1].url}{path}", body, patience_s=patience_s, key=key)
+
+
+def _understand(reply: Reply, began_at: float) -> Attempt:
+    if reply.status == 201:
+        order_id = str(reply.body["id"])
+        return Attempt(began_at, time.time(), "placed", 201, order_id, reply.is_replayed)
+    return Attempt(began_at, time.time(), _code(reply), reply.status, None, reply.is_replayed)
+
+
+def _code(reply: Reply) -> str:
+    return str(reply.body.get("code")) if isinstance(reply.body, dict) else f"{reply.status} without a problem document"

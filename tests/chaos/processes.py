@@ -1,0 +1,223 @@
+"""The real processes of a run: replicas, catalog, carts and PostgreSQL. Each can be killed and started again."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orders.database import migrate
+from tests.chaos.http import Http, NoAnswer, NotReached
+from tests.servers import EMBEDDED, Cluster
+
+ORDERS = (sys.executable, "-m", "orders.cli")
+
+
+class Process:
+    """One process: how it is started, and what befell it. Its output goes to a file in `logs`."""
+
+    def __init__(self, name: str, words: tuple[str, ...], port: int, logs: Path, settings: Mapping[str, str]) -> None:
+        self.name = name
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = logs / f"{name}.log"
+        self.is_frozen = False
+        self.killed_at: list[float] = []
+        """When it was killed, in seconds since 1970."""
+        self._port = port
+        self._command = [*ORDERS, *words]
+        self._environment = {**os.environ, **settings}
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process exists."""
+        return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it exists and is not frozen."""
+        return self.is_running and not self.is_frozen
+
+    @property
+    def has_died(self) -> bool:
+        """Whether it ended though nobody killed it."""
+        return self._popen is not None and self._popen.poll() is not None
+
+    def start(self) -> None:
+        """Start it, unless it runs. Ctrl-C in a terminal does not reach it: it has a session of its own."""
+        if self.is_running:
+            return
+        with self.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._popen is not None:
+            self._popen.kill()
+            self._popen.wait()
+            self._popen = None
+            self.is_frozen = False
+            self.killed_at.append(time.time())
+
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing, and does not know it."""
+        if self._popen is not None and self.is_running:
+            self._popen.send_signal(signal.SIGSTOP)
+            self.is_frozen = True
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        if self._popen is not None and self.is_running:
+            self._popen.send_signal(signal.SIGCONT)
+        self.is_frozen = False
+
+    def stop(self) -> None:
+        """Ask it to end, and insist after a while."""
+        if self._popen is None:
+            return
+        self.thaw()
+        self._popen.terminate()
+        try:
+            self._popen.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+    def listens(self) -> bool:
+        """Whether a connection can be made."""
+        try:
+            socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+@dataclass
+class Neighbour:
+    """The catalog or the carts: a process with faults that can be switched on."""
+
+    process: Process
+    http: Http
+    etags: bool = False
+    """Whether it is to have ETags; kept through restarts."""
+
+    async def suffer(self, **faults: Any) -> None:
+        """Switch faults on; those that are not named are off. One that is down suffers already."""
+        with contextlib.suppress(NotReached, NoAnswer):
+            none = {"slow_s": 0, "error_rate": 0, "lost_rate": 0, "late_rate": 0, "rubbish_rate": 0}
+            wanted = {**none, "etags": self.etags, **faults}
+            await self.http.send("PUT", f"{self.process.url}/faults", wanted)
+
+    async def heal(self) -> None:
+        """Switch all faults off."""
+        await self.suffer()
+
+
+@dataclass
+class World:
+    """All processes of a run."""
+
+    database: Cluster
+    catalog: Neighbour
+    carts: Neighbour
+    replicas: list[Process]
+    deaths: list[str] = field(default_factory=list)
+    """Processes that ended though nobody had killed them."""
+
+    database_is_ours: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Who stops the database, or needs it, holds this until it runs again."""
+
+    @property
+    def processes(self) -> Iterator[Process]:
+        """Everything but PostgreSQL."""
+        yield from (self.catalog.process, self.carts.process, *self.replicas)
+
+    async def restart(self, process: Process, within_s: float = 60) -> None:
+        """Start it and return when it listens. Raises TimeoutError."""
+        async with asyncio.timeout(within_s):
+            process.start()
+            while not process.listens():
+                self._bury(process)
+                process.start()
+                await asyncio.sleep(0.1)
+        for neighbour in (self.catalog, self.carts):
+            if neighbour.process is process:
+                await neighbour.heal()
+
+    async def watch(self) -> None:
+        """Start again what died by itself, until cancelled, as whatever runs services does."""
+        while True:
+            for process in self.processes:
+                if process.has_died:
+                    self._bury(process)
+                    process.start()
+            await asyncio.sleep(0.3)
+
+    def _bury(self, process: Process) -> None:
+        if process.has_died:
+            self.deaths.append(process.name)
+            process.kill()
+
+    def start_database(self) -> None:
+        """Start PostgreSQL, without fsync: here processes die, not machines."""
+        self.database.start(fsync="off")
+
+    async def mend(self) -> None:
+        """Everything runs, and no fault is on."""
+        for process in self.processes:
+            process.thaw()
+        await asyncio.gather(*map(self.restart, self.processes))
+        for neighbour in (self.catalog, self.carts):
+            await neighbour.heal()
+
+
+@contextlib.asynccontextmanager
+async def running_world(folder: Path, replicas: int, settings: Mapping[str, str]) -> AsyncIterator[World]:
+    """Start everything, each on a port of its own, with files in `folder`; whatever happens, nothing stays running."""
+    world = _build(folder, replicas, settings)
+    try:
+        await asyncio.to_thread(world.database.initialize)
+        world.start_database()
+        migrate(world.database.dsn)
+        await world.mend()
+        yield world
+    finally:
+        for process in world.processes:
+            process.kill()
+        world.database.remove()
+        await world.catalog.http.close()
+
+
+def _build(folder: Path, replicas: int, settings: Mapping[str, str]) -> World:
+    database = Cluster(EMBEDDED)
+    http = Http("the storm")
+    catalog_port, carts_port, *ports = _free_ports(2 + replicas)
+    data = ("--data", str(folder / "sandbox"))
+    catalog_words = ("sandbox", "catalog", "--no-samples", "--catalog-port", str(catalog_port), *data)
+    catalog = Process("catalog", catalog_words, catalog_port, folder, {})
+    carts = Process("carts", ("sandbox", "carts", "--cart-port", str(carts_port), *data), carts_port, folder, {})
+    environment = {**settings, "DATABASE_URL": database.dsn, "CATALOG_URL": catalog.url, "CART_URL": carts.url}
+    return World(
+        database,
+        Neighbour(catalog, http),
+        Neighbour(carts, http),
+        [
+            Process(f"replica-{n}", ("serve",), port, folder, {**environment, "PORT": str(port)})
+            for n, port in enumerate(ports, 1)
+        ],
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(listener.getsockname()[1]) for listener in listeners]

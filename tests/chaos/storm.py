@@ -1,0 +1,173 @@
+"""The storm: faults that are drawn, one after the other and often several at once, from the run's seed."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+
+from tests.chaos.processes import Neighbour, Process, World
+
+Fault = Callable[[], Coroutine[Any, Any, None]]
+
+LONGEST_SLOW_S = 1.0
+LONGEST_LATE_S = 1.0
+"""A PUT lands at most this long after it arrived, or was answered: less than the service's horizon."""
+
+
+@dataclass
+class Storm:
+    """Draws a fault every `pause_s` on average. `lease_s` is the service's: some sleep through it."""
+
+    world: World
+    chance: random.Random
+    pause_s: float
+    lease_s: float
+    counts: Counter[str] = field(default_factory=Counter)
+    """How often each kind struck."""
+
+    @property
+    def longest_sleep_s(self) -> float:
+        """So long is a replica frozen at most."""
+        return self.lease_s + 3
+
+    async def run(self, seconds: float) -> None:
+        """Rage for so long, and return when every fault has ended and everything is mended."""
+        now = asyncio.get_running_loop().time
+        ends_at = now() + seconds
+        async with asyncio.TaskGroup() as faults:
+            while (left_s := ends_at - now()) > (pause_s := self.chance.expovariate(1 / self.pause_s)):
+                await asyncio.sleep(pause_s)
+                faults.create_task(self._draw()())
+            await asyncio.sleep(left_s)
+        await self.world.mend()
+
+    async def strike_last(self) -> None:
+        """Kill all replicas but one while many PUTs are under way; nothing else is wrong when this returns."""
+        await self.world.catalog.suffer(slow_s=0.3)
+        await asyncio.sleep(1)
+        for replica in self.world.replicas[1:]:
+            self.counts["replica killed"] += 1
+            replica.kill()
+        await self.world.catalog.heal()
+
+    def _draw(self) -> Fault:
+        faults: dict[Fault, int] = {
+            self._kill_replica: 30,
+            self._kill_all_replicas: 1,
+            self._freeze_replica: 6,
+            self._stop_database: 4,
+            self._cut_connections: 4,
+            self._kill_catalog: 10,
+            self._kill_carts: 5,
+            self._spoil_catalog: 22,
+            self._spoil_carts: 6,
+            self._change_etags: 3,
+        }
+        return self.chance.choices(list(faults), list(faults.values()))[0]
+
+    # Processes --------------------------------------------------------------------------------------------------
+
+    async def _kill_replica(self) -> None:
+        well = [replica for replica in self.world.replicas if replica.is_well]
+        if len(well) > 1:
+            await self._kill(self.chance.choice(well), "replica killed")
+
+    async def _kill_all_replicas(self) -> None:
+        await asyncio.gather(*(self._kill(r, "replica killed") for r in self.world.replicas if r.is_running))
+
+    async def _kill_catalog(self) -> None:
+        await self._kill(self.world.catalog.process, "catalog killed")
+
+    async def _kill_carts(self) -> None:
+        await self._kill(self.world.carts.process, "carts killed")
+
+    async def _kill(self, process: Process, kind: str) -> None:
+        if process.is_running:
+            self.counts[kind] += 1
+            process.kill()
+            await asyncio.sleep(self.chance.uniform(0, 1.5))
+            await self.world.restart(process)
+
+    async def _freeze_replica(self) -> None:
+        """For a moment, or for longer than its lease: then others have taken over what it had begun."""
+        well = [replica for replica in self.world.replicas if replica.is_well]
+        if len(well) < 2:
+            return
+        replica = self.chance.choice(well)
+        is_long = self.chance.random() < 0.6
+        self.counts["replica frozen past its lease" if is_long else "replica frozen"] += 1
+        replica.freeze()
+        shortest_s, longest_s = (self.lease_s + 0.2, self.longest_sleep_s) if is_long else (0.1, 2.0)
+        await asyncio.sleep(self.chance.uniform(shortest_s, longest_s))
+        replica.thaw()
+
+    # The database -----------------------------------------------------------------------------------------------
+
+    async def _stop_database(self) -> None:
+        """`pg_ctl stop -m immediate`, or kill -9 of all its processes; then it has to recover."""
+        async with self.world.database_is_ours:
+            is_killed = self.chance.random() < 0.3
+            self.counts["database killed" if is_killed else "database stopped"] += 1
+            await asyncio.to_thread(self.world.database.kill if is_killed else self.world.database.stop)
+            await asyncio.sleep(self.chance.uniform(0, 2))
+            await asyncio.to_thread(self.world.start_database)
+
+    async def _cut_connections(self) -> None:
+        async with self.world.database_is_ours:
+            self.counts["database connections cut"] += 1
+            await asyncio.to_thread(_cut, self.world.database.dsn)
+
+    # The neighbours ---------------------------------------------------------------------------------------------
+
+    async def _spoil_catalog(self) -> None:
+        rate = self.chance.uniform(0.05, 0.7)
+        late = {"late_rate": rate, "late_s": self.chance.uniform(0.1, LONGEST_LATE_S)}
+        weathers = {
+            "slow": {"slow_s": self.chance.uniform(0.02, LONGEST_SLOW_S)},
+            "answering 500": {"error_rate": rate},
+            "losing answers": {"lost_rate": rate},
+            "late": late,
+            "answering rubbish": {"rubbish_rate": rate},
+            "all of it": {"slow_s": 0.03, "error_rate": 0.1, "lost_rate": 0.1, "rubbish_rate": 0.1, **late},
+        }
+        kind = self.chance.choice(list(weathers))
+        await self._spoil(self.world.catalog, f"catalog {kind}", weathers[kind])
+
+    async def _spoil_carts(self) -> None:
+        rate = self.chance.uniform(0.05, 0.7)
+        weathers = {
+            "slow": {"slow_s": self.chance.uniform(0.02, LONGEST_SLOW_S)},
+            "answering 500": {"error_rate": rate},
+            "losing answers": {"lost_rate": rate},
+            "answering rubbish": {"rubbish_rate": rate},
+        }
+        kind = self.chance.choice(list(weathers))
+        await self._spoil(self.world.carts, f"carts {kind}", weathers[kind])
+
+    async def _spoil(self, neighbour: Neighbour, kind: str, faults: dict[str, float]) -> None:
+        self.counts[kind] += 1
+        await neighbour.suffer(**faults)
+        await asyncio.sleep(self.chance.uniform(0.5, 4))
+        await neighbour.heal()
+
+    async def _change_etags(self) -> None:
+        self.counts["ETags switched"] += 1
+        self.world.catalog.etags = not self.world.catalog.etags
+        await self.world.catalog.heal()
+
+
+def _cut(dsn: str) -> None:
+    """End every connection but this one, in the middle of whatever it does."""
+    connection = psycopg2.connect(dsn)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+    finally:
+        connection.close()
