@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,12 +59,12 @@ class Storm:
         faults: dict[Fault, int] = {
             self._kill_replica: 30,
             self._kill_all_replicas: 1,
-            self._freeze_replica: 6,
-            self._stop_database: 4,
+            self._freeze_replica: 12,
+            self._stop_database: 5,
             self._cut_connections: 4,
-            self._kill_catalog: 10,
+            self._kill_catalog: 12,
             self._kill_carts: 5,
-            self._spoil_catalog: 22,
+            self._spoil_catalog: 20,
             self._spoil_carts: 6,
             self._change_etags: 3,
         }
@@ -72,9 +73,8 @@ class Storm:
     # Processes --------------------------------------------------------------------------------------------------
 
     async def _kill_replica(self) -> None:
-        well = [replica for replica in self.world.replicas if replica.is_well]
-        if len(well) > 1:
-            await self._kill(self.chance.choice(well), "replica killed")
+        if replica := self._some_replica():
+            await self._kill(replica, "replica killed")
 
     async def _kill_all_replicas(self) -> None:
         await asyncio.gather(*(self._kill(r, "replica killed") for r in self.world.replicas if r.is_running))
@@ -88,22 +88,37 @@ class Storm:
     async def _kill(self, process: Process, kind: str) -> None:
         if process.is_running:
             self.counts[kind] += 1
-            process.kill()
+            async with self._amid_puts():
+                process.kill()
             await asyncio.sleep(self.chance.uniform(0, 1.5))
             await self.world.restart(process)
 
     async def _freeze_replica(self) -> None:
         """For a moment, or for longer than its lease: then others have taken over what it had begun."""
+        if replica := self._some_replica():
+            is_long = self.chance.random() < 0.7
+            self.counts["replica frozen past its lease" if is_long else "replica frozen"] += 1
+            async with self._amid_puts():
+                replica.freeze()
+            shortest_s, longest_s = (self.lease_s + 0.2, self.longest_sleep_s) if is_long else (0.1, 2.0)
+            await asyncio.sleep(self.chance.uniform(shortest_s, longest_s))
+            replica.thaw()
+
+    def _some_replica(self) -> Process | None:
+        """One that is well; none where it is the last."""
         well = [replica for replica in self.world.replicas if replica.is_well]
-        if len(well) < 2:
+        return self.chance.choice(well) if len(well) > 1 else None
+
+    @asynccontextmanager
+    async def _amid_puts(self) -> AsyncIterator[None]:
+        """Half the time: PUTs are under way here, and take a while, so that a blow meets batches half-done."""
+        if self.chance.random() < 0.5:
+            yield
             return
-        replica = self.chance.choice(well)
-        is_long = self.chance.random() < 0.6
-        self.counts["replica frozen past its lease" if is_long else "replica frozen"] += 1
-        replica.freeze()
-        shortest_s, longest_s = (self.lease_s + 0.2, self.longest_sleep_s) if is_long else (0.1, 2.0)
-        await asyncio.sleep(self.chance.uniform(shortest_s, longest_s))
-        replica.thaw()
+        await self.world.catalog.suffer(slow_s=0.3)
+        await asyncio.sleep(0.25)
+        yield
+        await self.world.catalog.heal()
 
     # The database -----------------------------------------------------------------------------------------------
 
@@ -112,7 +127,8 @@ class Storm:
         async with self.world.database_is_ours:
             is_killed = self.chance.random() < 0.3
             self.counts["database killed" if is_killed else "database stopped"] += 1
-            await asyncio.to_thread(self.world.database.kill if is_killed else self.world.database.stop)
+            async with self._amid_puts():
+                await asyncio.to_thread(self.world.database.kill if is_killed else self.world.database.stop)
             await asyncio.sleep(self.chance.uniform(0, 2))
             await asyncio.to_thread(self.world.start_database)
 
