@@ -189,8 +189,8 @@ class Load:
                 return
 
     async def _tries(self) -> AsyncIterator[None]:
-        """Seven tries, each after a longer pause, 13 s in all: longer than it takes to recover from a dead replica."""
-        for pause_s in (0.1, 0.3, 0.8, 1.6, 3, 3, 4):
+        """Five tries, each after a longer pause, 15 s in all: longer than it takes to recover from a dead replica."""
+        for pause_s in (0.3, 1, 2.5, 5, 6):
             await asyncio.sleep(pause_s * self._chance.uniform(0.5, 1.5))
             if self._is_closed:
                 return
