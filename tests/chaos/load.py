@@ -125,12 +125,11 @@ class Load:
         return Shopper(customer_id, self._shelf.choose(self._chance), self._chance.random() < 0.3, key)
 
     async def _shop(self, shopper: Shopper) -> None:
-        with self._shelf.wanted(shopper.lines):
-            if shopper.from_cart and not await self._fill_cart(shopper):
-                return
-            await self._order(shopper)
-            if shopper.placed_id and self._chance.random() < 0.1:
-                await self._cancel(shopper, shopper.placed_id)
+        if shopper.from_cart and not await self._fill_cart(shopper):
+            return
+        await self._order(shopper)
+        if shopper.placed_id and self._chance.random() < 0.1:
+            await self._cancel(shopper, shopper.placed_id)
 
     async def _fill_cart(self, shopper: Shopper) -> bool:
         """Whether something is in the cart."""

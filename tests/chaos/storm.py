@@ -30,11 +30,6 @@ class Storm:
     counts: Counter[str] = field(default_factory=Counter)
     """How often each kind struck."""
 
-    @property
-    def longest_sleep_s(self) -> float:
-        """So long is a replica frozen at most."""
-        return self.lease_s + 3
-
     async def run(self, seconds: float) -> None:
         """Rage for so long, and return when every fault has ended and everything is mended."""
         now = asyncio.get_running_loop().time
@@ -100,7 +95,7 @@ class Storm:
             self.counts["replica frozen past its lease" if is_long else "replica frozen"] += 1
             async with self._amid_puts():
                 replica.freeze()
-            shortest_s, longest_s = (self.lease_s + 0.2, self.longest_sleep_s) if is_long else (0.1, 2.0)
+            shortest_s, longest_s = (self.lease_s + 0.2, self.lease_s + 3) if is_long else (0.1, 2.0)
             await asyncio.sleep(self.chance.uniform(shortest_s, longest_s))
             replica.thaw()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.evidence import ClaimState, Evidence, Order, Put, Quieting, Return
+from tests.chaos.evidence import ClaimState, Evidence, Order, Put, Quiet, Return
 from tests.chaos.load import NO_ANSWER, Attempt, Shopper
 from tests.chaos.verdict import judge
 
@@ -13,7 +13,7 @@ BATCH = "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"
 PLACED = Attempt(1.0, 2.0, "placed", 201, "A")
 REFUSED = Attempt(3.0, 4.0, "insufficient_inventory", 400)
 LOST = Attempt(1.0, 2.0, NO_ANSWER)
-ORDER = Order("A", 1000, None, "Ordered", is_placed=True, lines={7: 2})
+ORDER = Order("A", 1000, None, "Ordered", is_placed=True, updated_at=2.0, lines={7: 2})
 PUT = Put(1, 7, 8, "orders", arrived_at=1.2, landed_at=1.3, before=10, answered_at=1.4, status=200)
 
 
@@ -42,7 +42,7 @@ def world(**changes: Any) -> Evidence:
         carried={},
         puts=[PUT],
         catalog_killed_at=[],
-        quieting=Quieting(0.1, 0.2, 0.3, allowed_s=9.0),
+        quiet=Quiet(0.5, [], 0.3, allowed_s=9.0),
     )
     return replace(clean, **changes)
 
@@ -80,7 +80,7 @@ QUIET = ClaimState(1.5, 7, None, before=None, after=None, lands_until=9.0)
         },
         {"puts": [PUT, replace(PUT, id=2, quantity=9, user_agent="outside", arrived_at=2, landed_at=3)]},
         {"puts": [replace(PUT, landed_at=None), replace(PUT, id=2)]},
-        {"quieting": Quieting(9.0, 9.0, 30.0, allowed_s=9.0)},
+        {"quiet": Quiet(1.0, ["A"], 60.0, allowed_s=9.0)},
     ],
 )
 def test_what_is_well_is_not_called_broken(changes: dict[str, Any]) -> None:
@@ -164,16 +164,16 @@ def test_i4_two_orders_for_one_key_or_one_cart_break_i3_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    "quieting",
+    "changes",
     [
-        Quieting(9.1, 0.2, 9.1, 9.0),
-        Quieting(0.1, 9.1, 9.1, 9.0),
-        Quieting(None, 0.1, None, 9.0),
-        Quieting(0, 0, None, 9),
+        {"quiet": Quiet(1.2, ["A"], 9.0, allowed_s=0.5)},  # the order was decided after 0.8 s
+        {"quiet": Quiet(1.2, [], 9.0, allowed_s=0.2)},  # the claim ended after 0.3 s
+        {"quiet": Quiet(1.2, [], 9.0, allowed_s=9.0), "claims": world().claims[:1]},  # it never ended
+        {"quiet": Quiet(1.2, [], None, allowed_s=9.0)},  # something was left
     ],
 )
-def test_i5_what_stays_half_done(quieting: Quieting) -> None:
-    assert broken(world(quieting=quieting)) == ["I5"]
+def test_i5_what_stays_half_done(changes: dict[str, Any]) -> None:
+    assert broken(world(**changes)) == ["I5"]
 
 
 def meeting(**changes: Any) -> Evidence:

@@ -240,22 +240,44 @@ def _wrong_cart(shopper: Shopper, placed: Sequence[Order], open_carts: frozenset
 
 
 def _nothing_stays_half_done(evidence: Evidence) -> Row:
-    quieting = evidence.quieting
-    after = {"an order was `Pending`": quieting.pending_s, "a claim was there": quieting.claims_s}
+    quiet = evidence.quiet
+    orders = dict(_pending_orders(evidence))
+    claims = dict(_claims_after(quiet.at, evidence.claims))
     broken = [
-        f"{what} for {'longer than we waited' if seconds is None else f'{seconds:.1f} s'} after quiet"
-        for what, seconds in after.items()
-        if seconds is None or seconds > quieting.allowed_s
+        f"{name} {'is still there' if ended_at is None else f'ended {ended_at - quiet.at:.1f} s after quiet'}"
+        for name, ended_at in [*orders.items(), *claims.items()]
+        if ended_at is None or ended_at - quiet.at > quiet.allowed_s
     ]
-    if quieting.all_s is None:
-        broken.append("stock that is due back, or carts to be closed, were still there when we stopped waiting")
-    figures = ", ".join("-" if s is None else f"{s:.1f} s" for s in (*after.values(), quieting.all_s))
+    if quiet.clean_after_s is None:
+        broken.append("orders to be placed, stock to go back or carts to be closed were left when we stopped waiting")
+    longest_s = max((end - quiet.at for end in [*orders.values(), *claims.values()] if end is not None), default=0.0)
     return Row(
         "I5",
-        f"after quiet no order stays Pending, and no claim stays, longer than {quieting.allowed_s:.1f} s",
-        f"pending, claims, everything: {figures}",
+        f"after quiet no order stays Pending, and no claim stays, longer than {quiet.allowed_s:.1f} s",
+        f"{len(orders)} orders, {len(claims)} claims; the longest for {longest_s:.1f} s",
         tuple(broken),
     )
+
+
+def _pending_orders(evidence: Evidence) -> Iterator[tuple[str, float | None]]:
+    """The orders that were `Pending` when quiet began, and when they were decided."""
+    pending = set(evidence.quiet.pending)
+    for order in evidence.orders:
+        if order.id in pending:
+            yield f"order {order.id}", None if order.status == "Pending" else order.updated_at
+
+
+def _claims_after(quiet_at: float, states: Iterable[ClaimState]) -> Iterator[tuple[str, float | None]]:
+    """The products that were claimed when quiet began, and when that claim ended."""
+    is_there: dict[int, bool] = {}
+    ended_at: dict[int, float] = {}
+    for state in states:
+        if state.at <= quiet_at:
+            is_there[state.product_id] = state.lands_until is not None
+        elif state.lands_until is None:
+            ended_at.setdefault(state.product_id, state.at)
+    for product_id in [product_id for product_id, there in is_there.items() if there]:
+        yield f"the claim on product {product_id}", ended_at.get(product_id)
 
 
 # I6 -----------------------------------------------------------------------------------------------------------------
