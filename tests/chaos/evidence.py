@@ -77,7 +77,9 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that the verdict is made of. Stocks map products to quantities, `carried` (batch, product) to one."""
+    """Everything that the verdict is made of. Stocks map products to quantities, `carried` (batch, product) to one;
+    `sleeps` are from when to when some replica was frozen.
+    """
 
     initial: Mapping[int, int]
     restocked: Mapping[int, int]
@@ -92,6 +94,7 @@ class Evidence:
     carried: Mapping[tuple[str, int], int]
     puts: Sequence[Put]
     catalog_killed_at: Sequence[float]
+    sleeps: Sequence[tuple[float, float]]
     quiet: Quiet
 
 

@@ -27,9 +27,13 @@ class Process:
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
         self.log = logs / f"{name}.log"
-        self.is_frozen = False
         self.killed_at: list[float] = []
         """When it was killed, in seconds since 1970."""
+
+        self.slept: list[tuple[float, float]] = []
+        """From when to when it was frozen."""
+
+        self._frozen_at: float | None = None
         self._port = port
         self._command = [*ORDERS, *words]
         self._environment = {**os.environ, **settings}
@@ -43,7 +47,7 @@ class Process:
     @property
     def is_well(self) -> bool:
         """Whether it exists and is not frozen."""
-        return self.is_running and not self.is_frozen
+        return self.is_running and self._frozen_at is None
 
     @property
     def has_died(self) -> bool:
@@ -65,20 +69,21 @@ class Process:
             self._popen.kill()
             self._popen.wait()
             self._popen = None
-            self.is_frozen = False
+            self._frozen_at = None
             self.killed_at.append(time.time())
 
     def freeze(self) -> None:
         """SIGSTOP: it does nothing, and does not know it."""
         if self._popen is not None and self.is_running:
             self._popen.send_signal(signal.SIGSTOP)
-            self.is_frozen = True
+            self._frozen_at = time.time()
 
     def thaw(self) -> None:
         """SIGCONT."""
-        if self._popen is not None and self.is_running:
+        if self._popen is not None and self._frozen_at is not None:
+            self.slept.append((self._frozen_at, time.time()))
+            self._frozen_at = None
             self._popen.send_signal(signal.SIGCONT)
-        self.is_frozen = False
 
     def stop(self) -> None:
         """Ask it to end, and insist after a while."""

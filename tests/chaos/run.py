@@ -139,6 +139,7 @@ async def _gather(world: World, shelf: Shelf, load: Load, quiet: Quiet) -> Evide
             carried=gather.read_carried(dsn),
             puts=await gather.read_journal(http, catalog_url),
             catalog_killed_at=world.catalog.process.killed_at,
+            sleeps=[sleep for replica in world.replicas for sleep in replica.slept],
             quiet=quiet,
         )
     finally:

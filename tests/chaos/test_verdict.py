@@ -42,6 +42,7 @@ def world(**changes: Any) -> Evidence:
         carried={},
         puts=[PUT],
         catalog_killed_at=[],
+        sleeps=[],
         quiet=Quiet(0.5, [], 0.3, allowed_s=9.0),
     )
     return replace(clean, **changes)
@@ -203,3 +204,32 @@ def test_i6_two_values_at_once(changes: dict[str, Any], is_broken: bool) -> None
 def test_i6_a_put_dies_with_its_catalog(killed_at: float, is_broken: bool) -> None:
     unfinished = meeting(landed_at=None, before=None, answered_at=None, status=None)
     assert broken(replace(unfinished, catalog_killed_at=[killed_at])) == (["I6"] if is_broken else [])
+
+
+def sleepwalking(*sleeps: tuple[float, float], arrivals: tuple[float, ...] = (6.1,)) -> Evidence:
+    """A product per PUT that came when its claim had ended, and undid an order."""
+    products = dict(enumerate(arrivals, 7))
+    return world(
+        initial=dict.fromkeys(products, 10),
+        final=dict.fromkeys(products, 8),
+        shoppers=[shopper(PLACED, lines=dict.fromkeys(products, 3))],
+        orders=[replace(ORDER, lines=dict.fromkeys(products, 3))],
+        claims=[replace(state, product_id=product_id) for product_id in products for state in world().claims],
+        puts=[replace(PUT, product_id=p, arrived_at=at, landed_at=at, before=7) for p, at in products.items()],
+        sleeps=sleeps,
+    )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "names"),
+    [
+        (sleepwalking((1.2, 6.0)), []),
+        (sleepwalking((1.2, 6.0), arrivals=(6.1, 6.2)), []),  # one batch, two products
+        (sleepwalking((1.2, 6.0), (1.3, 9.0), arrivals=(6.1, 9.1)), ["limit"]),  # once is chance
+        (sleepwalking(), ["I1", "I2"]),  # nobody slept: a bug
+        (sleepwalking((1.2, 4.0)), ["I1", "I2"]),  # who slept had been awake for long
+        (sleepwalking((1.6, 6.0)), ["I1", "I2"]),  # the claim had ended before
+    ],
+)
+def test_the_known_limit_is_told_from_a_bug(evidence: Evidence, names: list[str]) -> None:
+    assert broken(evidence) == names
