@@ -5,9 +5,10 @@ import importlib.metadata
 import os
 import pwd
 import shutil
-import signal
+import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,12 +40,10 @@ class Cluster:
     def initialize(self) -> None:
         self._run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=utf8", "-D", self._data)
 
-    def copy(self, primary: "Cluster", name: str) -> None:
-        """Make it a standby of `primary`, known there as `name`."""
-        dsn = f"{primary.dsn} application_name={name}"
-        self._run(
-            "pg_basebackup", "--no-sync", "--checkpoint=fast", "--write-recovery-conf", "-d", dsn, "-D", self._data
-        )
+    def copy(self, dsn: str) -> None:
+        """Make it a standby of the server at `dsn`."""
+        options = ("--no-sync", "--checkpoint=fast", "--write-recovery-conf")
+        self._run("pg_basebackup", *options, "-d", dsn, "-D", self._data)
 
     def start(self, **settings: object) -> None:
         options = " ".join(f"-c {name}={value}" for name, value in {**self._settings, **settings}.items())
@@ -56,24 +55,19 @@ class Cluster:
 
     def kill(self) -> None:
         """kill -9 of every process of it."""
-        self._signal(signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
+            postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
+            for process in (postmaster, *postmaster.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def promote(self) -> None:
         """Return when the standby has become a primary."""
         self._run("pg_ctl", "--wait", "-D", self._data, "promote")
 
     def remove(self) -> None:
-        self._signal(signal.SIGKILL)
+        self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _signal(self, what: signal.Signals) -> None:
-        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
-            postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
-            everyone = [postmaster, *postmaster.children(recursive=True)]
-            for process in everyone:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(what)
-            psutil.wait_procs(everyone, timeout=5)
 
     def _run(self, program: str, *arguments: object) -> None:
         with (self.folder / "said").open("a+") as said:  # not a pipe: the server would keep it open
@@ -124,3 +118,61 @@ def pooled(cluster: Cluster) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+class Wire:
+    """A port of 127.0.0.1 that passes connections on to the server at a DSN, until it falls silent."""
+
+    def __init__(self, dsn: str) -> None:
+        self._far_end = psycopg2.extensions.parse_dsn(dsn)
+        self._is_well = threading.Event()
+        self._is_well.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def fall_silent(self) -> None:
+        """From now on all that is sent vanishes, either way: no reset, no end of file."""
+        self._is_well.clear()
+
+    def mend(self) -> None:
+        """New connections pass again. The old ones stay dead."""
+        self._is_well = threading.Event()
+        self._is_well.set()
+
+    def close(self) -> None:
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._sockets.append(near)
+                with contextlib.suppress(OSError):
+                    self._pass_on(near, self._connect())
+
+    def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
+        self._sockets.append(far)
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=_carry, args=(source, sink, self._is_well), daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        host, port = self._far_end["host"], int(self._far_end.get("port", 5432))
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{host}/.s.PGSQL.{port}")
+        return server
+
+
+def _carry(source: socket.socket, sink: socket.socket, is_well: threading.Event) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            if is_well.is_set():
+                sink.sendall(data)
+        if is_well.is_set():
+            sink.shutdown(socket.SHUT_RDWR)

@@ -31,6 +31,9 @@ T = TypeVar("T")
 STRAGGLER_S = 0.25
 """Orders whose PUTs are all acknowledged are settled after this, without waiting any longer for the others'."""
 
+UNDO_PATIENCE_S = 1.0
+"""So long do clients wait for the undo before they are told 503, so that their next try finds nothing in its way."""
+
 
 class Batch:
     """Orders that are placed together. After `run` each of them is answered, or was given to `requeue`."""
@@ -216,8 +219,9 @@ class Batch:
         refused = {w: error for w in self._waiting if error and w.request}
         remembered = outcomes(refused)
         try:
-            await self._database.run(lambda c: placing.abandon(c, self.id, remembered))
-        except DatabaseUnavailable:
+            async with asyncio.timeout(UNDO_PATIENCE_S):
+                await self._database.run(lambda c: placing.abandon(c, self.id, remembered))
+        except (DatabaseUnavailable, TimeoutError):
             self._spawn(self._abandon_later(remembered))
         finally:
             for waiting in self._waiting:

@@ -1,15 +1,19 @@
 """PostgreSQL: worker threads that own a connection each, and the schema's migrations. Knows no table of ours."""
 
 import asyncio
+import contextlib
 import logging
+import math
+import os
 import queue
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psycopg2
 import psycopg2.errors
@@ -31,7 +35,7 @@ _RDS_HOST = ".rds.amazonaws.com"
 _CONNECTION_DEFAULTS = {
     "application_name": "orders",
     "connect_timeout": "5",
-    # A peer that vanished (a failover, a dropped NAT entry) is noticed in half a minute, not in two hours.
+    # An idle peer that vanished (a failover, a dropped NAT entry) is noticed in half a minute, not in two hours.
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -40,7 +44,7 @@ _CONNECTION_DEFAULTS = {
 
 
 PATIENCE_S = 10.0
-"""So long is a statement waited for. One that is not answered by then may still have happened."""
+"""So long is a statement waited for; then its connection is cut. It may still have happened, or happen later."""
 
 RECONNECT_AFTER_S = 0.25
 
@@ -88,29 +92,97 @@ def connect(dsn: str) -> Connection:
     return connection
 
 
+class _Line:
+    """A thread's connection, with a second handle of its socket by which other threads can cut it."""
+
+    def __init__(self, dsn: str) -> None:
+        self.opened_at = time.monotonic()
+        self.connection = connect(dsn)
+        self._socket = socket.socket(fileno=os.dup(self.connection.fileno()))
+
+    def is_well(self) -> bool:
+        """Whether the server has not closed it while it was idle: seen before anything is sent, so nothing is lost."""
+        idle = select.poll()
+        idle.register(self._socket, select.POLLIN)
+        return not self.connection.closed and not idle.poll(0)
+
+    def cut(self) -> None:
+        """The thread that waits for an answer gets an error instead, also where the server has fallen silent."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it. Safe to repeat."""
+        self.connection.close()
+        self._socket.close()
+
+
+class _Job(Generic[T]):
+    """A query, the future that is its result, and the line that is at work on it."""
+
+    def __init__(self, query: Query[T]) -> None:
+        self.future: Future[T] = Future()
+        self._query = query
+        self._line: _Line | None = None
+        self._is_given_up = False
+        self._lock = threading.Lock()
+
+    def run(self, line: _Line) -> T:
+        """The query's result; once more where PostgreSQL ended it for a deadlock: it has changed nothing then."""
+        with self._lock:
+            if self._is_given_up:
+                raise DatabaseUnavailable("nobody waits any more")
+            self._line = line
+        try:
+            return self._query(line.connection)
+        except psycopg2.extensions.TransactionRollbackError:
+            return self._query(line.connection)
+        finally:
+            with self._lock:
+                self._line = None
+
+    def give_up(self) -> bool:
+        """Don't begin. If it is running, cut the line, and return True."""
+        with self._lock:
+            self._is_given_up = True
+            if self._line:
+                self._line.cut()
+            return self._line is not None
+
+
 class Database:
     """Threads with a connection each. `run` is for the event loop, `run_sync` for the command line."""
 
     def __init__(self, dsn: str, threads: int) -> None:
         self.dsn = with_defaults(dsn)
+        self._broken_at = 0.0
         self._down_until = 0.0
         self._why_down = ""
-        self._jobs: queue.SimpleQueue[tuple[Query[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._connecting = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"database-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
             thread.start()
 
     async def run(self, query: Query[T]) -> T:
         """`query(connection)` on a thread. Raises DatabaseUnavailable, or what `query` raises."""
+        job = self._submit(query)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await asyncio.wrap_future(self._submit(query))
+                return await asyncio.wrap_future(job.future)
         except TimeoutError:
-            raise DatabaseUnavailable(f"no answer within {PATIENCE_S:.0f} s") from None
+            raise self._give_up(job) from None
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up, job)
+            raise
 
     def run_sync(self, query: Query[T]) -> T:
         """`run` for callers without an event loop."""
-        return self._submit(query).result()
+        job = self._submit(query)
+        try:
+            return job.future.result(PATIENCE_S)
+        except TimeoutError:
+            raise self._give_up(job) from None
 
     def close(self) -> None:
         """Let the threads finish what they were given, and close their connections."""
@@ -119,71 +191,63 @@ class Database:
         for thread in self._threads:
             thread.join(timeout=5)
 
-    def _connect(self) -> Connection:
-        """A new connection; after a failure nobody tries for a while, so that callers are answered at once."""
-        if time.monotonic() < self._down_until:
-            raise DatabaseUnavailable(self._why_down)
-        try:
-            return connect(self.dsn)
-        except DatabaseUnavailable as error:
-            self._down_until, self._why_down = time.monotonic() + RECONNECT_AFTER_S, str(error)
-            raise
+    def _submit(self, query: Query[T]) -> _Job[T]:
+        job = _Job(query)
+        self._jobs.put(job)
+        return job
 
-    def _submit(self, query: Query[T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._jobs.put((query, future))
-        return future
+    def _give_up(self, job: _Job[Any]) -> DatabaseUnavailable:
+        if job.give_up():
+            self._broken_at = time.monotonic()
+        return DatabaseUnavailable(f"no answer within {PATIENCE_S:.0f} s")
 
     def _work(self) -> None:
-        connection: Connection | None = None
+        line: _Line | None = None
         while (job := self._jobs.get()) is not None:
-            query, future = job
-            if not future.set_running_or_notify_cancel():
+            if not job.future.set_running_or_notify_cancel():
                 continue
             try:
-                if connection is None or _went_away(connection):
-                    _discard(connection)
-                    connection = self._connect()
-                future.set_result(_run(query, connection))
+                line = self._line_that_works(line)
+                job.future.set_result(job.run(line))
             except psycopg2.Error as error:
-                if not _is_broken(error, connection):
-                    future.set_exception(error)
+                if not _is_broken(error, line):
+                    job.future.set_exception(error)
                     continue
-                _discard(connection)
-                connection = None
-                future.set_exception(DatabaseUnavailable(str(error).strip()))
+                self._broken_at = time.monotonic()
+                job.future.set_exception(DatabaseUnavailable(str(error).strip()))
             except BaseException as error:
-                future.set_exception(error)
-        _discard(connection)
+                job.future.set_exception(error)
+        if line:
+            line.close()
+
+    def _line_that_works(self, line: _Line | None) -> _Line:
+        """This line, or a new one. Where one broke, all that were open then are replaced: a dead one looks idle."""
+        if line and line.opened_at > self._broken_at and line.is_well():
+            return line
+        if line:
+            line.close()
+        return self._connect()
+
+    def _connect(self) -> _Line:
+        """A new line. After a failure one thread tries again, after a while; meanwhile callers are answered at once."""
+        with self._connecting:
+            if time.monotonic() < self._down_until:
+                raise DatabaseUnavailable(self._why_down)
+            if self._why_down:
+                self._down_until = math.inf
+        try:
+            line = _Line(self.dsn)
+        except Exception as error:
+            self._down_until, self._why_down = time.monotonic() + RECONNECT_AFTER_S, str(error)
+            raise
+        self._down_until, self._why_down = 0.0, ""
+        return line
 
 
-def _run(query: Query[T], connection: Connection) -> T:
-    """`query`, and once more where PostgreSQL ended it for a deadlock: it has changed nothing then."""
-    try:
-        return query(connection)
-    except psycopg2.extensions.TransactionRollbackError:
-        return query(connection)
-
-
-def _went_away(connection: Connection) -> bool:
-    """Whether the server closed the connection while it was idle: seen before anything is sent, so nothing is lost."""
-    if connection.closed:
-        return True
-    idle = select.poll()
-    idle.register(connection.fileno(), select.POLLIN)
-    return bool(idle.poll(0))
-
-
-def _is_broken(error: psycopg2.Error, connection: Connection | None) -> bool:
+def _is_broken(error: psycopg2.Error, line: _Line | None) -> bool:
     """Whether this is about the connection, not the statement. A server that dies is now and then a DatabaseError."""
-    return (
-        isinstance(error, _BROKEN) or type(error) is psycopg2.DatabaseError or not connection or connection.closed > 0
-    )
-
-
-def _discard(connection: Connection | None) -> None:
-    if connection is not None and not connection.closed:
-        connection.close()
+    is_ours = isinstance(error, _BROKEN) or type(error) is psycopg2.DatabaseError
+    return is_ours or line is None or line.connection.closed > 0
 
 
 def wait_until_up(dsn: str, patience_s: float = float("inf")) -> None:

@@ -1,8 +1,10 @@
 """Corners of placing that the crash loop does not turn: two statements at once, strangers, and many who wait."""
 
 import asyncio
+import itertools
 import threading
 import time
+from typing import Any
 from uuid import uuid4
 
 import psycopg2
@@ -13,7 +15,7 @@ from uuid_utils.compat import uuid7
 from orders.app import machinery
 from orders.catalog import Product, Written
 from orders.checkout import Checkout
-from orders.database import connect
+from orders.database import DatabaseUnavailable, Query, connect
 from orders.errors import Code, OrderError
 from orders.order import Line
 from orders.plan import Change
@@ -189,6 +191,28 @@ async def test_orders_that_arrive_together_share_one_read_and_one_write(settings
     assert {answer.status for answer in answers if isinstance(answer, Answer)} == {201}
     assert sandbox.stock(product) == 50
     assert calls == ["GET", "PUT"] * 2  # the first of them alone, the others together
+
+
+async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(settings: Settings, sandbox: Sandbox) -> None:
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+        run, is_back, statements = built.database.run, asyncio.Event(), itertools.count(1)
+
+        async def silent(query: Query[Any]) -> Any:
+            number = next(statements)
+            if number == 1:
+                raise DatabaseUnavailable("no answer")
+            if number == 2:
+                await is_back.wait()
+            return await run(query)
+
+        built.database.run = silent  # type: ignore[method-assign]
+        deadline = asyncio.get_running_loop().time() + 3
+        with pytest.raises(OrderError) as caught:
+            await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 2),), deadline, "/")), 20)
+        assert caught.value.code is Code.DATABASE_UNAVAILABLE
+        is_back.set()
+    assert execute(settings.database_url or "", "SELECT * FROM stock_claims") == []
 
 
 async def alarms(settings: Settings) -> None:
