@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 ARGS ?=
+MINUTES ?= 1.5
+SEED ?=
 
 .venv/made: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -25,6 +27,10 @@ run: install ## run everything: database, sandbox catalog and carts, the service
 test: .venv/made-dev ## run all tests (ARGS="-k cart" for some)
 	$(BIN)/pytest -n 4 $(ARGS)
 .PHONY: test
+
+chaos: .venv/made-dev ## kill everything under load, then check every promise (MINUTES=30 SEED=7)
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+.PHONY: chaos
 
 check: .venv/made-dev ## lint, format, types, imports
 	$(BIN)/ruff check .
