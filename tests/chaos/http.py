@@ -8,8 +8,6 @@ from typing import Any
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
-from orders.neighbour import was_not_sent
-
 
 class NotReached(Exception):
     """No connection was made: the request has had no effect."""
@@ -45,13 +43,19 @@ class Http:
             response = await request.build().send()
             text = await response.text()
         except PyreqwestError as error:
-            raise (NotReached if was_not_sent(error) else NoAnswer)(error.message) from None
+            raise (NotReached if _was_refused(error) else NoAnswer)(error.message) from None
         is_replayed = response.get_header("Idempotent-Replayed") == "true"
         return Reply(response.status, _parse(text), is_replayed)
 
     async def close(self) -> None:
         """Close its connections."""
         await self._client.close()
+
+
+def _was_refused(error: PyreqwestError) -> bool:
+    """Whether no connection was made. A process that was killed with our request in its hands is another matter."""
+    causes = getattr(error, "details", {}).get("causes") or []
+    return "Connection refused" in str(causes)
 
 
 def _parse(text: str) -> Any:
