@@ -1,5 +1,6 @@
 """A client that knows three outcomes: an answer, no answer, and a request that was certainly not sent."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from datetime import timedelta
@@ -44,12 +45,21 @@ class Http:
             text = await response.text()
         except PyreqwestError as error:
             raise (NotReached if _was_refused(error) else NoAnswer)(error.message) from None
+        finally:
+            _heed_cancellation()
         is_replayed = response.get_header("Idempotent-Replayed") == "true"
         return Reply(response.status, _parse(text), is_replayed)
 
     async def close(self) -> None:
         """Close its connections."""
         await self._client.close()
+
+
+def _heed_cancellation() -> None:
+    """The library forgets a cancellation that comes at the same moment as the answer; Ctrl-C would take minutes."""
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _was_refused(error: PyreqwestError) -> bool:

@@ -71,14 +71,17 @@ class Shopper:
 
 
 class Load:
-    """Open-loop: `rate` shoppers arrive per second. `patience_s`: so long does one wait for an answer."""
+    """Open-loop: `rate` shoppers arrive per second. `patience_s`: so long does one wait for an answer.
+
+    When they come and what they want is the same for the same seed; what they do then depends on what befalls them.
+    """
 
     def __init__(
         self,
         replicas: Sequence[Process],
         carts_url: str,
         shelf: Shelf,
-        chance: random.Random,
+        seed: float,
         rate: float,
         patience_s: float,
     ) -> None:
@@ -89,7 +92,8 @@ class Load:
         self._replicas = replicas
         self._carts_url = carts_url
         self._shelf = shelf
-        self._chance = chance
+        self._wishes = random.Random(seed)
+        self._chance = random.Random(self._wishes.random())
         self._rate = rate
         self._patience_s = patience_s
         self._http = Http("shoppers")
@@ -108,7 +112,7 @@ class Load:
         arrives_at = now()
         async with asyncio.TaskGroup() as shopping:
             while not self._is_closed:
-                arrives_at += self._chance.expovariate(self._rate)
+                arrives_at += self._wishes.expovariate(self._rate)
                 await asyncio.sleep(max(0.0, arrives_at - now()))
                 shopper = self._next_shopper()
                 self.shoppers.append(shopper)
@@ -121,8 +125,8 @@ class Load:
 
     def _next_shopper(self) -> Shopper:
         customer_id = FIRST_CUSTOMER + len(self.shoppers)
-        key = f"key-{customer_id}" if self._chance.random() < 0.6 else ""
-        return Shopper(customer_id, self._shelf.choose(self._chance), self._chance.random() < 0.3, key)
+        key = f"key-{customer_id}" if self._wishes.random() < 0.6 else ""
+        return Shopper(customer_id, self._shelf.choose(self._wishes), self._wishes.random() < 0.3, key)
 
     async def _shop(self, shopper: Shopper) -> None:
         if shopper.from_cart and not await self._fill_cart(shopper):

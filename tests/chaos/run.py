@@ -51,16 +51,17 @@ class Wish:
 
 async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
     """The whole run. `say` is told every now and then how it goes; logs and data are in `folder`."""
+    began_at = time.monotonic()
     chance = random.Random(wish.seed)
     async with running_world(folder, wish.replicas, SETTINGS) as world:
         witness.install(world.database.dsn)
         shelf = await fill_shelf(world.catalog.http, world.catalog.process.url, chance)
-        storm = Storm(world, random.Random(chance.random()), wish.pause_s, LEASE_S)
+        storm = Storm(world, chance.random(), wish.pause_s, LEASE_S)
         load = Load(
             world.replicas,
             world.carts.process.url,
             shelf,
-            random.Random(chance.random()),
+            chance.random(),
             wish.rate,
             patience_s=DEADLINE_S + 1.5,
         )
@@ -69,7 +70,8 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
             await asyncio.to_thread(replica.stop)
         evidence = await _gather(world, shelf, load, quiet)
         gather.save(evidence, folder)
-        return _report(wish, evidence, world, storm, load, folder)
+        took_s = time.monotonic() - began_at
+        return _report(wish, took_s, evidence, world, shelf, storm, load, folder)
 
 
 async def _rage(world: World, shelf: Shelf, storm: Storm, load: Load, wish: Wish, say: Callable[[str], None]) -> Quiet:
@@ -98,10 +100,9 @@ async def _tell(seconds: float, storm: Storm, load: Load, say: Callable[[str], N
     began_at = time.monotonic()
     while True:
         passed_s = time.monotonic() - began_at
-        kills = sum(count for kind, count in storm.counts.items() if kind.endswith(("killed", "stopped")))
         say(
             f"{_clock(passed_s)} of {_clock(seconds)}: {len(load.shoppers):,} customers, {load.placed_count:,} orders, "
-            f"{kills} kills, {sum(storm.counts.values())} faults"
+            f"{storm.kills} kills, {sum(storm.counts.values())} faults"
         )
         await asyncio.sleep(1)
 
@@ -146,11 +147,14 @@ async def _gather(world: World, shelf: Shelf, load: Load, quiet: Quiet) -> Evide
         await http.close()
 
 
-def _report(wish: Wish, evidence: Evidence, world: World, storm: Storm, load: Load, folder: Path) -> Report:
+def _report(
+    wish: Wish, took_s: float, evidence: Evidence, world: World, shelf: Shelf, storm: Storm, load: Load, folder: Path
+) -> Report:
     placed = [order for order in evidence.orders if order.is_placed]
     return Report(
         seed=wish.seed,
         minutes=wish.minutes,
+        took_s=round(took_s),
         replicas=wish.replicas,
         rate=wish.rate,
         machine=f"{machine()}, PostgreSQL {gather.ask(world.database.dsn, 'SHOW server_version')[0][0]}",
@@ -158,7 +162,8 @@ def _report(wish: Wish, evidence: Evidence, world: World, storm: Storm, load: Lo
         placed=len(placed),
         answers=dict(load.answers),
         cancelled=sum(order.status == "Cancelled" for order in placed),
-        restocked=len({put.quantity for put in evidence.puts if put.user_agent == "outside"}),
+        restocks=shelf.restock_count,
+        kills=storm.kills,
         faults=dict(storm.counts),
         deaths=world.deaths,
         drifts=len(evidence.drifted),

@@ -43,6 +43,8 @@ class Shelf:
     restocked: Counter[int] = field(default_factory=Counter)
     """What was put in from outside, per product."""
 
+    restock_count: int = 0
+
     sold_out: set[int] = field(default_factory=set)
     """Scarce products that a shopper has found empty."""
 
@@ -103,6 +105,7 @@ class Restocking:
         quantity = self._chance.randint(20, 80)
         wanted = int(fields["quantity"]) + quantity
         self._shelf.restocked[product_id] += quantity
+        self._shelf.restock_count += 1
         while (await self._read(product_id))["quantity"] != wanted:
             await self._put(product_id, {**fields, "quantity": wanted})
         await asyncio.sleep(STRAGGLERS_S)

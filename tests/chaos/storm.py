@@ -21,21 +21,33 @@ LONGEST_LATE_S = 1.0
 
 @dataclass
 class Storm:
-    """Draws a fault every `pause_s` on average. `lease_s` is the service's: some sleep through it."""
+    """Draws a fault every `pause_s` on average. `lease_s` is the service's: some sleep through it.
+
+    When which kind strikes is the same for the same seed. Whom it strikes, and for how long, depends on who is there.
+    """
 
     world: World
-    chance: random.Random
+    seed: float
     pause_s: float
     lease_s: float
     counts: Counter[str] = field(default_factory=Counter)
     """How often each kind struck."""
+
+    def __post_init__(self) -> None:
+        self._kinds = random.Random(self.seed)
+        self.chance = random.Random(self._kinds.random())
+
+    @property
+    def kills(self) -> int:
+        """How often something was killed, or stopped at once."""
+        return sum(count for kind, count in self.counts.items() if kind.endswith(("killed", "stopped")))
 
     async def run(self, seconds: float) -> None:
         """Rage for so long, and return when every fault has ended and everything is mended."""
         now = asyncio.get_running_loop().time
         ends_at = now() + seconds
         async with asyncio.TaskGroup() as faults:
-            while (left_s := ends_at - now()) > (pause_s := self.chance.expovariate(1 / self.pause_s)):
+            while (left_s := ends_at - now()) > (pause_s := self._kinds.expovariate(1 / self.pause_s)):
                 await asyncio.sleep(pause_s)
                 faults.create_task(self._draw()())
             await asyncio.sleep(left_s)
@@ -63,7 +75,7 @@ class Storm:
             self._spoil_carts: 6,
             self._change_etags: 3,
         }
-        return self.chance.choices(list(faults), list(faults.values()))[0]
+        return self._kinds.choices(list(faults), list(faults.values()))[0]
 
     # Processes --------------------------------------------------------------------------------------------------
 
