@@ -85,7 +85,8 @@ async def _rage(world: World, shelf: Shelf, storm: Storm, load: Load, wish: Wish
         filling = group.create_task(restocking.run())
         await storm.run(seconds)
         restocking.finish()
-        await filling
+        async with asyncio.timeout(WAIT_S):
+            await filling
         await storm.strike_last()
         load.close_doors()
         telling.cancel()
