@@ -78,11 +78,13 @@ class Quiet:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything that the verdict is made of. Stocks map products to quantities, `carried` (batch, product) to one;
-    `sleeps` are from when to when some replica was frozen.
+    `put_in` is what came from outside, `contested` the products where that was at any moment; `sleeps` are from when to
+    when some replica was frozen.
     """
 
     initial: Mapping[int, int]
-    restocked: Mapping[int, int]
+    put_in: Mapping[int, int]
+    contested: frozenset[int]
     final: Mapping[int, int]
     shoppers: Sequence[Shopper]
     orders: Sequence[Order]

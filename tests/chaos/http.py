@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,7 @@ class Reply:
     status: int
     body: Any
     is_replayed: bool
+    etag: str | None
 
 
 class Http:
@@ -33,13 +35,19 @@ class Http:
     def __init__(self, user_agent: str) -> None:
         self._client: Client = ClientBuilder().user_agent(user_agent).follow_redirects(False).build()
 
-    async def send(self, method: str, url: str, body: Any = None, *, patience_s: float = 2.0, key: str = "") -> Reply:
+    async def send(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        *,
+        patience_s: float = 2.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         """Raises NotReached, or NoAnswer after `patience_s`."""
-        request = self._client.request(method, url).timeout(timedelta(seconds=patience_s))
+        request = self._client.request(method, url).timeout(timedelta(seconds=patience_s)).headers(headers or {})
         if body is not None:
             request = request.body_json(body)
-        if key:
-            request = request.header("Idempotency-Key", key)
         try:
             response = await request.build().send()
             text = await response.text()
@@ -48,7 +56,7 @@ class Http:
         finally:
             _heed_cancellation()
         is_replayed = response.get_header("Idempotent-Replayed") == "true"
-        return Reply(response.status, _parse(text), is_replayed)
+        return Reply(response.status, _parse(text), is_replayed, response.get_header("ETag"))
 
     async def close(self) -> None:
         """Close its connections."""

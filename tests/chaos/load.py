@@ -210,14 +210,14 @@ class Load:
 
     async def _ask(self, method: str, path: str, body: object, patience_s: float, key: str = "") -> Reply:
         """Ask some replica; where it can't be reached, the next: that is what a load balancer does."""
-        replicas = list(self._replicas)
-        self._chance.shuffle(replicas)
-        for replica in replicas[:-1]:
+        headers = {"Idempotency-Key": key} if key else {}
+        for replica in self._chance.sample(self._replicas, len(self._replicas)):
             try:
-                return await self._http.send(method, f"{replica.url}{path}", body, patience_s=patience_s, key=key)
+                url = f"{replica.url}{path}"
+                return await self._http.send(method, url, body, patience_s=patience_s, headers=headers)
             except NotReached:
                 continue
-        return await self._http.send(method, f"{replicas[-1].url}{path}", body, patience_s=patience_s, key=key)
+        raise NotReached
 
 
 def _understand(reply: Reply, began_at: float) -> Attempt:

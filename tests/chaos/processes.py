@@ -18,6 +18,8 @@ from tests.chaos.http import Http, NoAnswer, NotReached
 from tests.servers import EMBEDDED, Cluster
 
 ORDERS = (sys.executable, "-m", "orders.cli")
+GUARDED_AFTER_S = 8.0
+"""Longer than an order may take, and a PUT of it be late, that was begun before ETags were switched on."""
 
 
 class Process:
@@ -115,12 +117,22 @@ class Neighbour:
     etags: bool = False
     """Whether it is to have ETags; kept through restarts."""
 
+    etags_since: float | None = None
+    """Since when every GET has given one; None: not every."""
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether nobody writes any more who has read without an ETag: who changes a stock is noticed."""
+        return self.etags_since is not None and time.monotonic() - self.etags_since > GUARDED_AFTER_S
+
     async def suffer(self, **faults: Any) -> None:
         """Switch faults on; those that are not named are off. One that is down suffers already."""
         with contextlib.suppress(NotReached, NoAnswer):
             none = {"slow_s": 0, "error_rate": 0, "lost_rate": 0, "late_rate": 0, "rubbish_rate": 0}
             wanted = {**none, "etags": self.etags, **faults}
             await self.http.send("PUT", f"{self.process.url}/faults", wanted)
+            if self.etags and self.etags_since is None:
+                self.etags_since = time.monotonic()
 
     async def heal(self) -> None:
         """Switch all faults off."""

@@ -30,6 +30,7 @@ class Report:
     answers: Mapping[str, int]
     cancelled: int
     restocks: int
+    edits: int
     kills: int
     faults: Mapping[str, int]
     deaths: Sequence[str]
@@ -87,7 +88,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         ("replicas, arrivals", f"{report.replicas}, {report.rate:g} a second"),
         ("customers", f"{report.shoppers:,}, {report.placed:,} with an order, {report.cancelled:,} of them cancelled"),
         ("answers to POST", _counts(report.answers)),
-        ("restocked from outside", f"{report.restocks:,} times"),
+        ("from outside", f"{report.restocks:,} restocks, {report.edits:,} edits under ETags"),
         ("kills", f"{report.kills:,}"),
         ("faults", _counts(report.faults)),
         ("died by themselves", ", ".join(report.deaths) or "none"),

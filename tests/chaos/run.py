@@ -12,9 +12,10 @@ from tests.chaos import witness
 from tests.chaos.evidence import Evidence, Quiet
 from tests.chaos.http import Http
 from tests.chaos.load import Load
+from tests.chaos.outside import Outside
 from tests.chaos.processes import World, running_world
 from tests.chaos.report import Report, machine
-from tests.chaos.shelf import Restocking, Shelf, fill_shelf
+from tests.chaos.shelf import Shelf, fill_shelf
 from tests.chaos.storm import LONGEST_LATE_S, LONGEST_SLOW_S, Storm
 from tests.chaos.verdict import judge
 
@@ -77,14 +78,14 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
 async def _rage(world: World, shelf: Shelf, storm: Storm, load: Load, wish: Wish, say: Callable[[str], None]) -> Quiet:
     """The load and the storm; when both are over, how long it took until nothing was left to do."""
     seconds = wish.minutes * 60
-    restocking = Restocking(shelf, world.catalog.process.url, world.database.dsn, random.Random(wish.seed))
+    outside = Outside(shelf, world.catalog, world.database.dsn, random.Random(wish.seed))
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run())
         watching = group.create_task(world.watch())
         telling = group.create_task(_tell(seconds, storm, load, say))
-        filling = group.create_task(restocking.run())
+        filling = group.create_task(outside.run())
         await storm.run(seconds)
-        restocking.finish()
+        outside.finish()
         async with asyncio.timeout(WAIT_S):
             await filling
         await storm.strike_last()
@@ -129,7 +130,8 @@ async def _gather(world: World, shelf: Shelf, load: Load, quiet: Quiet) -> Evide
     try:
         return Evidence(
             initial=shelf.initial,
-            restocked=shelf.restocked,
+            put_in=shelf.put_in,
+            contested=frozenset(shelf.contested),
             final=await gather.read_stock(http, catalog_url),
             shoppers=load.shoppers,
             orders=gather.read_orders(dsn),
@@ -164,6 +166,7 @@ def _report(
         answers=dict(load.answers),
         cancelled=sum(order.status == "Cancelled" for order in placed),
         restocks=shelf.restock_count,
+        edits=shelf.edit_count,
         kills=storm.kills,
         faults=dict(storm.counts),
         deaths=world.deaths,

@@ -73,7 +73,7 @@ class Storm:
             self._kill_carts: 5,
             self._spoil_catalog: 20,
             self._spoil_carts: 6,
-            self._change_etags: 3,
+            self._change_etags: 5,
         }
         return self._kinds.choices(list(faults), list(faults.values()))[0]
 
@@ -87,6 +87,7 @@ class Storm:
         await asyncio.gather(*(self._kill(r, "replica killed") for r in self.world.replicas if r.is_running))
 
     async def _kill_catalog(self) -> None:
+        self.world.catalog.etags_since = None  # where it is started again, it begins without
         await self._kill(self.world.catalog.process, "catalog killed")
 
     async def _kill_carts(self) -> None:
@@ -178,9 +179,14 @@ class Storm:
         await neighbour.heal()
 
     async def _change_etags(self) -> None:
+        """On, or off: then what is being changed from outside is let land first."""
         self.counts["ETags switched"] += 1
-        self.world.catalog.etags = not self.world.catalog.etags
-        await self.world.catalog.heal()
+        catalog = self.world.catalog
+        if catalog.etags:
+            catalog.etags_since = None
+            await asyncio.sleep(LONGEST_SLOW_S + LONGEST_LATE_S + 3)
+        catalog.etags = not catalog.etags
+        await catalog.heal()
 
 
 def _cut(dsn: str) -> None:

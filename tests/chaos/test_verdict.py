@@ -27,7 +27,8 @@ def world(**changes: Any) -> Evidence:
     """Customer 1000 ordered two of product 7, of which there were ten."""
     clean = Evidence(
         initial={7: 10},
-        restocked={},
+        put_in={},
+        contested=frozenset(),
         final={7: 8},
         shoppers=[shopper(PLACED)],
         orders=[ORDER],
@@ -67,7 +68,7 @@ QUIET = ClaimState(1.5, 7, None, before=None, after=None, lands_until=9.0)
     "changes",
     [
         {},
-        {"restocked": {7: 5}, "final": {7: 13}},
+        {"put_in": {7: 5}, "final": {7: 13}},
         {**CANCELLED, "returns": [Return("A", 7, 2, is_done=True)]},
         {"shoppers": [shopper(LOST)]},
         {"shoppers": [shopper(REFUSED)], **UNPLACED},
@@ -82,6 +83,7 @@ QUIET = ClaimState(1.5, 7, None, before=None, after=None, lands_until=9.0)
         {"puts": [PUT, replace(PUT, id=2, quantity=9, user_agent="outside", arrived_at=2, landed_at=3)]},
         {"puts": [replace(PUT, landed_at=None), replace(PUT, id=2)]},
         {"quiet": Quiet(1.0, ["A"], 60.0, allowed_s=9.0)},
+        {"final": {7: 7}, "drifted": [7], "contested": frozenset({7})},  # understated, and said so
     ],
 )
 def test_what_is_well_is_not_called_broken(changes: dict[str, Any]) -> None:
@@ -94,7 +96,10 @@ def test_what_is_well_is_not_called_broken(changes: dict[str, Any]) -> None:
         {"final": {7: 7}},
         {"final": {7: 9}},
         {"final": {}},
-        {"restocked": {7: 1}},
+        {"put_in": {7: 1}},
+        {"final": {7: 7}, "drifted": [7]},  # nobody wrote there but us
+        {"final": {7: 7}, "contested": frozenset({7})},
+        {"final": {7: 9}, "drifted": [7], "contested": frozenset({7})},  # oversold
         CANCELLED,  # nothing says that its stock went back
         {**CANCELLED, "returns": [Return("A", 7, 2, is_done=False)]},
         {"returns": [Return("A", 7, 2, is_done=True)]},  # it was not cancelled

@@ -115,7 +115,7 @@ class SandboxCatalog:
         stored, revision = json.loads(row[0]), row[1]
         if stored.get("locked"):
             return JSONResponse({"error": "this product is locked"}, 423)
-        if if_match and self.misfortune.faults.etags and if_match != _etag(revision):
+        if if_match and if_match != _etag(revision):
             return JSONResponse({"error": "changed since you read it"}, 412)
         body = json.dumps({key: value for key, value in fields.items() if key != "id"})
         self._sql.execute("BEGIN")
