@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 ARGS ?=
+MINUTES ?= 1.5
+SEED ?=
 
 .venv/made: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,6 +31,10 @@ test: .venv/made-dev ## run all tests (ARGS="-k cart" for some)
 mutants: .venv/made-dev ## take the SQL's guards out, one at a time: does a test fail? (ARGS="placing.py" for some)
 	$(BIN)/python tests/mutants.py $(ARGS)
 .PHONY: mutants
+
+chaos: .venv/made-dev ## kill everything under load, then check every promise (MINUTES=30 SEED=7)
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+.PHONY: chaos
 
 check: .venv/made-dev ## lint, format, types, imports
 	$(BIN)/ruff check .

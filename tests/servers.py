@@ -40,12 +40,10 @@ class Cluster:
     def initialize(self) -> None:
         self._run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=utf8", "-D", self._data)
 
-    def copy(self, primary: "Cluster", name: str) -> None:
-        """Make it a standby of `primary`, known there as `name`."""
-        dsn = f"{primary.dsn} application_name={name}"
-        self._run(
-            "pg_basebackup", "--no-sync", "--checkpoint=fast", "--write-recovery-conf", "-d", dsn, "-D", self._data
-        )
+    def copy(self, dsn: str) -> None:
+        """Make it a standby of the server at `dsn`."""
+        options = ("--no-sync", "--checkpoint=fast", "--write-recovery-conf")
+        self._run("pg_basebackup", *options, "-d", dsn, "-D", self._data)
 
     def start(self, **settings: object) -> None:
         options = " ".join(f"-c {name}={value}" for name, value in {**self._settings, **settings}.items())
@@ -123,10 +121,10 @@ def pooled(cluster: Cluster) -> Iterator[str]:
 
 
 class Wire:
-    """A port of 127.0.0.1 that passes connections on to a server's socket, until it falls silent."""
+    """A port of 127.0.0.1 that passes connections on to the server at a DSN, until it falls silent."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, dsn: str) -> None:
+        self._far_end = psycopg2.extensions.parse_dsn(dsn)
         self._is_well = threading.Event()
         self._is_well.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -153,11 +151,22 @@ class Wire:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
-                far = socket.socket(socket.AF_UNIX)
-                self._sockets += (near, far)
-                far.connect(self._path)
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=_carry, args=(source, sink, self._is_well), daemon=True).start()
+                self._sockets.append(near)
+                with contextlib.suppress(OSError):
+                    self._pass_on(near, self._connect())
+
+    def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
+        self._sockets.append(far)
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=_carry, args=(source, sink, self._is_well), daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        host, port = self._far_end["host"], int(self._far_end.get("port", 5432))
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{host}/.s.PGSQL.{port}")
+        return server
 
 
 def _carry(source: socket.socket, sink: socket.socket, is_well: threading.Event) -> None:

@@ -102,9 +102,11 @@ class _Line:
 
     def is_well(self) -> bool:
         """Whether the server has not closed it while it was idle: seen before anything is sent, so nothing is lost."""
+        if self.connection.closed:
+            return False
         idle = select.poll()
         idle.register(self._socket, select.POLLIN)
-        return not self.connection.closed and not idle.poll(0)
+        return not idle.poll(0)
 
     def cut(self) -> None:
         """The thread that waits for an answer gets an error instead, also where the server has fallen silent."""

@@ -86,7 +86,8 @@ class Recovery:
             refused=[product_id for end in ends for product_id in end.refused],
             drifted={product_id: found for end in ends for product_id, found in end.drifted.items()},
         )
-        await self._database.run(lambda c: recovering.end_claims(c, batch, ended))
+        horizon_s = self._settings.orders_write_horizon_s
+        await self._database.run(lambda c: recovering.end_claims(c, batch, horizon_s, ended))
         for product_id, found in ended.drifted.items():
             log.warning("product %s drifted: its stock is %s; see `orders reconcile %s`", product_id, found, product_id)
 

@@ -31,11 +31,12 @@ def chaos(
     rate: Annotated[float, typer.Option(min=0.1, help="Customers that arrive per second.")] = 50,
     replicas: Annotated[int, typer.Option(min=2, max=16, help="Replicas of the service.")] = 4,
     pause_s: Annotated[float, typer.Option(min=0.1, help="The mean pause between two faults.")] = 2.5,
+    slack_s: Annotated[float, typer.Option(min=0, help="What the machine's business may add to I5's time.")] = 3.0,
     keep: Annotated[bool, typer.Option("--keep", help="Keep logs and evidence also where nothing is broken.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the verdict there as well.")] = None,
 ) -> None:
     """Orders under a storm of faults, and whether every promise held."""
-    wish = Wish(minutes, random.randrange(10**6) if seed is None else seed, rate, replicas, pause_s)
+    wish = Wish(minutes, random.randrange(10**6) if seed is None else seed, rate, replicas, pause_s, slack_s)
     console.print(f"Seed {wish.seed}: `make chaos MINUTES={minutes:g} SEED={wish.seed}` draws the same storm.")
     folder = Path(tempfile.mkdtemp(prefix="orders-chaos-"))
     try:

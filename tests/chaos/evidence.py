@@ -11,18 +11,17 @@ import psycopg2
 from tests.chaos.http import Http
 from tests.chaos.load import Shopper
 
-PLACED = "placed_at IS NOT NULL"
-
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order as the database has it; `lines` maps products to quantities."""
+    """An order as the database has it; `lines` maps products to quantities, times are seconds since 1970."""
 
     id: str
     customer_id: int
     cart_id: int | None
     status: str
     is_placed: bool
+    updated_at: float
     lines: Mapping[int, int]
 
 
@@ -64,24 +63,28 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Quieting:
-    """How long after quiet there was still an order `Pending`, a claim, anything to do; None: longer than we waited.
-
-    `allowed_s` is the lease plus the horizon, and a little for the work itself.
+class Quiet:
+    """When all was well again (seconds since 1970), the orders that were `Pending` then, and how long it took until
+    there was nothing left to do at all (None: longer than we waited).
     """
 
-    pending_s: float | None
-    claims_s: float | None
-    all_s: float | None
+    at: float
+    pending: Sequence[str]
+    clean_after_s: float | None
     allowed_s: float
+    """For what was under way at that moment: the lease, the horizon, and a little for the work itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that the verdict is made of. Stocks map products to quantities, `carried` (batch, product) to one."""
+    """Everything that the verdict is made of. Stocks map products to quantities, `carried` (batch, product) to one;
+    `put_in` is what came from outside, `contested` the products where that was at any moment; `sleeps` are from when to
+    when some replica was frozen.
+    """
 
     initial: Mapping[int, int]
-    restocked: Mapping[int, int]
+    put_in: Mapping[int, int]
+    contested: frozenset[int]
     final: Mapping[int, int]
     shoppers: Sequence[Shopper]
     orders: Sequence[Order]
@@ -93,7 +96,8 @@ class Evidence:
     carried: Mapping[tuple[str, int], int]
     puts: Sequence[Put]
     catalog_killed_at: Sequence[float]
-    quieting: Quieting
+    sleeps: Sequence[tuple[float, float]]
+    quiet: Quiet
 
 
 def save(evidence: Evidence, folder: Path) -> None:
@@ -119,10 +123,10 @@ def read_orders(dsn: str) -> list[Order]:
     rows = ask(
         dsn,
         """SELECT o.id::text, customer_id, cart_id, status, placed_at IS NOT NULL,
-                  array_agg(product_id), array_agg(quantity)
+                  extract(epoch FROM updated_at)::float, array_agg(product_id), array_agg(quantity)
            FROM orders o JOIN order_items i ON i.order_id = o.id GROUP BY o.id ORDER BY o.id""",
     )
-    return [Order(*row[:5], dict(zip(*row[5:], strict=True))) for row in rows]  # type: ignore[call-arg]
+    return [Order(*row[:6], dict(zip(*row[6:], strict=True))) for row in rows]  # type: ignore[call-arg]
 
 
 def read_returns(dsn: str) -> list[Return]:

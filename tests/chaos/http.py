@@ -1,14 +1,14 @@
 """A client that knows three outcomes: an answer, no answer, and a request that was certainly not sent."""
 
+import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
-
-from orders.neighbour import was_not_sent
 
 
 class NotReached(Exception):
@@ -26,6 +26,7 @@ class Reply:
     status: int
     body: Any
     is_replayed: bool
+    etag: str | None
 
 
 class Http:
@@ -34,24 +35,45 @@ class Http:
     def __init__(self, user_agent: str) -> None:
         self._client: Client = ClientBuilder().user_agent(user_agent).follow_redirects(False).build()
 
-    async def send(self, method: str, url: str, body: Any = None, *, patience_s: float = 2.0, key: str = "") -> Reply:
+    async def send(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        *,
+        patience_s: float = 2.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         """Raises NotReached, or NoAnswer after `patience_s`."""
-        request = self._client.request(method, url).timeout(timedelta(seconds=patience_s))
+        request = self._client.request(method, url).timeout(timedelta(seconds=patience_s)).headers(headers or {})
         if body is not None:
             request = request.body_json(body)
-        if key:
-            request = request.header("Idempotency-Key", key)
         try:
             response = await request.build().send()
             text = await response.text()
         except PyreqwestError as error:
-            raise (NotReached if was_not_sent(error) else NoAnswer)(error.message) from None
+            raise (NotReached if _was_refused(error) else NoAnswer)(error.message) from None
+        finally:
+            _heed_cancellation()
         is_replayed = response.get_header("Idempotent-Replayed") == "true"
-        return Reply(response.status, _parse(text), is_replayed)
+        return Reply(response.status, _parse(text), is_replayed, response.get_header("ETag"))
 
     async def close(self) -> None:
         """Close its connections."""
         await self._client.close()
+
+
+def _heed_cancellation() -> None:
+    """The library forgets a cancellation that comes at the same moment as the answer; Ctrl-C would take minutes."""
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _was_refused(error: PyreqwestError) -> bool:
+    """Whether no connection was made. A process that was killed with our request in its hands is another matter."""
+    causes = getattr(error, "details", {}).get("causes") or []
+    return "Connection refused" in str(causes)
 
 
 def _parse(text: str) -> Any:

@@ -71,14 +71,17 @@ class Shopper:
 
 
 class Load:
-    """Open-loop: `rate` shoppers arrive per second. `patience_s`: so long does one wait for an answer."""
+    """Open-loop: `rate` shoppers arrive per second. `patience_s`: so long does one wait for an answer.
+
+    When they come and what they want is the same for the same seed; what they do then depends on what befalls them.
+    """
 
     def __init__(
         self,
         replicas: Sequence[Process],
         carts_url: str,
         shelf: Shelf,
-        chance: random.Random,
+        seed: float,
         rate: float,
         patience_s: float,
     ) -> None:
@@ -89,7 +92,8 @@ class Load:
         self._replicas = replicas
         self._carts_url = carts_url
         self._shelf = shelf
-        self._chance = chance
+        self._wishes = random.Random(seed)
+        self._chance = random.Random(self._wishes.random())
         self._rate = rate
         self._patience_s = patience_s
         self._http = Http("shoppers")
@@ -108,7 +112,7 @@ class Load:
         arrives_at = now()
         async with asyncio.TaskGroup() as shopping:
             while not self._is_closed:
-                arrives_at += self._chance.expovariate(self._rate)
+                arrives_at += self._wishes.expovariate(self._rate)
                 await asyncio.sleep(max(0.0, arrives_at - now()))
                 shopper = self._next_shopper()
                 self.shoppers.append(shopper)
@@ -121,16 +125,15 @@ class Load:
 
     def _next_shopper(self) -> Shopper:
         customer_id = FIRST_CUSTOMER + len(self.shoppers)
-        key = f"key-{customer_id}" if self._chance.random() < 0.6 else ""
-        return Shopper(customer_id, self._shelf.choose(self._chance), self._chance.random() < 0.3, key)
+        key = f"key-{customer_id}" if self._wishes.random() < 0.6 else ""
+        return Shopper(customer_id, self._shelf.choose(self._wishes), self._wishes.random() < 0.3, key)
 
     async def _shop(self, shopper: Shopper) -> None:
-        with self._shelf.wanted(shopper.lines):
-            if shopper.from_cart and not await self._fill_cart(shopper):
-                return
-            await self._order(shopper)
-            if shopper.placed_id and self._chance.random() < 0.1:
-                await self._cancel(shopper, shopper.placed_id)
+        if shopper.from_cart and not await self._fill_cart(shopper):
+            return
+        await self._order(shopper)
+        if shopper.placed_id and self._chance.random() < 0.1:
+            await self._cancel(shopper, shopper.placed_id)
 
     async def _fill_cart(self, shopper: Shopper) -> bool:
         """Whether something is in the cart."""
@@ -189,8 +192,8 @@ class Load:
                 return
 
     async def _tries(self) -> AsyncIterator[None]:
-        """Seven tries, each after a longer pause, 13 s in all: longer than it takes to recover from a dead replica."""
-        for pause_s in (0.1, 0.3, 0.8, 1.6, 3, 3, 4):
+        """Five tries, each after a longer pause, 15 s in all: longer than it takes to recover from a dead replica."""
+        for pause_s in (0.3, 1, 2.5, 5, 6):
             await asyncio.sleep(pause_s * self._chance.uniform(0.5, 1.5))
             if self._is_closed:
                 return
@@ -207,14 +210,14 @@ class Load:
 
     async def _ask(self, method: str, path: str, body: object, patience_s: float, key: str = "") -> Reply:
         """Ask some replica; where it can't be reached, the next: that is what a load balancer does."""
-        replicas = list(self._replicas)
-        self._chance.shuffle(replicas)
-        for replica in replicas[:-1]:
+        headers = {"Idempotency-Key": key} if key else {}
+        for replica in self._chance.sample(self._replicas, len(self._replicas)):
             try:
-                return await self._http.send(method, f"{replica.url}{path}", body, patience_s=patience_s, key=key)
+                url = f"{replica.url}{path}"
+                return await self._http.send(method, url, body, patience_s=patience_s, headers=headers)
             except NotReached:
                 continue
-        return await self._http.send(method, f"{replicas[-1].url}{path}", body, patience_s=patience_s, key=key)
+        raise NotReached
 
 
 def _understand(reply: Reply, began_at: float) -> Attempt:

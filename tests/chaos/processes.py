@@ -18,6 +18,8 @@ from tests.chaos.http import Http, NoAnswer, NotReached
 from tests.servers import EMBEDDED, Cluster
 
 ORDERS = (sys.executable, "-m", "orders.cli")
+GUARDED_AFTER_S = 8.0
+"""Longer than an order may take, and a PUT of it be late, that was begun before ETags were switched on."""
 
 
 class Process:
@@ -27,9 +29,13 @@ class Process:
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
         self.log = logs / f"{name}.log"
-        self.is_frozen = False
         self.killed_at: list[float] = []
         """When it was killed, in seconds since 1970."""
+
+        self.slept: list[tuple[float, float]] = []
+        """From when to when it was frozen."""
+
+        self._frozen_at: float | None = None
         self._port = port
         self._command = [*ORDERS, *words]
         self._environment = {**os.environ, **settings}
@@ -43,7 +49,7 @@ class Process:
     @property
     def is_well(self) -> bool:
         """Whether it exists and is not frozen."""
-        return self.is_running and not self.is_frozen
+        return self.is_running and self._frozen_at is None
 
     @property
     def has_died(self) -> bool:
@@ -65,20 +71,21 @@ class Process:
             self._popen.kill()
             self._popen.wait()
             self._popen = None
-            self.is_frozen = False
+            self._frozen_at = None
             self.killed_at.append(time.time())
 
     def freeze(self) -> None:
         """SIGSTOP: it does nothing, and does not know it."""
         if self._popen is not None and self.is_running:
             self._popen.send_signal(signal.SIGSTOP)
-            self.is_frozen = True
+            self._frozen_at = time.time()
 
     def thaw(self) -> None:
         """SIGCONT."""
-        if self._popen is not None and self.is_running:
+        if self._popen is not None and self._frozen_at is not None:
+            self.slept.append((self._frozen_at, time.time()))
+            self._frozen_at = None
             self._popen.send_signal(signal.SIGCONT)
-        self.is_frozen = False
 
     def stop(self) -> None:
         """Ask it to end, and insist after a while."""
@@ -110,12 +117,22 @@ class Neighbour:
     etags: bool = False
     """Whether it is to have ETags; kept through restarts."""
 
+    etags_since: float | None = None
+    """Since when every GET has given one; None: not every."""
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether nobody writes any more who has read without an ETag: who changes a stock is noticed."""
+        return self.etags_since is not None and time.monotonic() - self.etags_since > GUARDED_AFTER_S
+
     async def suffer(self, **faults: Any) -> None:
         """Switch faults on; those that are not named are off. One that is down suffers already."""
         with contextlib.suppress(NotReached, NoAnswer):
             none = {"slow_s": 0, "error_rate": 0, "lost_rate": 0, "late_rate": 0, "rubbish_rate": 0}
             wanted = {**none, "etags": self.etags, **faults}
             await self.http.send("PUT", f"{self.process.url}/faults", wanted)
+            if self.etags and self.etags_since is None:
+                self.etags_since = time.monotonic()
 
     async def heal(self) -> None:
         """Switch all faults off."""

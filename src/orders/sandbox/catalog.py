@@ -120,7 +120,7 @@ class SandboxCatalog:
         stored, revision = json.loads(row[0]), row[1]
         if stored.get("locked"):
             return JSONResponse({"error": "this product is locked"}, 423)
-        if if_match and self.misfortune.faults.etags and if_match != _etag(revision):
+        if if_match and if_match != _etag(revision):
             return JSONResponse({"error": "changed since you read it"}, 412)
         body = json.dumps({key: value for key, value in fields.items() if key != "id"})
         self._sql.execute("BEGIN")
@@ -144,17 +144,22 @@ class SandboxCatalog:
 
     def _note_arrival(self, product_id: int, fields: Any, if_match: str | None, user_agent: str | None) -> int | None:
         quantity = fields.get("quantity") if isinstance(fields, dict) else None
-        storable = type(quantity) is int and -(2**63) <= quantity < 2**63
         return self._sql.execute(
             "INSERT INTO journal (product_id, quantity, if_match, user_agent, arrived_at) VALUES (?, ?, ?, ?, ?)",
-            (product_id, quantity if storable else None, if_match, user_agent, time.time()),
+            (product_id, _storable(quantity), if_match, user_agent, time.time()),
         ).lastrowid
 
-    def _note_landing(self, put_id: int | None, before: int | None) -> None:
-        self._sql.execute("UPDATE journal SET landed_at = ?, before = ? WHERE id = ?", (time.time(), before, put_id))
+    def _note_landing(self, put_id: int | None, before: Any) -> None:
+        self._sql.execute(
+            "UPDATE journal SET landed_at = ?, before = ? WHERE id = ?", (time.time(), _storable(before), put_id)
+        )
 
     def _note_answer(self, put_id: int | None, status: int | None) -> None:
         self._sql.execute("UPDATE journal SET answered_at = ?, status = ? WHERE id = ?", (time.time(), status, put_id))
+
+
+def _storable(quantity: Any) -> int | None:
+    return quantity if type(quantity) is int and -(2**63) <= quantity < 2**63 else None
 
 
 def _etag(revision: int) -> str:

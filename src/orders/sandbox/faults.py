@@ -24,7 +24,7 @@ class Faults(BaseModel):
     late_rate: float = Rate  # a PUT is answered 504 at once, and lands late_s later
     late_s: float = Field(1.0, ge=0, le=60)
     rubbish_rate: float = Rate  # the work is done, the answer is none that a client can read
-    etags: bool = False  # the catalog's products carry ETags, and PUT honours If-Match
+    etags: bool = False  # the catalog's products carry ETags (PUT honours If-Match whenever it is sent)
 
 
 _RUBBISH = (b'{"product_detail": {"id": 7, "na', b"<html>Bad Gateway</html>", b'{"price": NaN}', b"[]", b"null", b"")

@@ -124,14 +124,16 @@ def intend_again(connection: Connection, batch: UUID, horizon_s: float, products
         )
 
 
-def end_claims(connection: Connection, batch: UUID, ended: Ended) -> None:
+def end_claims(connection: Connection, batch: UUID, horizon_s: float, ended: Ended) -> None:
     """End these claims of the batch, if they still are its: what landed for failed orders is queued to go back.
 
     A product that drifted counts as not landed for orders, and as landed for stock that was due back: that may
-    understate the stock and never oversells. The claims stay, quiet, until no PUT can land any more.
+    understate the stock and never oversells. The claims stay, quiet, until no PUT can land any more: nobody sends one
+    from now on, so that is the horizon at most.
     """
     parameters = {
         "batch": str(batch),
+        "horizon": horizon_s,
         "landed": list(ended.landed),
         "refused": list(ended.refused),
         "drifted": list(ended.drifted),
@@ -162,7 +164,8 @@ def end_claims(connection: Connection, batch: UUID, ended: Ended) -> None:
             UPDATE stock_returns SET batch_id = NULL, retry_at = now() + interval '5 s'
                 WHERE batch_id = %(batch)s AND returned_at IS NULL AND product_id = ANY(%(refused)s::bigint[]);
             UPDATE stock_claims SET batch_id = NULL, lease_until = NULL, before = NULL, after = NULL,
-                                    is_correction = false
+                                    is_correction = false,
+                                    lands_until = least(lands_until, now() + %(horizon)s * interval '1 s')
                 WHERE batch_id = %(batch)s
                   AND product_id = ANY(%(landed)s::bigint[] || %(refused)s::bigint[] || %(drifted)s::bigint[]);
             """,
