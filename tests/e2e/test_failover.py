@@ -5,7 +5,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,7 +13,8 @@ import psycopg2
 import pytest
 
 from orders import database
-from tests.conftest import Sandbox, execute, free_port, wait_until
+from tests import servers
+from tests.conftest import Sandbox, debian_cluster, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start
 from tests.e2e.test_survival import is_quiet, sold
 from tests.servers import EMBEDDED, Cluster, Wire
@@ -33,34 +34,43 @@ class Seen:
 
 @contextlib.contextmanager
 def buying(replicas: Sequence[Service], sandbox: Sandbox, products: Sequence[int]) -> Iterator[list[Seen]]:
-    """Clients who order, every third time from a cart; who is told 503 or 409 asks again, with the same key."""
+    """Eight clients who keep ordering while the body runs; what they are told."""
     seen: list[Seen] = []
     stop = threading.Event()
 
-    def buy(buyer: int) -> None:
+    def keep_buying(buyer: int) -> None:
         chance = random.Random(buyer)
         while not stop.is_set():
-            customer, service = next(_customers), replicas[buyer % len(replicas)]
-            lines = [(product, chance.randint(1, 3)) for product in chance.sample(products, 2)]
-            if from_cart := chance.random() < 1 / 3:
-                sandbox.fill_cart(customer, *lines)
-            while True:
-                reply = service.place(
-                    customer, *([] if from_cart else lines), headers={"Idempotency-Key": f"{customer}"}
-                )
-                if reply.status not in (409, 503) or stop.is_set():
-                    break
-                time.sleep(0.05)
-            seen.append(Seen(time.monotonic(), reply.status, reply.body.get("id")))
+            seen.append(buy(replicas[buyer % len(replicas)], sandbox, products, chance, stop))
 
     with ThreadPoolExecutor(8) as pool:
-        buyers = [pool.submit(buy, buyer) for buyer in range(8)]
+        buyers = [pool.submit(keep_buying, buyer) for buyer in range(8)]
         try:
             yield seen
+        except BaseException:
+            for replica in replicas:
+                replica.kill()  # a client whose order is in doubt would wait for a database that the test has given up
+            raise
         finally:
             stop.set()
     for buyer in buyers:
         buyer.result()
+
+
+def buy(
+    service: Service, sandbox: Sandbox, products: Sequence[int], chance: random.Random, stop: threading.Event
+) -> Seen:
+    """One purchase, of items or now and then of a cart. Who is told 503 or 409 asks again, with the same key."""
+    customer = next(_customers)
+    lines = [(product, chance.randint(1, 3)) for product in chance.sample(products, 2)]
+    if chance.random() < 1 / 3:
+        sandbox.fill_cart(customer, *lines)
+        lines = []
+    while True:
+        reply = service.place(customer, *lines, headers={"Idempotency-Key": f"key-{customer}"})
+        if reply.status not in (409, 503) or stop.is_set():
+            return Seen(time.monotonic(), reply.status, reply.body.get("id"))
+        time.sleep(0.05)
 
 
 def check(dsn: str, sandbox: Sandbox, products: Sequence[int], seen: Sequence[Seen]) -> None:
@@ -163,6 +173,30 @@ def test_while_the_standby_is_away_nothing_is_acknowledged(pair: Pair, start: St
         back_at = time.monotonic()
         wait_until(lambda: seen[-1].status == 201 and seen[-1].at > back_at, "orders are placed again", 60)
     check(pair.primary.dsn, sandbox, products, seen)
+
+
+@pytest.mark.parametrize("end", [Cluster.stop, Cluster.kill], ids=["stopped", "killed"])
+def test_a_server_behind_a_pooler_goes_away_and_comes_back(
+    end: Callable[[Cluster], None], start: Start, sandbox: Sandbox
+) -> None:
+    cluster = debian_cluster()
+    products = [sandbox.product(STOCK) for _ in range(5)]
+    try:
+        cluster.start(fsync="off")
+        with servers.pooled(cluster) as dsn:
+            replicas = [start(database_url=dsn) for _ in range(2)]
+            with buying(replicas, sandbox, products) as seen:
+                wait_until(lambda: len(seen) > 50, "orders are placed")
+                end(cluster)
+                assert replicas[0].get("/orders").status == 503
+                cluster.start(fsync="off")
+                back_at = time.monotonic()
+                wait_until(lambda: seen[-1].status == 201 and seen[-1].at > back_at, "orders are placed again", 60)
+            check(dsn, sandbox, products, seen)
+            for replica in replicas:
+                replica.kill()
+    finally:
+        cluster.remove()
 
 
 def test_a_database_that_falls_silent_costs_no_restart(start: Start, sandbox: Sandbox, dsn: str) -> None:
