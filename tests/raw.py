@@ -1,14 +1,13 @@
-"""A neighbour that sends exactly the bytes that it is told to, for what a proper HTTP server would not do."""
+"""A neighbour on raw sockets: it sends exactly the bytes that it is told to, also such as no HTTP server would send."""
 
 import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
-Bytes = Iterable[bytes | float]
+Pieces = Iterable[bytes | float]
 """What is sent, piece by piece; a number is a pause in seconds. Afterwards the connection is closed."""
 
 
@@ -19,47 +18,44 @@ class Request:
     body: bytes
 
 
-def reply(body: bytes, *headers: str, status: str = "200 OK") -> list[bytes | float]:
+def reply(body: bytes, *headers: str, status: str = "200 OK") -> Pieces:
     """A proper reply."""
     lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", *headers]
     return ["\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1") + body]
 
 
 class RawServer:
-    """Answers each request with what `answer` says; remembers the requests."""
+    """Answers each request with what `answer` says."""
 
-    def __init__(self, answer: Callable[[Request], Bytes]) -> None:
-        self.answer = answer
-        self.requests: list[Request] = []
-        outer = self
-
+    def __init__(self, answer: Callable[[Request], Pieces]) -> None:
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                request = _read_request(self.rfile)
-                if request is None:
-                    return
-                outer.requests.append(request)
+                if request := _read_request(self.rfile):
+                    self._send(answer(request))
+
+            def _send(self, pieces: Pieces) -> None:
                 try:
-                    for piece in outer.answer(request):
+                    for piece in pieces:
                         if isinstance(piece, bytes):
                             self.wfile.write(piece)
                         else:
                             time.sleep(piece)
                 except OSError:
-                    pass  # the client has had enough
+                    pass  # the client has had enough of it
 
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            block_on_close = False
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=lambda: self._server.serve_forever(0.02), daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 

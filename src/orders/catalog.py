@@ -11,6 +11,7 @@ from orders.order import MAX_ID
 
 _ENVELOPES = ("product_detail", "data", "product")
 _MAX_NAME = 10_000
+_ELSEWHERE = (301, 302, 307, 308)  # to be done at another address; after a 303, say, it may have been done here
 _MAX_DEPTH = 100  # far from what Python's JSON can write again
 _STRONG_ETAG = re.compile(r'"[!#-~]*"')
 
@@ -73,10 +74,10 @@ def _outcome(reply: Reply) -> Written:
         return Written.CHANGED
     if reply.status == 429:
         return Written.NOT_SENT
-    if reply.status in (300, 303, 304):  # not here to be found, but perhaps done
-        return Written.UNKNOWN
-    if not 200 <= reply.status < 300:
+    if 400 <= reply.status < 500 or reply.status in _ELSEWHERE:
         return Written.REFUSED
+    if not 200 <= reply.status < 300:
+        return Written.UNKNOWN
     not_found = bool(reply.body) and isinstance(reply.json(), str)
     return Written.REFUSED if not_found else Written.DONE
 
