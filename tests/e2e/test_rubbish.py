@@ -18,7 +18,7 @@ from orders.order import MAX_ID
 from tests.conftest import Http, Reply
 from tests.e2e.conftest import Service, listening, start_service, stop
 from tests.raw import Pieces, RawServer, Request, reply
-from tests.rubbish import ANYTHING, JSON, broken, delivered, documents, objects
+from tests.rubbish import ANYTHING, JSON, broken, delivered, documents, objects, with_every_wrong_value
 
 TIMES = {
     "orders_request_deadline_s": 5,
@@ -149,6 +149,15 @@ def stock_in(document: bytes, number: int) -> int | None:
 def test_an_order_is_placed_only_on_what_is_a_product(
     service: Service, neighbours: Neighbours, template: bytes, way: str
 ) -> None:
+    order_a_product_that_is(service, neighbours, template, way)
+
+
+def test_an_order_is_placed_on_no_product_with_a_wrong_value(service: Service, neighbours: Neighbours) -> None:
+    for template in with_every_wrong_value(PRODUCT):
+        order_a_product_that_is(service, neighbours, template, "whole")
+
+
+def order_a_product_that_is(service: Service, neighbours: Neighbours, template: bytes, way: str) -> None:
     product = next(_numbers)
     document = numbered(template, product)
     neighbours.odd = {("GET", f"/products/{product}"): lambda _: delivered(document)[way]}
@@ -188,6 +197,17 @@ def lines_in(cart: bytes, items_of_all: bytes, customer: int) -> dict[int, int] 
     | ANYTHING,
 )
 def test_a_cart_is_ordered_only_as_it_is(service: Service, neighbours: Neighbours, cart: bytes, items: bytes) -> None:
+    order_a_cart_that_is(service, neighbours, cart, items)
+
+
+def test_no_cart_is_ordered_with_a_wrong_value(service: Service, neighbours: Neighbours) -> None:
+    for cart in with_every_wrong_value(CART):
+        order_a_cart_that_is(service, neighbours, cart, as_json({"items": [ITEM]}))
+    for item in with_every_wrong_value(ITEM):
+        order_a_cart_that_is(service, neighbours, as_json(CART_WITHOUT_ITEMS), b'{"items": [%s]}' % item)
+
+
+def order_a_cart_that_is(service: Service, neighbours: Neighbours, cart: bytes, items: bytes) -> None:
     customer = next(_numbers)
     cart, items = numbered(cart, customer), numbered(items, customer)
     neighbours.odd = {
@@ -309,7 +329,9 @@ def test_memory_is_bounded_whatever_the_neighbours_send(service: Service, neighb
                 neighbours.well(request)
             return flood
 
-        neighbours.odd["GET", f"/carts/{customer}"] = lambda _: reply(numbered(as_json(CART_WITHOUT_ITEMS), customer))
+        if path == "/cart_items":
+            cart = numbered(as_json(CART_WITHOUT_ITEMS), customer)
+            neighbours.odd["GET", f"/carts/{customer}"] = lambda _: reply(cart)
         neighbours.odd[method, path] = answer
         return (place(service, customer) if "products" in path else place_cart(service, customer)).status
 
