@@ -83,7 +83,7 @@ class Batch:
         ready, claimed = await self._claim()
         if not ready:
             return
-        errors = await self._read(sorted({p for w in ready for p in w.products}))
+        errors = await self._read(ready)
         await self._intend(*self._plan(ready, claimed, errors))
 
     # CLAIM ------------------------------------------------------------------------------------------------------
@@ -138,15 +138,33 @@ class Batch:
 
     # READ -------------------------------------------------------------------------------------------------------
 
-    async def _read(self, product_ids: Sequence[int]) -> dict[int, OrderError]:
-        replies = await asyncio.gather(*map(self._catalog.read, product_ids), return_exceptions=True)
+    async def _read(self, ready: Sequence[Waiting]) -> dict[int, OrderError]:
+        """Fill `_products`; returns why the others can't be known."""
+        reads = {p: asyncio.create_task(self._catalog.read(p)) for p in sorted({p for w in ready for p in w.products})}
+        await self._wait_for(reads.values(), ready)
         errors: dict[int, OrderError] = {}
-        for product_id, reply in zip(product_ids, replies, strict=True):
-            if isinstance(reply, Product):
-                self._products[product_id] = reply
-            elif isinstance(reply, BaseException):
-                errors[product_id] = _catalog_error(reply)
+        for product_id, read in reads.items():
+            if read.cancel():
+                errors[product_id] = _took_too_long()
+            elif error := read.exception():
+                errors[product_id] = _catalog_error(error)
+            elif product := read.result():
+                self._products[product_id] = product
         return errors
+
+    async def _wait_for(self, reads: Iterable[asyncio.Task[Product | None]], ready: Sequence[Waiting]) -> None:
+        """Return when all is read, or nobody waits for it any more: each client is answered at its own deadline."""
+        pending, waiting = set(reads), list(ready)
+        while pending and waiting:
+            patience_s = min(map(self._deadline, waiting)) - self._now()
+            _, pending = await asyncio.wait(pending, timeout=max(0.0, patience_s))
+            for late in [w for w in waiting if pending and self._deadline(w) <= self._now()]:
+                late.refuse(_took_too_long())
+                waiting.remove(late)
+
+    def _deadline(self, waiting: Waiting) -> float:
+        request = waiting.request
+        return request.deadline if request else self.began_at + self._settings.orders_request_deadline_s
 
     # PLAN -------------------------------------------------------------------------------------------------------
 
@@ -179,11 +197,11 @@ class Batch:
         return refused, due
 
     def _hindrance(self, request: Request, errors: Mapping[int, OrderError]) -> OrderError | None:
+        if self._now() >= request.deadline:
+            return _took_too_long()
         for line in request.lines:
             if line.product_id in errors:
                 return errors[line.product_id]
-        if self._now() >= request.deadline:
-            return OrderError(Code.ORDER_FAILED, "The catalog took too long to answer.")
         known = [line for line in request.lines if line.product_id in self._products]
         total = sum(line.quantity * self._products[line.product_id].price for line in known)
         if total > MAX_ID:
@@ -395,6 +413,10 @@ class Batch:
     def _refuse_rest(self, error: OrderError) -> None:
         for waiting in self._placing:
             waiting.refuse(error)
+
+
+def _took_too_long() -> OrderError:
+    return OrderError(Code.ORDER_FAILED, "The catalog took too long to answer.")
 
 
 def _write_error(product_id: int, fate: Fate | None) -> OrderError:

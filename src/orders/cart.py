@@ -1,12 +1,20 @@
 """The Shopping Cart Service's client. The cart service's own names stop here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orders.neighbour import Neighbour, Rubbish
+from orders.batching import Batcher
+from orders.neighbour import MAX_REPLY_BYTES, Neighbour, Rubbish, brief
 from orders.order import MAX_ID, MAX_QUANTITY, Line, merge_lines
 
 _CLOSE = b'{"status": "Ordered"}'
+
+_MAX_ITEMS_BYTES = 32 * 1024 * 1024
+"""`GET /cart_items` answers with the items of all carts; half a million of them fit."""
+
+_ITEMS_READS = 2
+"""So many of those replies are read at once; who asks meanwhile shares the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,7 @@ class Carts:
 
     def __init__(self, neighbour: Neighbour) -> None:
         self._neighbour = neighbour
+        self._items: Batcher[int, list[Any]] = Batcher(self._items_of, parallel=_ITEMS_READS, size=1000)
 
     async def read(self, customer_id: int) -> Cart | None:
         """The customer's cart with its lines merged, or None. Raises NotSent, NoAnswer or Rubbish."""
@@ -33,27 +42,32 @@ class Carts:
         cart_id = _integer(cart.get("id"), MAX_ID, "the cart's id")
         is_active = str(cart.get("status", "Active")).lower() == "active"
         if items is None and is_active:
-            items = await self._items_of(cart_id)
+            items = await self._items.get(cart_id)
         return Cart(cart_id, is_active, _lines(items or []))
 
     async def close(self, customer_id: int) -> bool:
         """Tell the service that the customer's cart is ordered; safe to repeat. False: it refused.
 
-        Raises NotSent or NoAnswer.
+        Raises NotSent, NoAnswer or Rubbish.
         """
         reply = await self._neighbour.put(f"/carts/{customer_id}", _CLOSE)
         return 200 <= reply.status < 300
 
-    async def _items_of(self, cart_id: int) -> list[Any]:
-        document = await self._get("/cart_items")
+    async def _items_of(self, cart_ids: Sequence[int]) -> dict[int, list[Any]]:
+        document = await self._get("/cart_items", _MAX_ITEMS_BYTES)
         items = document.get("items") if isinstance(document, dict) else None
         if not isinstance(items, list):
             raise Rubbish("GET /cart_items answered without a list of items")
-        return [item for item in items if isinstance(item, dict) and item.get("cart_id") == cart_id]
+        of: dict[int, list[Any]] = {cart_id: [] for cart_id in cart_ids}
+        for item in items:
+            cart_id = item.get("cart_id") if isinstance(item, dict) else None
+            if type(cart_id) is int and cart_id in of:
+                of[cart_id].append(item)
+        return of
 
-    async def _get(self, path: str) -> Any:
+    async def _get(self, path: str, max_bytes: int = MAX_REPLY_BYTES) -> Any:
         """The reply's document; a text where there is nothing."""
-        reply = await self._neighbour.get(path)
+        reply = await self._neighbour.get(path, max_bytes)
         if reply.status == 404:
             return ""
         if reply.status != 200:
@@ -66,7 +80,7 @@ def _parse_cart(customer_id: int, document: Any) -> tuple[dict[str, Any], list[A
     if not isinstance(cart, dict):
         raise Rubbish(f"GET /carts/{customer_id} answered without a cart")
     if cart.get("customer_id", customer_id) != customer_id:
-        raise Rubbish(f"GET /carts/{customer_id} answered with a cart of customer {cart['customer_id']!r}")
+        raise Rubbish(f"GET /carts/{customer_id} answered with a cart of customer {brief(cart['customer_id'])}")
     items = cart.get("items", document.get("items"))
     if items is not None and not isinstance(items, list):
         raise Rubbish("the cart's items are not a list")
@@ -89,5 +103,5 @@ def _lines(items: list[Any]) -> tuple[Line, ...]:
 
 def _integer(value: Any, maximum: int, what: str) -> int:
     if type(value) is not int or not 1 <= value <= maximum:
-        raise Rubbish(f"{what} is {str(value)[:40]!r}, not an integer from 1 to {maximum}")
+        raise Rubbish(f"{what} is {brief(value)}, not an integer from 1 to {maximum}")
     return value

@@ -1,15 +1,19 @@
 """The Product Catalog Service's client. The catalog's own names stop here."""
 
 import json
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from orders.neighbour import Neighbour, NoAnswer, NotSent, Reply, Rubbish
+from orders.neighbour import Neighbour, NoAnswer, NotSent, Reply, Rubbish, brief
 from orders.order import MAX_ID
 
 _ENVELOPES = ("product_detail", "data", "product")
 _MAX_NAME = 10_000
+_ELSEWHERE = (301, 302, 307, 308)  # to be done at another address; after a 303, say, it may have been done here
+_MAX_DEPTH = 100  # far from what Python's JSON can write again
+_STRONG_ETAG = re.compile(r'"[!#-~]*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,10 @@ def _outcome(reply: Reply) -> Written:
         return Written.CHANGED
     if reply.status == 429:
         return Written.NOT_SENT
-    if not 200 <= reply.status < 300:
+    if 400 <= reply.status < 500 or reply.status in _ELSEWHERE:
         return Written.REFUSED
+    if not 200 <= reply.status < 300:
+        return Written.UNKNOWN
     not_found = bool(reply.body) and isinstance(reply.json(), str)
     return Written.REFUSED if not_found else Written.DONE
 
@@ -79,7 +85,7 @@ def _outcome(reply: Reply) -> Written:
 def _parse(product_id: int, document: Any, etag: str | None) -> Product:
     fields = _unwrap(document)
     if fields.get("id", product_id) != product_id:
-        raise Rubbish(f"product {product_id} came back with the id {fields['id']!r}")
+        raise Rubbish(f"product {product_id} came back with the id {brief(fields['id'])}")
     name = fields.get("name")
     if not isinstance(name, str) or len(name) > _MAX_NAME or "\0" in name or not _is_unicode(name):
         raise Rubbish(f"the name of product {product_id} is not a text")
@@ -89,8 +95,8 @@ def _parse(product_id: int, document: Any, etag: str | None) -> Product:
         name=name,
         price=_count(product_id, fields, "price"),
         quantity=_count(product_id, fields, "quantity"),
-        # If-Match compares strongly (RFC 9110, 13.1.1): a weak tag would be refused every time.
-        etag=etag if etag and not etag.startswith("W/") else None,
+        # If-Match compares strongly (RFC 9110, 13.1.1): a weak tag would be refused every time, and * matches anything.
+        etag=etag if etag and _STRONG_ETAG.fullmatch(etag) else None,
         fields=fields,
     )
 
@@ -106,16 +112,25 @@ def _unwrap(document: Any) -> dict[str, Any]:
 def _count(product_id: int, fields: dict[str, Any], name: str) -> int:
     value = fields.get(name)
     if type(value) is not int or not 0 <= value <= MAX_ID:
-        raise Rubbish(f"the {name} of product {product_id} is {str(value)[:40]!r}, not an integer from 0 to 2^63-1")
+        raise Rubbish(f"the {name} of product {product_id} is {brief(value)}, not an integer from 0 to 2^63-1")
     return value
 
 
 def _refuse_unwritable(product_id: int, fields: dict[str, Any]) -> None:
     """A number beyond a double (1e999) reads as infinity; it could not be given back unchanged."""
+    if _is_deeper(fields, _MAX_DEPTH):
+        raise Rubbish(f"product {product_id} is nested too deep")
     try:
         json.dumps(fields, allow_nan=False)
     except ValueError:
         raise Rubbish(f"product {product_id} has a number that JSON can't carry") from None
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if levels == 0:
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return any(isinstance(v, dict | list) and _is_deeper(v, levels - 1) for v in inner)
 
 
 def _is_unicode(text: str) -> bool:

@@ -20,8 +20,8 @@ from pyreqwest.response import Response
 MAX_CALLS = 64
 """Calls to one neighbour that are under way at once: connections are not free for it either."""
 
-MAX_REPLY_BYTES = 32 * 1024 * 1024
-"""`GET /cart_items` answers with the items of all carts; half a million of them fit. Anything larger is rubbish."""
+MAX_REPLY_BYTES = 1024 * 1024
+"""A product, or a cart of the most lines that an order may have, fits many times. Anything larger is rubbish."""
 
 
 class NotSent(Exception):
@@ -49,15 +49,29 @@ class Reply:
     etag: str | None
 
     def json(self) -> Any:
-        """The body as JSON. Raises Rubbish: not JSON, nested too deep, or with a NaN or an infinity."""
+        """The body as JSON. Raises Rubbish: not JSON, nested too deep, with a NaN, an infinity or a name that is twice
+        in one object.
+        """
         try:
-            return json.loads(self.body, parse_constant=_refuse_constant)
+            return json.loads(self.body, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
         except (ValueError, RecursionError) as error:
             raise Rubbish(f"the reply is not JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(members)
+    if len(document) < len(members):
+        raise ValueError("an object has two members of one name")
+    return document
+
+
+def brief(value: Any) -> str:
+    """What a neighbour sent, for an error's sentence."""
+    return repr(str(value)[:40])
 
 
 def build_client(timeout_s: float) -> Client:
@@ -81,44 +95,52 @@ class Neighbour:
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._breakers = AsyncCircuitBreakerFactory(default_threshold=breaker_failures, default_ttl=breaker_rest_s)
 
-    async def get(self, path: str) -> Reply:
-        """GET, tried up to three times with growing, jittered pauses. Raises NotSent, Resting or NoAnswer."""
+    async def get(self, path: str, max_bytes: int = MAX_REPLY_BYTES) -> Reply:
+        """GET, tried up to three times with growing, jittered pauses.
+
+        Raises NotSent, Resting or NoAnswer; Rubbish where the reply is larger than `max_bytes`.
+        """
         try:
-            return await self._attempt("GET", path, b"", {})
+            return await self._attempt("GET", path, max_bytes=max_bytes)
         except Resting:
             raise
         except (NotSent, NoAnswer):
             # Only now: passing every call through the retrier cost as much CPU as the call itself (77 µs, measured).
             retry = stamina.AsyncRetryingCaller(attempts=2, wait_initial=0.05, wait_max=0.5, timeout=None)
-            return await retry.on(_worth_a_retry)(self._attempt, "GET", path, b"", {})
+            return await retry.on(_worth_a_retry)(self._attempt, "GET", path, max_bytes=max_bytes)
 
     async def put(
         self, path: str, body: bytes, headers: Mapping[str, str] | None = None, not_after: float = float("inf")
     ) -> Reply:
         """PUT, sent once, and not at all once the event loop's time is `not_after`.
 
-        Raises NotSent, Resting or NoAnswer: only the caller knows whether it may be repeated.
+        Raises NotSent, Resting, NoAnswer or Rubbish: only the caller knows whether it may be repeated.
         """
-        return await self._attempt(
-            "PUT", path, body, {"Content-Type": "application/json", **(headers or {})}, not_after
-        )
+        headers = {"Content-Type": "application/json", **(headers or {})}
+        return await self._attempt("PUT", path, body, headers, not_after)
 
     async def _attempt(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str], not_after: float = float("inf")
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        not_after: float = float("inf"),
+        max_bytes: int = MAX_REPLY_BYTES,
     ) -> Reply:
         try:
             async with self._slots, await self._breakers.get_breaker(self.name):
                 if asyncio.get_running_loop().time() >= not_after:
                     raise NotSent(f"it is too late for {method} {path}")
-                return await self._send(method, path, body, headers)
+                return await self._send(method, path, body, headers or {}, max_bytes)
         except OpenedState:
             raise Resting(f"{self.name} keeps failing and is given a rest") from None
 
-    async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str], max_bytes: int) -> Reply:
         request = self._client.request(method, f"{self.base_url}{path}").headers(headers)
         try:
             async with (request.body_bytes(body) if body else request).build_streamed() as response:
-                reply = Reply(response.status, await _read(response.body_reader), _etag(response))
+                reply = Reply(response.status, await _read(response.body_reader, max_bytes), _etag(response))
         except PyreqwestError as error:
             if was_not_sent(error):
                 raise NotSent(f"{self.name} can't be reached: {_reason(error)}") from None
@@ -128,13 +150,13 @@ class Neighbour:
         return reply
 
 
-async def _read(reader: Any) -> bytes:
+async def _read(reader: Any, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while (chunk := await reader.read_chunk()) is not None:
         size += len(chunk)
-        if size > MAX_REPLY_BYTES:
-            raise NoAnswer(f"the reply is larger than {MAX_REPLY_BYTES} bytes")
+        if size > max_bytes:
+            raise Rubbish(f"the reply is larger than {max_bytes} bytes")
         chunks.append(bytes(chunk))
     return b"".join(chunks)
 

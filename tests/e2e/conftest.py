@@ -3,9 +3,9 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -38,36 +38,41 @@ class Service:
 Start = Callable[..., Service]
 
 
-@pytest.fixture
-def start(http: Http, sandbox: Sandbox, dsn: str) -> Iterator[Start]:
-    """Starts replicas: `start()`, with settings by name."""
-    running: list[Service] = []
+def start_service(http: Http, log: IO[str] | None = None, **settings: Any) -> Service:
+    """A replica with these settings, in the environment's names or ours. It may not listen yet."""
+    port = free_port()
+    given = {name.upper(): str(value) for name, value in settings.items()}
+    process = subprocess.Popen([*ORDERS, "serve"], env={**os.environ, "PORT": str(port), **given}, stderr=log)
+    return Service(http, f"http://127.0.0.1:{port}", process)
 
-    def start_one(wait: bool = True, **settings: Any) -> Service:
-        port = free_port()
-        environment = {
-            **os.environ,
-            "DATABASE_URL": dsn,
-            "CATALOG_URL": sandbox.catalog_url,
-            "CART_URL": sandbox.cart_url,
-            "PORT": str(port),
-            **{name.upper(): str(value) for name, value in settings.items()},
-        }
-        process = subprocess.Popen([*ORDERS, "serve"], env=environment)
-        service = Service(http, f"http://127.0.0.1:{port}", process)
-        running.append(service)
-        if wait:
-            wait_until(lambda: answers(service.url), "the service listens")
-        return service
 
-    yield start_one
-    for service in running:
+def listening(service: Service) -> Service:
+    wait_until(lambda: answers(service.url), "the service listens")
+    return service
+
+
+def stop(services: Iterable[Service]) -> None:
+    for service in services:
         service.process.send_signal(signal.SIGTERM)
-    for service in running:
+    for service in services:
         try:
             service.process.wait(timeout=15)
         except subprocess.TimeoutExpired:
             service.kill()
+
+
+@pytest.fixture
+def start(http: Http, sandbox: Sandbox, dsn: str) -> Iterator[Start]:
+    """Starts replicas: `start()`, with settings by name."""
+    running: list[Service] = []
+    usual = {"database_url": dsn, "catalog_url": sandbox.catalog_url, "cart_url": sandbox.cart_url}
+
+    def start_one(wait: bool = True, **settings: Any) -> Service:
+        running.append(start_service(http, **{**usual, **settings}))
+        return listening(running[-1]) if wait else running[-1]
+
+    yield start_one
+    stop(running)
 
 
 @pytest.fixture
