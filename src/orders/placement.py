@@ -54,7 +54,8 @@ class Placement:
         self._keys: dict[str, bytes] = {}
         self._giving_back: set[int] = set()
         self._held: dict[int, _Held] = {}
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def place(self, request: Request) -> Answer:
@@ -139,10 +140,10 @@ class Placement:
 
     def _wake_up_at(self, when: float) -> None:
         """One timer, for the first product that may be asked for again."""
-        if self._alarm is None or self._alarm.cancelled() or self._alarm.when() > when:
+        if self._alarm is None or self._alarm_at > when:
             if self._alarm:
                 self._alarm.cancel()
-            self._alarm = self._loop.call_at(when, self._wake_up)
+            self._alarm, self._alarm_at = self._loop.call_at(when, self._wake_up), when
 
     def _wake_up(self) -> None:
         self._alarm = None

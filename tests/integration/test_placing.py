@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import psycopg2
 import pytest
+import uvloop
 from uuid_utils.compat import uuid7
 
 from orders.app import machinery
@@ -188,3 +189,13 @@ async def test_orders_that_arrive_together_share_one_read_and_one_write(settings
     assert {answer.status for answer in answers if isinstance(answer, Answer)} == {201}
     assert sandbox.stock(product) == 50
     assert calls == ["GET", "PUT"] * 2  # the first of them alone, the others together
+
+
+def test_on_uvloop_an_alarm_that_is_due_at_once_does_not_break_the_next_request(settings: Settings) -> None:
+    async def ring_twice() -> None:
+        async with machinery(settings) as built:
+            now = asyncio.get_running_loop().time()
+            built.placement._wake_up_at(now)  # uvloop's call_at gives a handle without a time for this
+            built.placement._wake_up_at(now + 1)
+
+    uvloop.run(ring_twice())
