@@ -15,6 +15,10 @@ ARGS ?=
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+.venv/made-bench: .venv/made requirements-bench.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	touch $@
+
 install: .venv/made ## make .venv and install what is pinned
 .PHONY: install
 
@@ -25,6 +29,10 @@ run: install ## run everything: database, sandbox catalog and carts, the service
 test: .venv/made-dev ## run all tests (ARGS="-k cart" for some)
 	$(BIN)/pytest -n 4 $(ARGS)
 .PHONY: test
+
+bench: .venv/made-bench ## compare its speed with the machine's (QUICK=1 in two minutes; ONLY=3 one alone; needs wrk)
+	$(BIN)/python -m bench
+.PHONY: bench
 
 check: .venv/made-dev ## lint, format, types, imports
 	$(BIN)/ruff check .
