@@ -15,11 +15,12 @@ class Pace:
     scale: float
     many_orders: int  # comparison 7
     memory_orders: int  # comparison 9
+    memory_s: float  # so long are they placed; a slower machine stops at fewer, and the table says at how many
     curve: tuple[float, ...]  # offered load, in capacities
 
 
-FULL = Pace(3, 1.0, 10_000_000, 200_000, (0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0))
-QUICK = Pace(3, 0.3, 1_000_000, 20_000, (0.5, 1.0, 2.0))
+FULL = Pace(3, 1.0, 10_000_000, 200_000, 240, (0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0))
+QUICK = Pace(3, 0.3, 1_000_000, 10_000, 15, (0.5, 1.0, 2.0))
 
 
 @dataclass(frozen=True)

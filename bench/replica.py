@@ -10,8 +10,6 @@ from bench.load import Orders
 from bench.world import neighbours, new_database, replica, sql
 
 FEW = 2_000
-MOST_S = 240
-"""So long are orders placed for comparison 9; a slower machine stops at fewer, and the table says at how many."""
 
 
 def memory(server: str, pace: Pace) -> list[Result]:
@@ -21,7 +19,7 @@ def memory(server: str, pace: Pace) -> list[Result]:
         shelf.reset(quantity=1_000_000_000)
 
         def place_until(orders: int, seconds: float) -> int:
-            give_up_at = time.monotonic() + MOST_S
+            give_up_at = time.monotonic() + pace.memory_s
             while (placed := _count(dsn)) < orders and time.monotonic() < give_up_at:
                 load.place(seconds, Orders(ours.url, 64))
                 print(f"\r    {placed:,} of {orders:,} orders, {ours.rss_mb():.1f} MB", end="", flush=True)
