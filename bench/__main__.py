@@ -30,6 +30,7 @@ COMPARISONS: dict[str, Callable[[str, Pace], list[Result]]] = {
     "10": replica.cold_start,
 }
 DOCS = Path("docs")
+BUSY = 0.5
 
 
 def main() -> None:
@@ -52,6 +53,9 @@ def main() -> None:
 def run(pace: Pace, names: list[str]) -> dict[str, Any]:
     """Run these, and return the document of what was found."""
     began_at = time.perf_counter()
+    load_before = os.getloadavg()[0]
+    if load_before > BUSY:
+        print(f"The load average is {load_before:.1f}: something else is running, and the numbers will say little.")
     server = postgres()
     results: list[Result] = []
     curve: list[dict[str, Any]] = []
@@ -61,7 +65,7 @@ def run(pace: Pace, names: list[str]) -> dict[str, Any]:
             curve = placing.offered_load(server, pace)
         else:
             results += COMPARISONS[name](server, pace)
-    return report.document(server, results, curve, time.perf_counter() - began_at)
+    return report.document(server, results, curve, time.perf_counter() - began_at, load_before)
 
 
 def write(found: dict[str, Any], folder: Path) -> None:

@@ -87,7 +87,7 @@ def flash_sale(server: str, pace: Pace) -> list[Result]:
 
             found = in_turn(
                 pace.rounds,
-                orders=lambda: _rate(shelf, 5 * pace.scale, one, products=1, delay_s=SLOW_S),
+                orders=lambda: _rate(shelf, max(3, 5 * pace.scale), one, products=1, delay_s=SLOW_S),
                 serial=serial,
             )
             seconds = max(2, 4 * pace.scale)
@@ -213,7 +213,7 @@ def offered_load(server: str, pace: Pace) -> list[dict[str, Any]]:
     points = []
     with neighbours() as shelf, replica(new_database(server, "shop"), shelf) as ours:
         _warm_up(shelf, ours)
-        capacity = _rate(shelf, 6 * pace.scale, Orders(ours.url, 256))
+        capacity = _rate(shelf, max(4, 6 * pace.scale), Orders(ours.url, 256))
         print(f"    capacity, 256 clients in a closed loop: {capacity:.0f} orders/s", flush=True)
         for share in pace.curve:
             seconds = (6 if share < 1 else 15) * max(0.5, pace.scale)  # the queue takes a while to fill
@@ -251,10 +251,12 @@ def _warm_up(shelf: Neighbours, *servers: Server) -> None:
 
 
 def _rate(shelf: Neighbours, seconds: float, *loads: Orders, **catalog: Any) -> float:
-    """Orders per second, on a catalog that was begun anew, once the last load is all done. Raises BenchError."""
+    """Orders per second, on a catalog that was begun anew. Raises BenchError: some were refused, or none was placed."""
     shelf.wait_until_idle()
     shelf.reset(**catalog)
     found = load.place(seconds, *loads)
     if found.refused:
         raise BenchError(f"{found.refused} orders were refused; a rate without them would be none.")
+    if not found.rate:
+        raise BenchError(f"Not one order was placed in {seconds:.0f} s; is something else running on this machine?")
     return found.rate

@@ -22,8 +22,10 @@ _POSTGRES = (
 _PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic", "psycopg2-binary", "pyreqwest")
 
 
-def document(server: str, results: Sequence[Result], curve: list[dict[str, Any]], took_s: float) -> dict[str, Any]:
-    """What the JSON file holds."""
+def document(
+    server: str, results: Sequence[Result], curve: list[dict[str, Any]], took_s: float, load_before: float
+) -> dict[str, Any]:
+    """What the JSON file holds. `load_before`: the machine's load average before anything was started."""
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "took_s": round(took_s),
@@ -34,6 +36,7 @@ def document(server: str, results: Sequence[Result], curve: list[dict[str, Any]]
             "cores": len(_lines("/proc/cpuinfo", "processor")),
             "memory_gb": round(int(_lines("/proc/meminfo", "MemTotal")[0].split()[0]) / 2**20),
             "system": platform.platform(),
+            "load_before": round(load_before, 2),
             "python": platform.python_version(),
         },
         "postgres": {name: sql(server, f"SHOW {name}")[0][0] for name in _POSTGRES},
