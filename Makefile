@@ -17,6 +17,10 @@ SEED ?=
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+.venv/made-bench: .venv/made requirements-bench.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	touch $@
+
 install: .venv/made ## make .venv and install what is pinned
 .PHONY: install
 
@@ -35,6 +39,10 @@ mutants: .venv/made-dev ## take the SQL's guards out, one at a time: does a test
 chaos: .venv/made-dev ## kill everything under load, then check every promise (MINUTES=30 SEED=7)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 .PHONY: chaos
+
+bench: .venv/made-bench ## compare its speed with the machine's (QUICK=1 in two minutes; ONLY=3 one alone; needs wrk)
+	$(BIN)/python -m bench
+.PHONY: bench
 
 check: .venv/made-dev ## lint, format, types, imports
 	$(BIN)/ruff check .

@@ -1,0 +1,66 @@
+"""Inserts alone: orders placed by the service's own code in one process, without HTTP, with a dict for a catalog.
+
+`python -m bench.faked CLIENTS SECONDS` prints orders per second; DATABASE_URL names the database.
+"""
+
+import asyncio
+import itertools
+import random
+import sys
+import time
+
+import uvloop
+
+from orders.app import machinery
+from orders.cart import Carts
+from orders.catalog import Catalog, Product, Written
+from orders.checkout import Checkout
+from orders.order import Line
+from orders.settings import load_settings
+
+stock: dict[int, int] = dict.fromkeys(range(1, 10_001), 1_000_000)
+
+
+async def read(_: Catalog, product_id: int) -> Product:
+    """Catalog.read, from the dict."""
+    quantity = stock[product_id]
+    fields = {"id": product_id, "name": "Whispers of the Night", "price": 10, "quantity": quantity}
+    return Product(product_id, "Whispers of the Night", 10, quantity, None, fields)
+
+
+async def write(_: Catalog, product: Product, quantity: int, *_more: object, **_others: object) -> Written:
+    """Catalog.write, to the dict."""
+    stock[product.id] = quantity
+    return Written.DONE
+
+
+async def no_cart(_: Carts, __: int) -> None:
+    """Carts.read: nobody has a cart."""
+
+
+async def measure(clients: int, seconds: float) -> float:
+    """Orders per second that so many clients place, each its next when the last is answered."""
+    settings = load_settings(catalog_url="http://nobody.invalid", cart_url="http://nobody.invalid")
+    customers = itertools.count(random.SystemRandom().randrange(10**9, 10**12))
+    placed = 0
+
+    async with machinery(settings) as built:
+        checkout = Checkout(built.database, built.carts, built.placement, settings)
+
+        async def client(until: float) -> None:
+            nonlocal placed
+            while time.perf_counter() < until:
+                lines = [Line(product_id, 1) for product_id in random.sample(range(1, 10_001), 2)]
+                answer = await checkout.check_out(next(customers), lines, None, "/")
+                placed += answer.status == 201
+
+        await asyncio.gather(*(client(time.perf_counter() + 0.5) for _ in range(clients)))  # warm up
+        placed = 0
+        began_at = time.perf_counter()
+        await asyncio.gather(*(client(began_at + seconds) for _ in range(clients)))
+        return placed / (time.perf_counter() - began_at)
+
+
+if __name__ == "__main__":
+    Catalog.read, Catalog.write, Carts.read = read, write, no_cart  # type: ignore[method-assign,assignment]
+    print(uvloop.run(measure(int(sys.argv[1]), float(sys.argv[2]))))
