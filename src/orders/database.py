@@ -1,12 +1,13 @@
 """PostgreSQL: worker threads that own a connection each, and the schema's migrations. Knows no table of ours."""
 
 import asyncio
+import contextlib
 import logging
 import queue
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Connection = psycopg2.extensions.connection
+Cursor = psycopg2.extensions.cursor
 Query = Callable[[Connection], T]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -86,6 +88,23 @@ def connect(dsn: str) -> Connection:
         raise DatabaseUnavailable(str(error).strip()) from None
     connection.autocommit = True
     return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: Connection) -> Iterator[Cursor]:
+    """One transaction of several round trips, with our own code in between; nothing in it may wait for anyone else.
+
+    A replica that is stopped in the middle of it loses its locks after a while.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'")
+        try:
+            yield cursor
+            cursor.execute("COMMIT")
+        except BaseException:
+            if not connection.closed:
+                cursor.execute("ROLLBACK")
+            raise
 
 
 class Database:

@@ -17,9 +17,10 @@ from orders.change_status import change_status
 from orders.checkout import Checkout
 from orders.database import DatabaseUnavailable
 from orders.errors import OrderError
-from orders.order import Line, Status
+from orders.order import Line
 from orders.request import Answer
 from orders.settings import Settings
+from orders.workflow import CANCELLED
 from tests.conftest import Sandbox, execute
 from tests.integration.sabotage import Died, How, Saboteur
 
@@ -85,7 +86,7 @@ async def a_cancelled_order(world: World) -> None:
     answer = await world.place((world.a, 4), (world.b, 4))
     if answer and answer.order_id:
         with contextlib.suppress(DatabaseUnavailable):
-            await change_status(world.built.database, answer.order_id, Status.CANCELLED)
+            await change_status(world.built.database, answer.order_id, CANCELLED)
             await world.built.recovery.recover_once()
         await world.built.placement.drain()
     await world.place((world.a, 9))
