@@ -98,11 +98,15 @@ async def expire_once(database: Database, expiries: Mapping[str, timedelta]) -> 
 
     Safe in every replica at once.
     """
+
+    def expire(standing: Standing) -> Change | None:
+        return move(standing, CANCELLED, EXPIRY) if CANCELLED in standing.allowed else None
+
     count = 0
     for status, stayed in expiries.items():
         count += await database.run(
             lambda c, status=status, stayed=stayed: change_stale(  # type: ignore[misc]  # a lambda's defaults
-                c, status, stayed, CANCELLED, EXPIRE_AT_ONCE, lambda standing: move(standing, CANCELLED, EXPIRY)
+                c, status, stayed, CANCELLED, EXPIRE_AT_ONCE, expire
             )
         )
     return count
