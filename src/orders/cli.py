@@ -72,8 +72,10 @@ def dev(
             "cart_url": settings.cart_url or f"http://{settings.host}:{cart_port}",
         }
     )
+    app = create_app(settings)
+    open_database(settings)  # what is wrong with it, or with its table of statuses, is said here, in a sentence
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         settings.host,
         settings.port,
         log_config=None,

@@ -13,6 +13,7 @@ from orders.app import create_app
 from orders.cli import cli
 from orders.errors import Code
 from orders.settings import Settings
+from orders.workflow import load_workflow, parse_workflow
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -82,6 +83,16 @@ def test_the_readme_has_a_row_for_every_setting_with_its_default() -> None:
 def test_the_readme_has_a_row_for_every_error() -> None:
     for code in Code:
         assert re.search(rf"^\| {code.value.status} \|.*`{code.name.lower()}`", README, re.MULTILINE), code
+
+
+def test_the_diagram_in_the_documents_is_the_one_that_the_service_answers() -> None:
+    assert f"```mermaid\n{load_workflow().mermaid()}```" in (ROOT / "docs" / "lifecycle.md").read_text()
+
+
+def test_the_documented_own_statuses_are_a_table_that_is_accepted() -> None:
+    shown = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "lifecycle.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert parse_workflow(shown[1]).parse("waiting for payment")
 
 
 def test_the_readme_names_every_command() -> None:
