@@ -62,12 +62,15 @@ class Workflow:
         return self._by_key.get(_key(text))
 
     def allowed(self, status: str, held_from: str | None = None, *, adopted: bool = False) -> tuple[str, ...]:
-        """The statuses that may follow `status`. An adopted order may stand in one that is not in the table, or in
-        `Pending` in another sense: it may go to every status that a person can set.
+        """The statuses that may follow `status`. An adopted order may stand in one that was never in the table, or in
+        `Pending` in another sense: it may go to every status that a person can set. Another order whose status is
+        not in the table stands in a final one of an earlier table.
         """
         known = self.by_name.get(status)
-        if known is None or (adopted and status == PENDING):
+        if adopted and (known is None or status == PENDING):
             return tuple(s.name for s in self.statuses if s.name not in (PENDING, FAILED))
+        if known is None:
+            return ()
         return tuple(dict.fromkeys([*([held_from] if known.is_hold and held_from else ()), *known.following]))
 
     @cached_property

@@ -168,19 +168,21 @@ def test_a_replica_with_another_table_does_not_start_until_it_is_put_in_place(em
     assert "there is no status 'Gone'; did you mean 'Gon'?" in broken.stderr
 
 
-def test_a_table_that_leaves_orders_behind_is_not_put_in_place(empty_dsn: str) -> None:
+def test_a_table_that_leaves_orders_behind_is_not_put_in_place_and_the_final_stay_final(empty_dsn: str) -> None:
     database.migrate(empty_dsn)
     set_workflow(empty_dsn, TABLE, replace=False)
-    for status, held_from in (("Paid", None), ("On Hold", "Confirmed"), ("Ordered", None)):
+    for status, held_from in (("Paid", None), ("On Hold", "Confirmed"), ("Ordered", None), ("Completed", None)):
         execute(empty_dsn, INSERT, (str(uuid4()), status, held_from, "now", None))
     with pytest.raises(SettingsError, match="Confirmed or On Hold or Paid"):
         set_workflow(empty_dsn, parse_workflow(SHOP), replace=True)
     assert execute(empty_dsn, "SELECT count(*) FROM order_statuses") == [(13,)]
-    execute(
-        empty_dsn, "UPDATE orders SET status = 'Cancelled', held_from = NULL, version = 2 WHERE status <> 'Ordered'"
-    )
+    cancel = "UPDATE orders SET status = 'Cancelled', held_from = NULL, version = 2 WHERE status = ANY(%s)"
+    execute(empty_dsn, cancel, (["Paid", "On Hold"],))
     set_workflow(empty_dsn, parse_workflow(SHOP), replace=True)
     assert execute(empty_dsn, "SELECT count(*) FROM order_statuses") == [(7,)]
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        execute(empty_dsn, cancel, (["Completed"],))
+    execute(empty_dsn, "UPDATE orders SET total = 9, status = status, version = 2 WHERE status = 'Completed'")
 
 
 def test_replicas_that_start_together_put_the_table_in_place_once(empty_dsn: str) -> None:

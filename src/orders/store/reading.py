@@ -15,7 +15,7 @@ ALLOWED = """coalesce(
         (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
                 THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
          FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
-        orders_allowed(o.status, o.held_from, o.adopted))"""
+        CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END)"""
 
 # psycopg2 reads % in a statement as a placeholder; these have none.
 ORDER_JSON = f"""json_build_object(

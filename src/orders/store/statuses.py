@@ -16,7 +16,7 @@ def install_workflow(connection: Connection, workflow: Workflow, *, replace: boo
     """Make this the table, for every replica at once; without `replace` only where none was put there yet.
 
     Changes nothing and returns the statuses in question where orders stand in one (or are on hold from one) that it
-    does not have. Orders that were adopted may keep theirs.
+    does not have. Orders in a final status keep it, and adopted ones whatever they have.
     """
     names = [status.name for status in workflow.statuses]
     with transaction(connection) as cursor:
@@ -31,15 +31,10 @@ def install_workflow(connection: Connection, workflow: Workflow, *, replace: boo
         return left_behind
 
 
-# The statuses that orders have, one step along the index each; and what orders on hold go back to.
 _LEFT_BEHIND = """
-    WITH RECURSIVE found AS (
-        (SELECT status FROM orders ORDER BY status LIMIT 1)
-        UNION ALL
-        SELECT (SELECT o.status FROM orders o WHERE o.status > f.status ORDER BY o.status LIMIT 1)
-        FROM found f WHERE f.status IS NOT NULL)
-    SELECT status FROM found f
-        WHERE status <> ALL (%(names)s) AND EXISTS (SELECT FROM orders o WHERE o.status = f.status AND NOT o.adopted)
+    SELECT status FROM order_statuses s
+        WHERE NOT is_final AND status <> ALL (%(names)s)
+          AND EXISTS (SELECT FROM orders o WHERE o.status = s.status AND NOT o.adopted)
     UNION
     SELECT held_from FROM orders
         WHERE status IN (SELECT status FROM order_statuses WHERE is_hold) AND held_from <> ALL (%(names)s)

@@ -43,13 +43,15 @@ CREATE TABLE order_workflow (
     installed_at timestamptz NOT NULL DEFAULT now()
 );
 
--- What may follow. An adopted order may stand in a status that is not in the table, or in Pending in another sense.
+-- What may follow. An adopted order may stand in a status that was never in the table, or in Pending in another sense:
+-- it may go anywhere. Another one stands in a final status that was in an earlier table: nothing follows.
 CREATE FUNCTION orders_allowed(status text, held_from text, adopted boolean) RETURNS text[] LANGUAGE sql STABLE AS $$
     SELECT coalesce(
         (SELECT CASE WHEN s.is_hold AND $2 IS NOT NULL THEN $2 || array_remove(s.allowed, $2) ELSE s.allowed END
          FROM order_statuses s WHERE s.status = $1 AND NOT ($3 AND $1 = 'Pending')),
         (SELECT array_agg(s.status ORDER BY s.position) FROM order_statuses s
-         WHERE s.status NOT IN ('Pending', 'Failed')))
+         WHERE s.status NOT IN ('Pending', 'Failed') AND $3),
+        '{}')
 $$;
 """
 
@@ -84,7 +86,8 @@ END $$;
 CREATE TRIGGER check_first_status BEFORE INSERT ON orders FOR EACH ROW
     WHEN (NEW.status <> 'Pending') EXECUTE FUNCTION orders_check_status();
 CREATE TRIGGER check_status BEFORE UPDATE OF status, held_from ON orders FOR EACH ROW
-    WHEN (NOT (OLD.status = 'Pending' AND NEW.status IN ('Pending', 'Ordered', 'Failed')) OR NEW.held_from IS NOT NULL)
+    WHEN ((OLD.status, OLD.held_from) IS DISTINCT FROM (NEW.status, NEW.held_from)
+          AND NOT (OLD.status = 'Pending' AND NEW.status IN ('Ordered', 'Failed') AND NEW.held_from IS NULL))
     EXECUTE FUNCTION orders_check_status();
 """
 
