@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orders.errors import Code, OrderError, invalid, problem
 from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY
-from orders.workflow import Workflow
+from orders.workflow import Workflow, parse_workflow
 
 _ID_EXAMPLE = "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"
 _ORDER_EXAMPLE: dict[str, Any] = {
@@ -73,6 +73,17 @@ _CANCELLED_EXAMPLE: dict[str, Any] = {
     "request_id": "019ab1e27c3d7a419b520d6c3f1e8a71",
     "at": "2026-11-24T08:00:00.271828Z",
 }
+
+_SMALL_TABLE = """
+line = ["Ordered", "Collected"]
+[statuses.Ordered]
+next = ["Cancelled"]
+[statuses.Collected]
+final = true
+[statuses.Cancelled]
+final = true
+gives_stock_back = true
+"""
 
 Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
 
@@ -241,6 +252,8 @@ class StatusInWorkflow(BaseModel):
 
 class WorkflowGraph(BaseModel):
     """The table of statuses. Along `line` an order goes forward, skipping allowed."""
+
+    model_config = ConfigDict(json_schema_extra={"example": parse_workflow(_SMALL_TABLE).document()})
 
     initial: str
     line: list[str]

@@ -67,6 +67,21 @@ def test_every_error_answer_is_a_problem_with_examples(document: dict[str, Any])
                 assert content["application/problem+json"]["examples"], (name, status)
 
 
+def test_every_answer_about_orders_has_an_example(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for name, operation in operations(document).items():
+        if "orders" not in operation["tags"] and name != "GET /workflow":
+            continue
+        answer = next(response for status, response in operation["responses"].items() if status < "3")
+        schema = answer["content"]["application/json"]["schema"]
+        for one in schema.get("anyOf", [schema]):
+            assert "example" in schemas[one["$ref"].split("/")[-1]], name
+        if body := operation.get("requestBody"):
+            assert "examples" in json.dumps(body) or "examples" in json.dumps(
+                [schemas[ref] for ref in re.findall(r"#/components/schemas/(\w+)", json.dumps(body))]
+            ), name
+
+
 def test_placing_documents_every_status_of_the_contract(document: dict[str, Any]) -> None:
     for name in ("POST /orders/{id}", "POST /customers/{customer_id}/orders"):
         assert {"201", "400", "404", "409", "422", "500", "503"} <= operations(document)[name]["responses"].keys()
