@@ -91,7 +91,7 @@ def open_database(settings: Settings) -> str:
         set_workflow(dsn, workflow, replace=False)
     else:
         require_schema(dsn)
-    _require_workflow(dsn, workflow, settings)
+    require_workflow(dsn, workflow, settings)
     return dsn
 
 
@@ -109,12 +109,14 @@ def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
         )
 
 
-def _require_workflow(dsn: str, workflow: Workflow, settings: Settings) -> None:
+def require_workflow(dsn: str, workflow: Workflow, settings: Settings) -> None:
+    """Raise SettingsError where the database's table of statuses is another, SchemaError where it has none."""
     with contextlib.closing(connect(with_defaults(dsn))) as connection:
         installed = installed_workflow(connection)
     if installed is None:
         raise SchemaError(
-            "The database's table of statuses was not set up, and ORDERS_MIGRATE_AT_START is off. Run `orders migrate`."
+            "The database's table of statuses is not set up yet. Run `orders migrate`, or start without "
+            "ORDERS_MIGRATE_AT_START=false."
         )
     if not _is_same(installed, workflow):
         raise SettingsError(

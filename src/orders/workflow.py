@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -77,7 +78,7 @@ class Workflow:
     def _by_key(self) -> dict[str, str]:
         return {_key(status.name): status.name for status in self.statuses}
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> dict[str, Any]:
         """The graph, as `GET /workflow` answers it."""
         return {
             "initial": ORDERED,

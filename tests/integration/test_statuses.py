@@ -162,6 +162,7 @@ def test_a_replica_with_another_table_does_not_start_until_it_is_put_in_place(em
     assert orders("migrate", workflow=shop).returncode == 0
     assert "There is no order" in orders("show", "1", workflow=shop).stderr
     assert "another than the built-in one" in orders("show", "1").stderr
+    assert "BAD  ORDERS_WORKFLOW: the database's table of statuses is another" in orders("doctor").stdout
     shop.write_text(SHOP.replace("[statuses.Gone]", "[statuses.Gon]"))
     broken = orders("show", "1", workflow=shop)
     assert broken.returncode == 2
