@@ -162,34 +162,51 @@ def write_changes(cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID]
 
     The event is first and tells the time, which no other change of the order can have been given.
     """
-    statement = f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
     parameters = {"read": [str(order_id) for order_id in ids], **_parameters(changes)}
-    cursor.execute(f"{_WRITE}; {statement}" if changes else statement, parameters)
+    # Those that have something to do: each statement costs its planning.
+    statements = [statement for need, statement in _WRITE if parameters[need]]
+    statements.append(f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(read)s::uuid[])")
+    cursor.execute(";".join(statements), parameters)
     return {UUID(order_id): document for order_id, document in cursor}
 
 
-_WRITE = """
-    INSERT INTO order_events (order_id, number, type, before, after, details, actor, reason, note, request_id, at)
-        SELECT o.id, o.version + 1, n.type, n.before, n.after, n.details, n.actor, n.reason, n.note, n.request_id,
-               greatest(clock_timestamp(), o.updated_at)
-        FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(befores)s::jsonb[], %(afters)s::jsonb[],
-                    %(details)s::jsonb[], %(actors)s::text[], %(reasons)s::text[], %(notes)s::text[],
-                    %(requests)s::text[])
-            n(id, type, before, after, details, actor, reason, note, request_id) JOIN orders o USING (id);
-    UPDATE orders o SET status = n.status, held_from = n.held_from, total = n.total, version = o.version + 1,
-                        updated_at = e.at
-        FROM unnest(%(ids)s::uuid[], %(statuses)s::text[], %(held_from)s::text[], %(totals)s::bigint[])
-            n(id, status, held_from, total), order_events e
-        WHERE o.id = n.id AND e.order_id = n.id AND e.number = o.version + 1;
-    UPDATE order_items i SET quantity = i.quantity - n.cancelled, cancelled = i.cancelled + n.cancelled,
-                             returned = i.returned + n.returned
-        FROM unnest(%(parts)s::bigint[], %(cancelled)s::integer[], %(returned)s::integer[]) n(id, cancelled, returned)
-        WHERE i.id = n.id;
-    INSERT INTO stock_returns (order_id, product_id, quantity, number)
-        SELECT * FROM unnest(%(back_orders)s::uuid[], %(back_products)s::bigint[], %(back)s::bigint[],
-                             %(back_numbers)s::integer[])
-        ON CONFLICT DO NOTHING
-"""
+_WRITE = (
+    (
+        "ids",
+        """
+            INSERT INTO order_events
+                (order_id, number, type, before, after, details, actor, reason, note, request_id, at)
+                SELECT o.id, o.version + 1, n.type, n.before, n.after, n.details, n.actor, n.reason, n.note,
+                       n.request_id, greatest(clock_timestamp(), o.updated_at)
+                FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(befores)s::jsonb[], %(afters)s::jsonb[],
+                            %(details)s::jsonb[], %(actors)s::text[], %(reasons)s::text[], %(notes)s::text[],
+                            %(requests)s::text[])
+                    n(id, type, before, after, details, actor, reason, note, request_id) JOIN orders o USING (id);
+            UPDATE orders o SET status = n.status, held_from = n.held_from, total = n.total, version = o.version + 1,
+                                updated_at = e.at
+                FROM unnest(%(ids)s::uuid[], %(statuses)s::text[], %(held_from)s::text[], %(totals)s::bigint[])
+                    n(id, status, held_from, total), order_events e
+                WHERE o.id = n.id AND e.order_id = n.id AND e.number = o.version + 1""",
+    ),
+    (
+        "parts",
+        """
+            UPDATE order_items i SET quantity = i.quantity - n.cancelled, cancelled = i.cancelled + n.cancelled,
+                                     returned = i.returned + n.returned
+                FROM unnest(%(parts)s::bigint[], %(cancelled)s::integer[], %(returned)s::integer[])
+                    n(id, cancelled, returned)
+                WHERE i.id = n.id""",
+    ),
+    (
+        "back",
+        """
+            INSERT INTO stock_returns (order_id, product_id, quantity, number)
+                SELECT * FROM unnest(%(back_orders)s::uuid[], %(back_products)s::bigint[], %(back)s::bigint[],
+                                     %(back_numbers)s::integer[])
+                ON CONFLICT DO NOTHING""",
+    ),
+)
+"""In a table of statements: the parameter that has to hold something, and the statement."""
 
 
 def _parameters(changes: Sequence[Change]) -> dict[str, Any]:
