@@ -244,7 +244,8 @@ def dsn(migrated_dsn: str) -> str:
     """A database with our tables, empty. TRUNCATE, not a rollback: the code commits."""
     execute(
         migrated_dsn,
-        "TRUNCATE orders, order_items, stock_claims, stock_returns, stock_record, idempotency_keys, cart_closings",
+        "TRUNCATE orders, order_items, stock_claims, stock_returns, stock_record, idempotency_keys, cart_closings, "
+        "order_events",
     )
     return migrated_dsn
 

@@ -1,5 +1,7 @@
 """The routes: from HTTP to the use cases, and back. Orders pass through as the JSON that PostgreSQL built."""
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -7,42 +9,58 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from orders import change_status as changes
 from orders.batching import Batcher
-from orders.change_status import change_status
+from orders.change_status import Asked, Units, change_status
 from orders.checkout import Checkout
 from orders.database import Database
-from orders.errors import Code, OrderError
-from orders.order import Line, Status
+from orders.errors import Code, OrderError, invalid
+from orders.history import read_order_at
+from orders.order import Author, Line
 from orders.request import Answer
 from orders.schemas import (
     CUSTOMER_ID,
     KEY,
+    Cancellation,
+    EventList,
     ListQuery,
     NewStatus,
+    OneOrManyQuery,
     Order,
     OrderList,
     OrderToPlace,
+    Return,
+    UnitsToCancel,
+    UnitsToReturn,
+    WorkflowGraph,
     cursor_for,
     parse_cursor,
     parse_customer_id,
     parse_key,
+    parse_moment,
     parse_order_id,
     parse_status_or_refuse,
+    parse_versions,
     problem_responses,
     unknown_parameters,
 )
-from orders.store.reading import list_orders, page_json, read_orders
+from orders.store.reading import list_orders, page_json, read_events, read_orders
+from orders.workflow import Workflow
 
 LOADS_AT_ONCE = 2
 """Queries for orders by ID that run at once; the next batch gathers meanwhile."""
 
 
 class Shop:
-    """What the routes need: the database, the use cases, and reads by ID that are answered together."""
+    """What the routes need: the database, the use cases, the table of statuses, and reads by ID that are answered
+    together. `needs_if_match`: whether changing an order does.
+    """
 
-    def __init__(self, database: Database, checkout: Checkout) -> None:
+    def __init__(self, database: Database, checkout: Checkout, workflow: Workflow, needs_if_match: bool) -> None:
         self.database = database
         self.checkout = checkout
+        self.workflow = workflow
+        self.needs_if_match = needs_if_match
         self.orders: Batcher[UUID, str] = Batcher(
             lambda ids: database.run(lambda c: read_orders(c, ids)), parallel=LOADS_AT_ONCE
         )
@@ -86,6 +104,63 @@ ToPlace = Annotated[
 ]
 ProblemCode = Annotated[str, Path(json_schema_extra={"enum": [code.name.lower() for code in Code]})]
 Listing = Annotated[ListQuery, Query()]
+OneOrMany = Annotated[OneOrManyQuery, Query()]
+OrderId = Annotated[
+    str,
+    Path(
+        description="The order.",
+        json_schema_extra={"format": "uuid"},
+        examples=["019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
+    ),
+]
+Actor = Annotated[
+    str,
+    Header(
+        alias="X-Actor",
+        description="Who asks, for the order's history: visible ASCII characters and spaces.",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[\x20-\x7e]+$",
+        examples=["anna@shop.example"],
+    ),
+]
+IfMatch = Annotated[
+    str | None,
+    Header(alias="If-Match", description="The order's `ETag`: 412 if it has changed since.", examples=['"1"']),
+]
+IfNoneMatch = Annotated[
+    str | None,
+    Header(alias="If-None-Match", description="The order's `ETag`: 304 if it has not changed.", examples=['"1"']),
+]
+
+ToCancel = Annotated[
+    Cancellation | None,
+    Body(
+        openapi_examples={
+            "whole": {"summary": "The whole order", "value": {"reason": "customer", "note": "Changed their mind."}},
+            "part": {
+                "summary": "A part of it",
+                "value": {"reason": "inventory", "items": [{"id": 1, "quantity": 2}]},
+            },
+            "without restocking": {"summary": "The goods are gone", "value": {"reason": "other", "restock": False}},
+        }
+    ),
+]
+ToReturn = Annotated[
+    Return | None,
+    Body(
+        openapi_examples={
+            "part": {
+                "summary": "Two came back, one of them damaged",
+                "value": {
+                    "reason": "customer",
+                    "items": [{"id": 1, "quantity": 1}, {"id": 1, "quantity": 1, "condition": "damaged"}],
+                },
+            },
+            "whole": {"summary": "All of it", "value": {"note": "Refused at the door."}},
+        }
+    ),
+]
 
 
 async def _refuse_parameters(request: Request) -> None:
@@ -104,6 +179,7 @@ _PLACED = {
         "description": "Created: the order is placed and its stock is taken",
         "headers": {
             "Location": {"description": "The order's address.", "required": True, "schema": {"type": "string"}},
+            "ETag": {"description": "The order's version, quoted.", "schema": {"type": "string"}},
             "Idempotent-Replayed": {
                 "description": "`true` where this repeats an earlier answer.",
                 "schema": {"const": "true"},
@@ -141,6 +217,24 @@ _PLACED = {
 }
 
 
+_ETAG = {"ETag": {"description": "The order's version, quoted.", "schema": {"type": "string"}}}
+_CHANGED = {
+    200: {"model": Order, "description": "The order as it is now", "headers": _ETAG},
+    **problem_responses(
+        Code.ORDER_NOT_FOUND,
+        Code.STATUS_NOT_ALLOWED,
+        Code.VERSION_CHANGED,
+        Code.IF_MATCH_REQUIRED,
+        Code.BODY_TOO_LARGE,
+        *_READ_PROBLEMS,
+    ),
+}
+_PARTLY_CHANGED = {
+    **_CHANGED,
+    **problem_responses(Code.STATUS_NOT_ALLOWED, Code.QUANTITY_EXCEEDED, Code.KEY_IN_USE),
+    **problem_responses(Code.INVALID_REQUEST, Code.KEY_REUSED),
+}
+
 HEALTH_RESPONSES = problem_responses(Code.DATABASE_UNAVAILABLE)
 
 
@@ -160,19 +254,56 @@ async def get_orders(request: Request, query: Listing) -> Response:
     summary="One order (by its ID), or all orders of one customer (by the customer's ID)",
     tags=["orders"],
     responses={
-        200: {"model": Order | OrderList, "description": "The order, or the customer's orders"},
-        **problem_responses(Code.ORDER_NOT_FOUND, Code.NO_ORDERS_FOR_CUSTOMER, Code.NOT_FOUND, *_READ_PROBLEMS),
+        200: {"model": Order | OrderList, "description": "The order, or the customer's orders", "headers": _ETAG},
+        304: {"description": "The order still has the version in `If-None-Match`", "headers": _ETAG},
+        **problem_responses(
+            Code.ORDER_NOT_FOUND, Code.NOT_RECORDED, Code.NO_ORDERS_FOR_CUSTOMER, Code.NOT_FOUND, *_READ_PROBLEMS
+        ),
     },
 )
-async def get_order(request: Request, id: CustomerOrOrderId, query: Listing) -> Response:
-    """`GET /orders/{order_id}` answers with the order, `GET /orders/{customer_id}` with a list of the customer's
-    orders, newest first; what the ID looks like decides. The parameters are for the list.
+async def get_order(
+    request: Request,
+    id: CustomerOrOrderId,
+    query: OneOrMany,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 (for the docs, as all headers; read with all its values)
+) -> Response:
+    """`GET /orders/{order_id}` answers with the order (`at`: as it was then), `GET /orders/{customer_id}` with a list
+    of the customer's orders, newest first; what the ID looks like decides. The other parameters are for the list.
     """
     order_id = parse_order_id(id)
     if order_id is None:
+        if query.at is not None:
+            raise invalid("query/at", "extra_forbidden", "at: this is for one order.")
         return await _list(request, query, _customer(id))
-    _understand(query)  # an order has no use for them; malformed they are refused all the same
-    body = await _shop(request).orders.get(order_id)
+    shop = _shop(request)
+    _understand(query, shop.workflow)  # an order has no use for them; malformed they are refused all the same
+    if query.at is not None:
+        order = await read_order_at(shop.database, shop.workflow, order_id, parse_moment(query.at))
+        return JSONResponse(order, headers={"ETag": f'"{order["version"]}"'})
+    body = await shop.orders.get(order_id)
+    if body is None:
+        raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
+    answer = _order_response(body)
+    known = parse_versions(request.headers.getlist("if-none-match"), "If-None-Match")
+    if known is not None and int(answer.headers["etag"].strip('"')) in known:
+        return Response(status_code=304, headers={"ETag": answer.headers["etag"]})
+    return answer
+
+
+@router.get(
+    "/orders/{id}/events",
+    summary="What happened to an order",
+    tags=["orders"],
+    responses={
+        200: {"model": EventList, "description": "Every change, first things first"},
+        **problem_responses(Code.ORDER_NOT_FOUND, *_READ_PROBLEMS),
+    },
+    dependencies=WITHOUT_PARAMETERS,
+)
+async def get_order_events(request: Request, id: OrderId) -> Response:
+    """Numbered 1, 2, 3, …: an event's number is the order's version after it, and `?at=` takes it."""
+    order_id = _order(id)
+    body = await _shop(request).database.run(lambda c: read_events(c, order_id))
     if body is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
     return Response(body, media_type="application/json")
@@ -186,44 +317,90 @@ async def get_order(request: Request, id: CustomerOrOrderId, query: Listing) -> 
     responses=_PLACED,
     dependencies=WITHOUT_PARAMETERS,
 )
-async def place_order(request: Request, id: CustomerId, body: ToPlace = None, key: Key = None) -> Response:  # noqa: ARG001
+async def place_order(
+    request: Request,
+    id: CustomerId,
+    body: ToPlace = None,
+    key: Key = None,  # noqa: ARG001
+    actor: Actor = "api",
+) -> Response:
     """Places an order of `items` or, without them, of the customer's shopping cart, which is closed then.
 
     201 if and only if the order is placed and its stock is taken. After any other answer nothing was ordered.
     """
-    return await _place(request, _customer(id, "a customer's ID (1 … 2^63-1)"), body)
+    return await _place(request, _customer(id, "a customer's ID (1 … 2^63-1)"), body, actor)
 
 
 @router.put(
     "/orders/{id}",
     summary="Change an order's status",
     tags=["orders"],
-    responses={
-        200: {"model": Order, "description": "Updated", "links": {"get_order": _TO_THE_ORDER}},
-        **problem_responses(Code.ORDER_NOT_FOUND, Code.STATUS_NOT_ALLOWED, Code.BODY_TOO_LARGE, *_READ_PROBLEMS),
-    },
+    responses=_CHANGED,
     dependencies=WITHOUT_PARAMETERS,
 )
 async def change_order_status(
     request: Request,
-    id: Annotated[
-        str,
-        Path(
-            description="The order.",
-            json_schema_extra={"format": "uuid"},
-            examples=["019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
-        ),
-    ],
+    id: OrderId,
     body: NewStatus,
+    if_match: IfMatch = None,  # noqa: ARG001
+    actor: Actor = "api",
 ) -> Response:
     """Moves the order forward along its life, aside (`On Hold`, and back) or to an end (`Cancelled`: its stock goes
     back to the catalog). The status that it has already changes nothing.
     """
-    order_id = parse_order_id(id)
-    if order_id is None:
-        raise OrderError(Code.ORDER_NOT_FOUND, f"{id[:60]!r} is not an order's ID.")
-    status = parse_status_or_refuse(body.status, "#/status")
-    return Response(await change_status(_shop(request).database, order_id, status), media_type="application/json")
+    order_id, shop = _order(id), _shop(request)
+    status = parse_status_or_refuse(body.status, "#/status", shop.workflow)
+    asked = _asked(request, actor, None, body.note)
+    return _order_response(await change_status(shop.database, order_id, status, asked))
+
+
+@router.post(
+    "/orders/{id}/cancel", summary="Cancel an order, or a part of it", tags=["orders"], responses=_PARTLY_CHANGED
+)
+async def cancel_order(
+    request: Request,
+    id: OrderId,
+    body: ToCancel = None,
+    if_match: IfMatch = None,  # noqa: ARG001
+    key: Key = None,  # noqa: ARG001
+    actor: Actor = "api",
+) -> Response:
+    """Cancels the order; its stock goes back to the catalog, once, unless `restock` is false.
+
+    With `items` only these units are cancelled: the lines' quantities and the total follow, the status stays. Who
+    cancels the last of them cancels the order. A partial cancellation that may have to be repeated should have an
+    `Idempotency-Key` or an `If-Match`.
+    """
+    asked_for = body or Cancellation()
+    asked = _asked(request, actor, asked_for.reason, asked_for.note)
+    key_value = parse_key(request.headers.getlist("idempotency-key"))
+    units = _units(asked_for.items)
+    answer = await changes.cancel_order(
+        _shop(request).database, _order(id), asked, units, restock=asked_for.restock, key=key_value
+    )
+    return _answered(answer)
+
+
+@router.post("/orders/{id}/return", summary="Goods of an order came back", tags=["orders"], responses=_PARTLY_CHANGED)
+async def return_order(
+    request: Request,
+    id: OrderId,
+    body: ToReturn = None,
+    if_match: IfMatch = None,  # noqa: ARG001
+    key: Key = None,  # noqa: ARG001
+    actor: Actor = "api",
+) -> Response:
+    """Records goods that came back, line by line; those that are `restocked` go back to the catalog.
+
+    Once everything is back, the order is `Returned`. An order that was moved there with PUT can have its goods recorded
+    afterwards.
+    """
+    asked_for = body or Return()
+    asked = _asked(request, actor, asked_for.reason, asked_for.note)
+    key_value = parse_key(request.headers.getlist("idempotency-key"))
+    return _answered(
+        await changes.return_order(_shop(request).database, _order(id), asked, _units(asked_for.items), key_value)
+    )
 
 
 @router.get(
@@ -253,9 +430,21 @@ async def place_customer_order(
     customer_id: CustomerId,
     body: ToPlace = None,
     key: Key = None,  # noqa: ARG001 (declared for the docs; read with all its values in _place)
+    actor: Actor = "api",
 ) -> Response:
     """The same as `POST /orders/{customer_id}`."""
-    return await _place(request, _customer(customer_id, "a customer's ID (1 … 2^63-1)"), body)
+    return await _place(request, _customer(customer_id, "a customer's ID (1 … 2^63-1)"), body, actor)
+
+
+@router.get(
+    "/workflow",
+    summary="Which statuses there are, and which may follow which",
+    tags=["about"],
+    responses={200: {"model": WorkflowGraph, "description": "The table of statuses"}},
+)
+async def get_workflow(request: Request) -> dict[str, Any]:
+    """The table of statuses as JSON and, in it, as a Mermaid diagram."""
+    return _shop(request).workflow.document()
 
 
 @router.get("/problems", summary="Every error there is", tags=["about"])
@@ -293,12 +482,47 @@ def _customer(text: str, expected: str = "a customer's ID (1 … 2^63-1) or an o
     return customer_id
 
 
-async def _place(request: Request, customer_id: int, body: OrderToPlace | None) -> Response:
+def _order(text: str) -> UUID:
+    order_id = parse_order_id(text)
+    if order_id is None:
+        raise OrderError(Code.ORDER_NOT_FOUND, f"{text[:60]!r} is not an order's ID.")
+    return order_id
+
+
+def _asked(request: Request, actor: str, reason: str | None, note: str | None) -> Asked:
+    """Who asks for a change, and of which versions. Raises OrderError where If-Match is required and missing."""
+    versions = parse_versions(request.headers.getlist("if-match"), "If-Match")
+    if versions is None and _shop(request).needs_if_match:
+        raise OrderError(Code.IF_MATCH_REQUIRED, "Send the order's ETag in If-Match.")
+    return Asked(Author(actor, request.state.request_id), reason, note, versions)
+
+
+def _units(items: Sequence[UnitsToCancel] | None) -> list[Units]:
+    return [
+        Units(i.id, i.quantity, i.condition) if isinstance(i, UnitsToReturn) else Units(i.id, i.quantity)
+        for i in items or ()
+    ]
+
+
+_VERSION = re.compile(r'"version" : ([0-9]+)')
+"""In an order's JSON as PostgreSQL builds it. Nobody else can write this into it: in a text the quotes are escaped, and
+jsonb puts no space before a colon."""
+
+
+def _order_response(body: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An order, with its version as ETag."""
+    version = _VERSION.search(body)
+    assert version is not None
+    return Response(body, status, {**(headers or {}), "ETag": f'"{version[1]}"'}, "application/json")
+
+
+async def _place(request: Request, customer_id: int, body: OrderToPlace | None, actor: str) -> Response:
     key = parse_key(request.headers.getlist("idempotency-key"))
     items = None
     if body and body.items is not None:
         items = [Line(item.product_id, item.quantity) for item in body.items]
-    answer = await _shop(request).checkout.check_out(customer_id, items, key, request.url.path)
+    author = Author(actor, request.state.request_id)
+    answer = await _shop(request).checkout.check_out(customer_id, items, key, request.url.path, author)
     return _answered(answer)
 
 
@@ -306,12 +530,13 @@ def _answered(answer: Answer) -> Response:
     headers = {"Location": f"/orders/{answer.order_id}"} if answer.order_id else {}
     if answer.replayed:
         headers["Idempotent-Replayed"] = "true"
-    media_type = "application/json" if answer.status == 201 else "application/problem+json"
-    return Response(answer.body, answer.status, headers, media_type)
+    if answer.status < 300:
+        return _order_response(answer.body, answer.status, headers)
+    return Response(answer.body, answer.status, headers, "application/problem+json")
 
 
 async def _list(request: Request, query: ListQuery, customer_id: int | None) -> Response:
-    before, statuses = _understand(query)
+    before, statuses = _understand(query, _shop(request).workflow)
     page = await _shop(request).database.run(
         lambda c: list_orders(c, customer_id=customer_id, statuses=statuses, before=before, limit=query.limit)
     )
@@ -320,9 +545,10 @@ async def _list(request: Request, query: ListQuery, customer_id: int | None) -> 
     return Response(page_json(page, _next_url(request, query, page.next_before)), media_type="application/json")
 
 
-def _understand(query: ListQuery) -> tuple[UUID | None, list[Status]]:
+def _understand(query: ListQuery, workflow: Workflow) -> tuple[UUID | None, list[str]]:
     """Where the page begins, and the statuses. Raises OrderError."""
-    return parse_cursor(query.cursor), [parse_status_or_refuse(text, "query/status") for text in query.status]
+    statuses = [parse_status_or_refuse(text, "query/status", workflow) for text in query.status]
+    return parse_cursor(query.cursor), statuses
 
 
 def _next_url(request: Request, query: ListQuery, next_before: UUID | None) -> str | None:

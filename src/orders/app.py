@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,6 +19,7 @@ from pyreqwest.client import Client
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
 
 from orders import api, embedded
 from orders.api import Shop
@@ -27,6 +30,8 @@ from orders.checkout import Checkout
 from orders.database import (
     Database,
     DatabaseUnavailable,
+    SchemaError,
+    connect,
     dsn_from_parts,
     migrate,
     require_schema,
@@ -37,13 +42,18 @@ from orders.errors import Code, OrderError, invalid, problem
 from orders.neighbour import Neighbour, build_client
 from orders.placement import Placement
 from orders.recovery import Recovery
-from orders.schemas import ItemToOrder, Problem, invalid_fields
+from orders.schemas import STATUSES, ItemToOrder, Problem, invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
+from orders.store.statuses import install_workflow, installed_workflow
+from orders.workflow import CANCELLED, Workflow, load_workflow, parse_workflow
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
 """An order of the most products that are allowed fits thirty times."""
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=-]{1,128}")
+"""What is taken for a request's ID: anything that a log line or a URL can carry."""
 
 DRAIN_S = 20.0
 """So long does a shutdown wait for batches that are under way; what is left then is recovery's."""
@@ -65,17 +75,63 @@ class Machinery:
     closing: CartClosing
     placement: Placement
     recovery: Recovery
+    workflow: Workflow
 
 
 def open_database(settings: Settings) -> str:
-    """The DSN of a database that is up and has our tables; waits until it is up. Blocks."""
+    """The DSN of a database that is up and has our tables and our statuses; waits until it is up. Blocks.
+
+    Raises SettingsError: its table of statuses is another than ours.
+    """
+    workflow = load_workflow(settings.orders_workflow)
     dsn = database_dsn(settings)
     wait_until_up(dsn)
     if settings.orders_migrate_at_start:
         migrate(dsn)
+        set_workflow(dsn, workflow, replace=False)
     else:
         require_schema(dsn)
+    require_workflow(dsn, workflow, settings)
     return dsn
+
+
+def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
+    """Put the table of statuses into the database; without `replace` only into one that has none yet.
+
+    Raises SettingsError: there are orders in statuses that it does not have.
+    """
+    with contextlib.closing(connect(with_defaults(dsn))) as connection:
+        left_behind = install_workflow(connection, workflow, replace=replace)
+    if left_behind:
+        raise SettingsError(
+            f"ORDERS_WORKFLOW: there are orders that are {' or '.join(left_behind)}, or on hold from there, which the "
+            "new table does not have. Move them first, or keep the status."
+        )
+
+
+def require_workflow(dsn: str, workflow: Workflow, settings: Settings) -> None:
+    """Raise SettingsError where the database's table of statuses is another, SchemaError where it has none."""
+    with contextlib.closing(connect(with_defaults(dsn))) as connection:
+        installed = installed_workflow(connection)
+    if installed is None:
+        raise SchemaError(
+            "The database's table of statuses is not set up yet. Run `orders migrate`, or start without "
+            "ORDERS_MIGRATE_AT_START=false."
+        )
+    if not _is_same(installed, workflow):
+        raise SettingsError(
+            "ORDERS_WORKFLOW: the database's table of statuses is another than "
+            f"{settings.orders_workflow or 'the built-in one'}. Set the file that is in use or, to use this one from "
+            "now on, run `orders migrate` with it."
+        )
+
+
+def _is_same(installed: str, workflow: Workflow) -> bool:
+    try:
+        there = parse_workflow(installed)
+    except ValueError:  # a newer version's, with something that this one doesn't know
+        return False
+    return (there.statuses, there.line) == (workflow.statuses, workflow.line)
 
 
 def database_dsn(settings: Settings) -> str:
@@ -102,10 +158,25 @@ def require_neighbours(settings: Settings) -> tuple[str, str]:
     )
 
 
+def expiries(settings: Settings, workflow: Workflow) -> dict[str, timedelta]:
+    """How long an order may stay in which status. Raises SettingsError: no such status, or it can't be cancelled."""
+    found: dict[str, timedelta] = {}
+    for text, stayed in settings.expiries.items():
+        status = workflow.parse(text)
+        if status is None:
+            raise SettingsError(f"ORDERS_EXPIRE: there is no status {text!r}.")
+        if CANCELLED not in workflow.allowed(status):
+            raise SettingsError(f"ORDERS_EXPIRE: an order that is {status} can't be {CANCELLED}.")
+        found[status] = stayed
+    return found
+
+
 @contextlib.asynccontextmanager
 async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     """Start everything; stop it in the opposite order, letting batches that are under way end."""
     catalog_url, cart_url = require_neighbours(settings)
+    workflow = load_workflow(settings.orders_workflow)
+    may_stay = expiries(settings, workflow)
     dsn = await asyncio.to_thread(open_database, settings)
     database = Database(dsn, settings.orders_db_threads)
     client = build_client(settings.orders_neighbour_timeout_s)
@@ -114,9 +185,9 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     carts = Carts(Neighbour("The Shopping Cart Service", cart_url, client, failures, rest_s))
     closing = CartClosing(database, carts)
     placement = Placement(database, catalog, closing, settings)
-    recovery = Recovery(database, catalog, placement, closing, settings)
+    recovery = Recovery(database, catalog, placement, closing, settings, may_stay)
     try:
-        yield Machinery(database, client, catalog, carts, closing, placement, recovery)
+        yield Machinery(database, client, catalog, carts, closing, placement, recovery, workflow)
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
@@ -131,6 +202,8 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
 def create_app(settings: Settings) -> FastAPI:
     """The service. Raises SettingsError before anything is started."""
     catalog_url, cart_url = require_neighbours(settings)
+    workflow = load_workflow(settings.orders_workflow)
+    expiries(settings, workflow)
     if settings.database_url:
         with_defaults(settings.database_url)
 
@@ -138,7 +211,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with machinery(settings) as built:
             checkout = Checkout(built.database, built.carts, built.placement, settings)
-            app.state.shop = Shop(built.database, checkout)
+            app.state.shop = Shop(built.database, checkout, built.workflow, settings.orders_require_if_match)
             app.state.machinery = built
             recovering = asyncio.create_task(built.recovery.run_forever())
             log.info("ready: the catalog is %s, the carts are %s", catalog_url, cart_url)
@@ -163,7 +236,8 @@ def create_app(settings: Settings) -> FastAPI:
     _answer_errors_with_problems(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(HeadIsGet)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to change it
+    app.add_middleware(RequestId)
+    app.openapi = lambda: _openapi(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
 
 
@@ -212,7 +286,10 @@ def _answer_errors_with_problems(app: FastAPI) -> None:
     async def on_order_error(request: Request, error: OrderError) -> Response:
         headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
         if error.code.value.status >= 500:
-            log.warning("%s %s: %s: %s", request.method, request.url.path, error.code.name.lower(), error.detail)
+            what = error.code.name.lower()
+            log.warning(
+                "%s %s [%s]: %s: %s", request.method, request.url.path, request.state.request_id, what, error.detail
+            )
         return _problem_response(request, error, headers)
 
     @app.exception_handler(RequestValidationError)
@@ -304,7 +381,36 @@ class HeadIsGet:
         await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+class RequestId:
+    """Gives every request an ID, or takes the one in `X-Request-ID`, and every answer the same."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        is_good = not given or (len(given) == 1 and REQUEST_ID.fullmatch(given[0]) is not None)
+        request_id = given[0] if given and is_good else uuid7().hex.encode()
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        if is_good:
+            await self._app(scope, receive, send_with_id)
+        else:
+            error = invalid(
+                "header/X-Request-ID", "request_id_invalid", "X-Request-ID: 1 to 128 of A-Z a-z 0-9 -._~:/+="
+            )
+            await _problem_response(Request(scope), error)(scope, receive, send_with_id)
+
+
+def _openapi(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
@@ -321,8 +427,17 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}), **{model.__name__: schema})
         document["security"] = []  # said openly: authentication is the business of whatever stands in front
+        _name_statuses(document, list(workflow.by_name))
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _name_statuses(document: Any, names: list[str]) -> None:
+    """Wherever the built-in statuses are named, name those of the shop."""
+    if isinstance(document, dict) and document.get("enum") == STATUSES:
+        document["enum"] = names
+    for inner in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
+        _name_statuses(inner, names)
 
 
 _DESCRIPTION = """

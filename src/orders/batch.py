@@ -368,6 +368,7 @@ class Batch:
             has_failures=self._has_failures,
             carries_returns=self._carries_returns,
             hand_over=is_last and bool(self._changes.keys() - self._ended - ended.keys()),
+            authors={w.order_id: w.request.author for w in (*placed, *failed, *again) if w.request},
         )
 
     async def _settle_surely(self, verdict: Verdict) -> dict[UUID, str]:

@@ -8,7 +8,7 @@ from orders.cart import Cart, Carts
 from orders.database import Database
 from orders.errors import Code, OrderError, invalid
 from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
-from orders.order import MAX_LINES, MAX_QUANTITY, Line, merge_lines
+from orders.order import MAX_LINES, MAX_QUANTITY, Author, Line, merge_lines
 from orders.placement import Placement
 from orders.request import Answer, Request, failure, is_recorded
 from orders.settings import Settings
@@ -25,7 +25,14 @@ class Checkout:
         self._placement = placement
         self._settings = settings
 
-    async def check_out(self, customer_id: int, items: Sequence[Line] | None, key: str | None, instance: str) -> Answer:
+    async def check_out(
+        self,
+        customer_id: int,
+        items: Sequence[Line] | None,
+        key: str | None,
+        instance: str,
+        author: Author = Author(),  # noqa: B008 (frozen)
+    ) -> Answer:
         """Place an order of `items` or, where None, of the customer's cart. Raises OrderError: nothing was ordered."""
         deadline = asyncio.get_running_loop().time() + self._settings.orders_request_deadline_s
         fingerprint = _fingerprint(customer_id, items)
@@ -35,7 +42,7 @@ class Checkout:
             lines = merge_lines(items)
             _require_orderable(lines)
             pointers = {line.product_id: f"#/items/{n}" for n, line in reversed(list(enumerate(items)))}
-            request = Request(customer_id, lines, deadline, instance, None, key, fingerprint, pointers)
+            request = Request(customer_id, lines, deadline, instance, None, key, fingerprint, pointers, author)
             return await self._placement.place(request)
         try:
             cart = await self._read_cart(customer_id, deadline)
@@ -47,7 +54,7 @@ class Checkout:
             raise
         _require_orderable(cart.lines)
         return await self._placement.place(
-            Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint)
+            Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint, author=author)
         )
 
     async def _read_cart(self, customer_id: int, deadline: float) -> Cart | None:

@@ -11,21 +11,26 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from uuid import UUID
 
 import typer
 import uvicorn
 from starlette.applications import Starlette
 
 from orders import doctor as checks
-from orders.app import create_app, database_dsn, log_to_stderr, machinery, open_database
+from orders.app import create_app, database_dsn, log_to_stderr, machinery, open_database, set_workflow
+from orders.change_status import Asked, change_status
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
+from orders.errors import OrderError
+from orders.order import Author
 from orders.reconcile import Reconciliation, Undecided
 from orders.recovery import summary
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
-from orders.schemas import parse_order_id
+from orders.schemas import parse_order_id, parse_status_or_refuse
 from orders.settings import Settings, SettingsError, load_settings
-from orders.store.reading import read_order_by_number, read_orders
+from orders.store.reading import find_order, read_events, read_orders
+from orders.workflow import load_workflow
 
 cli = typer.Typer(
     help="An order management service that never oversells, never loses and never doubles an order.",
@@ -34,6 +39,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+OrderIdOrNumber = Annotated[str, typer.Argument(metavar="ORDER", help="The order's ID or number.")]
 Host = Annotated[str | None, typer.Option(help="The address to listen on.")]
 PortNumber = Annotated[int | None, typer.Option(min=1, max=65535, help="The port to listen on.")]
 CatalogPort = Annotated[int, typer.Option(min=1, max=65535, help="The sandbox catalog's port.")]
@@ -46,7 +52,7 @@ def main() -> None:
         cli()
     except SettingsError as error:
         _fail(str(error), 2)
-    except (DatabaseUnavailable, SchemaError) as error:
+    except (DatabaseUnavailable, SchemaError, OrderError) as error:
         _fail(str(error), 1)
 
 
@@ -68,8 +74,10 @@ def dev(
             "cart_url": settings.cart_url or f"http://{settings.host}:{cart_port}",
         }
     )
+    app = create_app(settings)
+    open_database(settings)  # what is wrong with it, or with its table of statuses, is said here, in a sentence
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         settings.host,
         settings.port,
         log_config=None,
@@ -136,10 +144,13 @@ def sandbox(
 
 @cli.command(name="migrate")
 def migrate_tables() -> None:
-    """Make or upgrade the tables."""
-    dsn = database_dsn(_settings())
+    """Make or upgrade the tables, and put the table of statuses into the database."""
+    settings = _settings()
+    workflow = load_workflow(settings.orders_workflow)
+    dsn = database_dsn(settings)
     wait_until_up(dsn, patience_s=10)
     before = migrate(dsn)
+    set_workflow(dsn, workflow, replace=True)
     typer.echo(f"The tables are at version {max(newest_version(), before or '')} (before: {before or 'none'}).")
 
 
@@ -165,20 +176,49 @@ def worker(
 
 
 @cli.command()
-def show(order: Annotated[str, typer.Argument(help="The order's ID or number.")]) -> None:
-    """Print an order as the API has it."""
+def show(order: OrderIdOrNumber) -> None:
+    """Print an order as the API has it, with its events."""
+    database = Database(open_database(_settings()), threads=1)
+    order_id = _find(database, order)
+    body = database.run_sync(lambda c: read_orders(c, [order_id]))[order_id]
+    events = database.run_sync(lambda c: read_events(c, order_id)) or "{}"
+    database.close()
+    typer.echo(json.dumps({**json.loads(body), **json.loads(events)}, indent=2, ensure_ascii=False))
+
+
+@cli.command()
+def move(
+    order: OrderIdOrNumber,
+    status: Annotated[str, typer.Argument(help="The status to move it to.")],
+    note: Annotated[str | None, typer.Option(help="Why, for the order's history.")] = None,
+    actor: Annotated[str, typer.Option(help="Who, for the order's history.")] = "cli",
+) -> None:
+    """Move an order to another status, by the same rules as the API."""
+    settings = _settings()
+    wanted = parse_status_or_refuse(status, "status", load_workflow(settings.orders_workflow))
+    database = Database(open_database(settings), threads=1)
+    order_id = _find(database, order)
+    asyncio.run(change_status(database, order_id, wanted, Asked(Author(actor), note=note)))
+    database.close()
+    typer.echo(f"Order {order} is {wanted}.")
+
+
+@cli.command()
+def workflow(
+    file: Annotated[Path | None, typer.Argument(help="A TOML file; without: the table that is set.")] = None,
+) -> None:
+    """Check a table of statuses, and print it as a Mermaid diagram."""
+    typer.echo(load_workflow(file or _settings().orders_workflow).mermaid(), nl=False)
+
+
+def _find(database: Database, order: str) -> UUID:
     order_id = parse_order_id(order)
     if order_id is None and not (order.isdecimal() and len(order) < 19):
         _fail(f"{order!r} is neither an order's ID nor an order's number.", 2)
-    database = Database(open_database(_settings()), threads=1)
-    if order_id is not None:
-        body = database.run_sync(lambda c: read_orders(c, [order_id])).get(order_id)
-    else:
-        body = database.run_sync(lambda c: read_order_by_number(c, int(order)))
-    database.close()
-    if body is None:
+    found = database.run_sync(lambda c: find_order(c, order_id, int(order) if order_id is None else None))
+    if found is None:
         _fail(f"There is no order {order}.", 1)
-    typer.echo(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
+    return found
 
 
 @cli.command()

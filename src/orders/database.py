@@ -10,7 +10,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Connection = psycopg2.extensions.connection
+Cursor = psycopg2.extensions.cursor
 Query = Callable[[Connection], T]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -150,6 +151,23 @@ class _Job(Generic[T]):
             if self._line:
                 self._line.cut()
             return self._line is not None
+
+
+@contextlib.contextmanager
+def transaction(connection: Connection) -> Iterator[Cursor]:
+    """One transaction of several round trips, with our own code in between; nothing in it may wait for anyone else.
+
+    A replica that is stopped in the middle of it loses its locks after a while.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'")
+        try:
+            yield cursor
+            cursor.execute("COMMIT")
+        except BaseException:
+            if not connection.closed:
+                cursor.execute("ROLLBACK")
+            raise
 
 
 class Database:

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from orders.app import database_dsn
+from orders.app import database_dsn, require_workflow
 from orders.cart import Carts
 from orders.catalog import Catalog
 from orders.database import (
     Connection,
     DatabaseUnavailable,
+    SchemaError,
     connect,
     newest_version,
     schema_version,
@@ -17,8 +18,9 @@ from orders.database import (
     with_defaults,
 )
 from orders.neighbour import Neighbour, NoAnswer, NotSent, Rubbish, build_client
-from orders.settings import Settings
+from orders.settings import Settings, SettingsError
 from orders.store.recovering import Trouble, troubles
+from orders.workflow import load_workflow
 
 ANY_ID = 1
 """The neighbours are asked for product 1 and for customer 1's cart; "not found" is a fine answer."""
@@ -48,12 +50,12 @@ def _database(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding(True, "The database answers.")
     try:
-        yield from _tables(connection)
+        yield from _tables(connection, dsn, settings)
     finally:
         connection.close()
 
 
-def _tables(connection: Connection) -> Iterator[Finding]:
+def _tables(connection: Connection, dsn: str, settings: Settings) -> Iterator[Finding]:
     version = schema_version(connection)
     if version is None or version < newest_version():
         yield Finding(
@@ -61,10 +63,19 @@ def _tables(connection: Connection) -> Iterator[Finding]:
         )
         return
     yield Finding(True, f"The tables are at version {version}.")
+    yield _workflow(dsn, settings)
     found = troubles(connection)
     yield from (Finding(False, _sentence(trouble)) for trouble in found)
     if not found:
         yield Finding(True, "No product's stock is in doubt.")
+
+
+def _workflow(dsn: str, settings: Settings) -> Finding:
+    try:
+        require_workflow(dsn, load_workflow(settings.orders_workflow), settings)
+    except (SettingsError, SchemaError) as error:
+        return Finding(False, str(error))
+    return Finding(True, "The table of statuses is the one that is set.")
 
 
 def _sentence(trouble: Trouble) -> str:

@@ -34,6 +34,16 @@ class Code(Enum):
     )
     TOTAL_TOO_LARGE = Kind(422, "The order's total is too large", "Split the order: a total is at most 2^63-1.")
     STATUS_NOT_ALLOWED = Kind(409, "The order can't move to this status", "Choose one of `allowed_statuses`.")
+    QUANTITY_EXCEEDED = Kind(
+        409, "There is not that much left", "`errors` names each line, with what is left of it. Read the order again."
+    )
+    VERSION_CHANGED = Kind(
+        412, "The order has changed since you read it", "Read the order again; `version` is the one that it has now."
+    )
+    IF_MATCH_REQUIRED = Kind(
+        428, "This change needs `If-Match`", "Send the `ETag` of the order, as you read it, in `If-Match`."
+    )
+    NOT_RECORDED = Kind(404, "The order is not known as of then", "Ask for a version or a time that `detail` names.")
     KEY_IN_USE = Kind(409, "The first request with this key is still running", "Ask again after `Retry-After`.")
     KEY_REUSED = Kind(422, "This key belongs to another request", "Use a new Idempotency-Key for a new request.")
     ORDER_FAILED = Kind(

@@ -1,15 +1,20 @@
-"""What a dead replica left behind: its batches are ended, stock goes back, carts are closed. Runs in every replica."""
+"""What a dead replica left behind: its batches are ended, stock goes back, carts are closed. Runs in every replica.
+
+So does what only time brings: orders that have stayed in a status for too long are cancelled.
+"""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from orders.cart_closing import CartClosing
 from orders.catalog import Catalog, Product, Written
+from orders.change_status import expire_once
 from orders.database import Database, DatabaseUnavailable
 from orders.neighbour import NoAnswer, NotSent, Rubbish
 from orders.placement import Placement
@@ -25,27 +30,35 @@ RETURNS_AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What one round found: dead batches, products with stock due back, carts to be closed."""
+    """What one round found: dead batches, products with stock due back, carts to be closed, orders that expired."""
 
     batches: int
     returns: int
     carts: int
+    expired: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.batches or self.returns or self.carts)
+        return bool(self.batches or self.returns or self.carts or self.expired)
 
 
 class Recovery:
     """One round is `recover_once`; `run_forever` is a loop around it."""
 
     def __init__(
-        self, database: Database, catalog: Catalog, placement: Placement, closing: CartClosing, settings: Settings
+        self,
+        database: Database,
+        catalog: Catalog,
+        placement: Placement,
+        closing: CartClosing,
+        settings: Settings,
+        expiries: Mapping[str, timedelta],
     ) -> None:
         self._database = database
         self._catalog = catalog
         self._placement = placement
         self._closing = closing
         self._settings = settings
+        self._expiries = expiries
 
     async def run_forever(self) -> None:
         """`recover_once`, every so often, whatever happens in between."""
@@ -62,13 +75,14 @@ class Recovery:
         """One round. Safe to run anywhere at any time, any number of times."""
         dead = await self._database.run(lambda c: recovering.dead_batches(c, BATCHES_AT_ONCE))
         await asyncio.gather(*map(self._end_batch, dead))
+        expired = await expire_once(self._database, self._expiries)
         due = await self._database.run(lambda c: recovering.products_due_back(c, RETURNS_AT_ONCE))
         self._placement.give_back(due)
         carts = await self._closing.close_due_once()
         keep_h = self._settings.orders_key_retention_h
         running_s = 2 * self._settings.orders_lease_s
         await self._database.run(lambda c: recovering.forget(c, keep_h, running_s))
-        return Recovered(len(dead), len(due), carts)
+        return Recovered(len(dead), len(due), carts, expired)
 
     async def _end_batch(self, dead: UUID) -> None:
         """Find out what became of each product of a dead batch. What can't be known yet waits for the next round."""
@@ -125,5 +139,9 @@ class Recovery:
 
 def summary(rounds: Sequence[Recovered]) -> str:
     """What some rounds did, in a sentence."""
-    batches, returns, carts = (sum(getattr(r, name) for r in rounds) for name in ("batches", "returns", "carts"))
-    return f"{batches} interrupted batches, {returns} products with stock to give back, {carts} carts to close."
+    names = ("batches", "returns", "carts", "expired")
+    batches, returns, carts, expired = (sum(getattr(r, name) for r in rounds) for name in names)
+    return (
+        f"{batches} interrupted batches, {returns} products with stock to give back, {carts} carts to close, "
+        f"{expired} orders that expired."
+    )

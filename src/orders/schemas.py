@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -10,7 +10,8 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orders.errors import Code, OrderError, invalid, problem
-from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY, Status, parse_status
+from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY
+from orders.workflow import Workflow, load_workflow, parse_workflow
 
 _ID_EXAMPLE = "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"
 _ORDER_EXAMPLE: dict[str, Any] = {
@@ -19,11 +20,30 @@ _ORDER_EXAMPLE: dict[str, Any] = {
     "customer_id": 42,
     "status": "Ordered",
     "items": [
-        {"id": 1, "product_id": 7, "name": "Whispers of the Night", "quantity": 2, "unit_price": 10, "total": 20}
+        {
+            "id": 1,
+            "product_id": 7,
+            "name": "Whispers of the Night",
+            "quantity": 2,
+            "unit_price": 10,
+            "total": 20,
+            "cancelled": 0,
+            "returned": 0,
+        }
     ],
     "currency": "USD",
     "total": 20,
     "version": 1,
+    "allowed_statuses": [
+        "Confirmed",
+        "Paid",
+        "Processing",
+        "Shipped",
+        "Delivered",
+        "Completed",
+        "On Hold",
+        "Cancelled",
+    ],
     "created_at": "2026-11-23T22:31:07.123456Z",
     "updated_at": "2026-11-23T22:31:07.141592Z",
 }
@@ -44,7 +64,49 @@ def _without_fraction(value: Any) -> Any:
 
 
 WHOLE = BeforeValidator(_without_fraction)
-StatusName = Annotated[str, Field(json_schema_extra={"enum": list(Status)})]
+
+STATUSES = list(load_workflow().by_name)
+"""The built-in ones. `app` puts a shop's own into the OpenAPI document instead."""
+
+StatusName = Annotated[str, Field(json_schema_extra={"enum": STATUSES})]
+
+_PLACED_EXAMPLE: dict[str, Any] = {
+    "number": 1,
+    "type": "placed",
+    "before": {"status": "Pending"},
+    "after": {"status": "Ordered"},
+    "details": None,
+    "actor": "api",
+    "reason": None,
+    "note": None,
+    "request_id": "019ab1e27c3d7a419b520d6c3f1e8a70",
+    "at": "2026-11-23T22:31:07.141592Z",
+}
+_CANCELLED_EXAMPLE: dict[str, Any] = {
+    "number": 2,
+    "type": "cancelled",
+    "before": {"items": [{"id": 1, "quantity": 2, "cancelled": 0}], "total": 20},
+    "after": {"items": [{"id": 1, "quantity": 1, "cancelled": 1}], "total": 10},
+    "details": {"restock": True, "items": [{"id": 1, "quantity": 1}]},
+    "actor": "anna",
+    "reason": "customer",
+    "note": "Ordered one too many.",
+    "request_id": "019ab1e27c3d7a419b520d6c3f1e8a71",
+    "at": "2026-11-24T08:00:00.271828Z",
+}
+
+_SMALL_TABLE = """
+line = ["Ordered", "Collected"]
+[statuses.Ordered]
+next = ["Cancelled"]
+[statuses.Collected]
+final = true
+[statuses.Cancelled]
+final = true
+gives_stock_back = true
+"""
+
+Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
 
 
 class ItemToOrder(BaseModel):
@@ -64,12 +126,58 @@ class OrderToPlace(BaseModel):
     items: Annotated[list[ItemToOrder], Field(min_length=1, max_length=MAX_LINES)] | None = None
 
 
+Note = Annotated[
+    Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")] | None,
+    Field(description="Kept with the change in the order's history."),
+]
+
+
 class NewStatus(BaseModel):
     """The status to move the order to. Upper and lower case are one."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     status: Annotated[StatusName, Field(examples=["Confirmed"])]
+    note: Note = None
+
+
+Reason = Literal["customer", "declined", "fraud", "inventory", "staff", "expired", "other"]
+
+
+class UnitsToCancel(BaseModel):
+    """A line of the order, and how much of it to cancel."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Annotated[Identifier, Field(description="The line's `id` in the order.")]
+    quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
+
+
+class UnitsToReturn(UnitsToCancel):
+    """A line of the order, how much of it came back, and in which condition; only `restocked` goes back to stock."""
+
+    condition: Literal["restocked", "damaged", "written off"] = "restocked"
+
+
+class Cancellation(BaseModel):
+    """Why an order is cancelled, and which part of it. Without `items`: all of it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Reason | None = None
+    note: Note = None
+    restock: Annotated[bool, Field(description="Whether the stock goes back to the catalog.")] = True
+    items: Annotated[list[UnitsToCancel], Field(min_length=1, max_length=MAX_LINES)] | None = None
+
+
+class Return(BaseModel):
+    """Which goods came back. Without `items`: all of them, `restocked`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Reason | None = None
+    note: Note = None
+    items: Annotated[list[UnitsToReturn], Field(min_length=1, max_length=MAX_LINES)] | None = None
 
 
 class ListQuery(BaseModel):
@@ -88,15 +196,28 @@ class ListQuery(BaseModel):
     ] = None
 
 
+class OneOrManyQuery(ListQuery):
+    """What goes with one order, or with the list of a customer's orders."""
+
+    at: Annotated[
+        str | None,
+        Field(
+            description="For one order: as it was at this time (RFC 3339) or version.", max_length=60, examples=["2"]
+        ),
+    ] = None
+
+
 class Item(BaseModel):
     """A line of an order. Name and unit price are those of the moment it was placed."""
 
     id: int
     product_id: int
     name: str | None
-    quantity: int
+    quantity: Annotated[int, Field(description="What is left of the line after partial cancellations.")]
     unit_price: int | None
     total: int | None
+    cancelled: int
+    returned: int
 
 
 class Order(BaseModel):
@@ -107,13 +228,62 @@ class Order(BaseModel):
     id: UUID
     number: int
     customer_id: int
-    status: Annotated[str, Field(description="One of " + ", ".join(Status))]
+    status: Annotated[str, Field(description="See `GET /workflow`.")]
     items: list[Item]
     currency: Literal["USD"]
     total: int | None
-    version: int
+    version: Annotated[int, Field(description="1, and one more with every change. The `ETag` is this, quoted.")]
+    allowed_statuses: Annotated[list[str], Field(description="What the order can be moved to.")]
     created_at: datetime | None
     updated_at: datetime | None
+
+
+class Event(BaseModel):
+    """Something that happened to an order. `number` is the order's version after it."""
+
+    number: int
+    type: Annotated[str, Field(description="placed, failed, moved, cancelled, returned or changed")]
+    before: Annotated[dict[str, Any] | None, Field(description="The members of the order that changed, as they were.")]
+    after: dict[str, Any] | None
+    details: Annotated[dict[str, Any] | None, Field(description="What was asked for beyond that.")]
+    actor: str
+    reason: str | None
+    note: str | None
+    request_id: str | None
+    at: datetime
+
+
+class EventList(BaseModel):
+    """What happened to an order, first things first; numbered without gaps."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"events": [_PLACED_EXAMPLE, _CANCELLED_EXAMPLE]}})
+
+    events: list[Event]
+
+
+class StatusInWorkflow(BaseModel):
+    """A status of the table."""
+
+    status: str
+    label: str
+    description: str
+    allowed_statuses: Annotated[
+        list[str], Field(description="What may follow; from a `hold` also the status that the order came from.")
+    ]
+    hold: bool
+    final: bool
+    gives_stock_back: bool
+
+
+class WorkflowGraph(BaseModel):
+    """The table of statuses. Along `line` an order goes forward, skipping allowed."""
+
+    model_config = ConfigDict(json_schema_extra={"example": parse_workflow(_SMALL_TABLE).document()})
+
+    initial: str
+    line: list[str]
+    statuses: list[StatusInWorkflow]
+    mermaid: Annotated[str, Field(description="The same as a Mermaid diagram.")]
 
 
 class OrderList(BaseModel):
@@ -154,6 +324,9 @@ class Problem(BaseModel):
 
 
 _ORDER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_ETAG = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
+_ETAGS = re.compile(rf"[\s,]*{_ETAG.pattern}(\s*,[\s,]*{_ETAG.pattern})*[\s,]*")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+ -]\d\d:\d\d)", re.ASCII)
 
 
 def parse_customer_id(text: str) -> int | None:
@@ -176,13 +349,44 @@ def parse_key(values: list[str]) -> str | None:
     return re.sub(r"\\(.)", r"\1", values[0][1:-1]) if values[0].startswith('"') else values[0]
 
 
-def parse_status_or_refuse(text: str, pointer: str) -> Status:
+def parse_status_or_refuse(text: str, pointer: str, workflow: Workflow) -> str:
     """The status that `text` names. Raises OrderError with the known ones."""
-    status = parse_status(text)
+    status = workflow.parse(text)
     if status is None:
-        known = ", ".join(Status)
+        known = ", ".join(workflow.by_name)
         raise invalid(pointer, "unknown_status", f"{text[:40]!r} is not a status; the statuses are {known}.")
     return status
+
+
+def parse_versions(values: list[str], header: str) -> Container[int] | None:
+    """The versions in `If-Match` or `If-None-Match`: ETags with commas, or `*` for any. Raises OrderError."""
+    if not values:
+        return None
+    text = ",".join(values)
+    if text.strip() == "*":
+        return range(1, 2**31)
+    if not _ETAGS.fullmatch(text):
+        raise invalid(
+            f"header/{header}", "etag_invalid", f'{header}: send the ETag as it was, like "3" with the quotes.'
+        )
+    is_weak_enough = header == "If-None-Match"  # a weak ETag, from a proxy on the way, is not for changing things
+    return {
+        int(tag)
+        for weak, tag in _ETAG.findall(text)
+        if tag.isdecimal() and len(tag) < 11 and (is_weak_enough or not weak)
+    }
+
+
+def parse_moment(text: str) -> int | datetime:
+    """A version, or a time as RFC 3339 has it. Raises OrderError."""
+    try:
+        if re.fullmatch("[1-9][0-9]{0,9}", text):
+            return int(text)
+        if _TIME.fullmatch(text):
+            return datetime.fromisoformat(text.upper().replace(" ", "+"))  # a + that was not escaped arrives as a space
+    except ValueError:
+        pass
+    raise invalid("query/at", "at_invalid", "at: a version like 2, or a time like 2026-11-24T08:00:00Z.")
 
 
 def cursor_for(order_id: UUID) -> str:

@@ -1,5 +1,7 @@
 """Every setting, from the environment or a `.env` file; what is missing or wrong is said in a sentence."""
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -19,6 +21,17 @@ def _base_url(url: str) -> str:
     if parts.query or parts.fragment:
         raise ValueError("must have no query and no fragment")
     return url.rstrip("/")
+
+
+_EXPIRY = re.compile(r"\s*([^:,]+?)\s*:\s*([1-9][0-9]{0,5})\s*([smhd])\s*")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _expiries(text: str) -> str:
+    for part in text.split(",") if text.strip() else ():
+        if not _EXPIRY.fullmatch(part):
+            raise ValueError("must be like Ordered:30m, or several with commas; s, m, h and d are the units")
+    return text
 
 
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
@@ -68,6 +81,17 @@ class Settings(BaseSettings):
     orders_cart_repeat_s: Annotated[float, Field(ge=0, le=86400)] = Field(
         600, description="for so long after a cart was ordered, ordering it again answers with the same order"
     )
+    orders_workflow: Path | None = Field(
+        None, description="a TOML file with your own [table of statuses](docs/lifecycle.md)"
+    )
+    orders_require_if_match: bool = Field(
+        False, description="whether changing an order needs `If-Match`; without it the answer is 428"
+    )
+    orders_expire: Annotated[str, AfterValidator(_expiries)] | None = Field(
+        None,
+        description="which orders are cancelled after how long in a status: `Ordered:30m`, or several with commas; "
+        "`s`, `m`, `h`, `d`",
+    )
     orders_data_dir: Path = Field(Path(".data"), description="the embedded PostgreSQL and the sandbox keep data here")
 
     @model_validator(mode="after")
@@ -89,6 +113,12 @@ class Settings(BaseSettings):
         if any(part is not None for part in parts) and not self.db_name:
             raise ValueError("DB_NAME is missing beside the other DB_… settings")
         return self
+
+    @property
+    def expiries(self) -> dict[str, timedelta]:
+        """How long an order may stay in which status, as the setting writes it."""
+        found = (_EXPIRY.fullmatch(part) for part in (self.orders_expire or "").split(","))
+        return {match[1]: timedelta(**{_UNITS[match[3]]: int(match[2])}) for match in found if match}
 
     @property
     def has_database(self) -> bool:

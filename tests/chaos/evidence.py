@@ -142,7 +142,9 @@ def read_keys(dsn: str) -> dict[str, str | None]:
 
 def read_drifted(dsn: str) -> list[int]:
     """Products whose stock the service could not explain."""
-    return [int(product_id) for (product_id,) in ask(dsn, "SELECT product_id FROM stock_drifts")]
+    return [
+        int(product_id) for (product_id,) in ask(dsn, "SELECT product_id FROM stock_record WHERE kind = 'in doubt'")
+    ]
 
 
 def read_claims(dsn: str) -> list[ClaimState]:

@@ -9,19 +9,23 @@ import itertools
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from orders import app
 from orders.app import Machinery, machinery
-from orders.change_status import change_status
+from orders.change_status import Asked, Units, cancel_order, change_status, expire_once, return_order
 from orders.checkout import Checkout
 from orders.database import DatabaseUnavailable
 from orders.errors import OrderError
-from orders.order import Line, Status
+from orders.order import Line
 from orders.reconcile import Reconciliation
 from orders.request import Answer
 from orders.settings import Settings
+from orders.workflow import CANCELLED
 from tests.conftest import Sandbox, execute
 from tests.integration.sabotage import Died, How, Saboteur
 
@@ -57,6 +61,15 @@ class World:
         self.answers.append(answer)
         return answer
 
+    async def change(
+        self, what: Callable[..., Awaitable[object]], order_id: UUID, units: list[Units], **more: Any
+    ) -> None:
+        """A change and the stock that it sets free; where its answer was lost, nobody asks again."""
+        with contextlib.suppress(DatabaseUnavailable, OrderError):
+            await what(self.built.database, order_id, Asked(), units, **more)
+            await self.built.recovery.recover_once()
+        await self.built.placement.drain()
+
 
 Scenario = Callable[[World], Awaitable[object]]
 
@@ -90,10 +103,45 @@ async def a_cancelled_order(world: World) -> None:
     answer = await world.place((world.a, 4), (world.b, 4))
     if answer and answer.order_id:
         with contextlib.suppress(DatabaseUnavailable):
-            await change_status(world.built.database, answer.order_id, Status.CANCELLED)
+            await change_status(world.built.database, answer.order_id, CANCELLED)
             await world.built.recovery.recover_once()
         await world.built.placement.drain()
     await world.place((world.a, 9))
+
+
+async def an_order_cancelled_in_parts(world: World) -> None:
+    answer = await world.place((world.a, 4), (world.b, 4))
+    if answer and answer.order_id:
+        a, b = line_ids(world, answer.order_id)
+        await world.change(cancel_order, answer.order_id, [Units(a, 1), Units(b, 4)], restock=True)
+        await world.change(cancel_order, answer.order_id, [Units(a, 1)], restock=True, key=f"key-{next(_customers)}")
+        await world.change(cancel_order, answer.order_id, [], restock=True)
+
+
+async def an_order_that_comes_back_in_parts(world: World) -> None:
+    answer = await world.place((world.a, 4), (world.b, 2))
+    if answer and answer.order_id:
+        a, b = line_ids(world, answer.order_id)
+        with contextlib.suppress(DatabaseUnavailable):
+            await change_status(world.built.database, answer.order_id, "Shipped")
+        await world.change(return_order, answer.order_id, [Units(a, 1), Units(b, 1, "damaged")])
+        await world.change(return_order, answer.order_id, [Units(a, 2, "restocked")])
+        await world.change(return_order, answer.order_id, [])
+
+
+async def an_order_that_expires(world: World) -> None:
+    await world.place((world.a, 3))
+    with contextlib.suppress(DatabaseUnavailable):
+        await expire_once(world.built.database, {"Ordered": timedelta(0)})
+        await world.built.recovery.recover_once()
+    await world.built.placement.drain()
+
+
+def line_ids(world: World, order_id: UUID) -> list[int]:
+    rows = execute(
+        world.built.database.dsn, "SELECT id FROM order_items WHERE order_id = %s ORDER BY 1", (str(order_id),)
+    )
+    return [row[0] for row in rows]
 
 
 async def a_refused_put(world: World) -> None:
@@ -114,6 +162,9 @@ SCENARIOS = [
     an_order_from_a_cart,
     the_same_key_twice,
     a_cancelled_order,
+    an_order_cancelled_in_parts,
+    an_order_that_comes_back_in_parts,
+    an_order_that_expires,
     a_refused_put,
     a_product_that_is_held_elsewhere,
 ]
@@ -202,7 +253,11 @@ def check(world: World, settings: Settings) -> None:
     for product_id in (world.a, world.b, world.locked):
         sold = execute(
             dsn,
-            """SELECT coalesce(sum(quantity), 0) FROM order_items i JOIN orders o ON o.id = i.order_id
+            """SELECT coalesce(sum(quantity - (
+                   SELECT coalesce(sum((unit->>'quantity')::int), 0)
+                   FROM order_events e, jsonb_array_elements(e.details->'items') unit
+                   WHERE e.order_id = o.id AND unit->>'condition' = 'restocked' AND (unit->>'id')::bigint = i.id)), 0)
+               FROM order_items i JOIN orders o ON o.id = i.order_id
                WHERE product_id = %s AND o.status NOT IN ('Pending', 'Failed', 'Cancelled')""",
             (product_id,),
         )[0][0]
@@ -223,6 +278,13 @@ def check(world: World, settings: Settings) -> None:
         ("stock_record", "kind = 'in doubt'"),
     ):
         assert execute(dsn, f"SELECT * FROM {table} WHERE {left}") == [], table
+    gaps = execute(
+        dsn,
+        """SELECT o.id, o.version, o.status FROM orders o
+           WHERE (SELECT array_agg(number ORDER BY number) FROM order_events e WHERE e.order_id = o.id)
+                 IS DISTINCT FROM (SELECT array_agg(n) FROM generate_series(1, o.version) n)""",
+    )
+    assert gaps == [], "every version has its event"
     execute(
         dsn,
         "TRUNCATE orders, order_items, stock_claims, stock_returns, idempotency_keys, cart_closings, "

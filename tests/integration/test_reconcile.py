@@ -14,9 +14,10 @@ from orders.app import Machinery, machinery
 from orders.change_status import change_status
 from orders.checkout import Checkout
 from orders.database import DatabaseUnavailable
-from orders.order import Line, Status
+from orders.order import Line
 from orders.reconcile import Comparison, Reconciliation, Undecided
 from orders.settings import Settings
+from orders.workflow import CANCELLED
 from tests.conftest import Sandbox, execute
 from tests.integration.sabotage import Died, How, Saboteur
 
@@ -55,7 +56,7 @@ async def test_what_was_sold_and_given_back_is_recorded_and_agrees(shop: Shop, s
     a, b = sandbox.product(10), sandbox.product(10)
     await shop.order((a, 3), (b, 1))
     cancelled = await shop.order((a, 2))
-    await change_status(shop.built.database, cancelled, Status.CANCELLED)
+    await change_status(shop.built.database, cancelled, CANCELLED)
     await shop.built.recovery.recover_once()
     await shop.built.placement.drain()
     assert [(c.product_id, c.recorded, c.found, c.is_well) for c in await shop.compare()] == [
@@ -142,7 +143,7 @@ async def test_a_product_that_is_gone_keeps_what_is_due_back(shop: Shop, sandbox
     product = sandbox.product(10)
     cancelled = await shop.order((product, 3))
     sandbox.forget(product)
-    await change_status(shop.built.database, cancelled, Status.CANCELLED)
+    await change_status(shop.built.database, cancelled, CANCELLED)
     await shop.built.recovery.recover_once()
     await shop.built.placement.drain()
     (found,) = await shop.compare(product)

@@ -13,6 +13,7 @@ from orders.app import create_app
 from orders.cli import cli
 from orders.errors import Code
 from orders.settings import Settings
+from orders.workflow import load_workflow, parse_workflow
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -44,6 +45,10 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "GET /orders/{id}": "get_order",
         "POST /orders/{id}": "place_order",
         "PUT /orders/{id}": "change_order_status",
+        "POST /orders/{id}/cancel": "cancel_order",
+        "POST /orders/{id}/return": "return_order",
+        "GET /orders/{id}/events": "get_order_events",
+        "GET /workflow": "get_workflow",
         "GET /customers/{customer_id}/orders": "get_customer_orders",
         "POST /customers/{customer_id}/orders": "place_customer_order",
         "GET /problems": "get_problems",
@@ -60,6 +65,21 @@ def test_every_error_answer_is_a_problem_with_examples(document: dict[str, Any])
                 content = response["content"]
                 assert list(content) == ["application/problem+json"], (name, status)
                 assert content["application/problem+json"]["examples"], (name, status)
+
+
+def test_every_answer_about_orders_has_an_example(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for name, operation in operations(document).items():
+        if "orders" not in operation["tags"] and name != "GET /workflow":
+            continue
+        answer = next(response for status, response in operation["responses"].items() if status < "3")
+        schema = answer["content"]["application/json"]["schema"]
+        for one in schema.get("anyOf", [schema]):
+            assert "example" in schemas[one["$ref"].split("/")[-1]], name
+        if body := operation.get("requestBody"):
+            assert "examples" in json.dumps(body) or "examples" in json.dumps(
+                [schemas[ref] for ref in re.findall(r"#/components/schemas/(\w+)", json.dumps(body))]
+            ), name
 
 
 def test_placing_documents_every_status_of_the_contract(document: dict[str, Any]) -> None:
@@ -80,10 +100,21 @@ def test_the_readme_has_a_row_for_every_error() -> None:
         assert re.search(rf"^\| {code.value.status} \|.*`{code.name.lower()}`", README, re.MULTILINE), code
 
 
+def test_the_diagram_in_the_documents_is_the_one_that_the_service_answers() -> None:
+    assert f"```mermaid\n{load_workflow().mermaid()}```" in (ROOT / "docs" / "lifecycle.md").read_text()
+
+
+def test_the_documented_own_statuses_are_a_table_that_is_accepted() -> None:
+    shown = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "lifecycle.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert parse_workflow(shown[1]).parse("waiting for payment")
+
+
 def test_the_readme_names_every_command() -> None:
     said = CliRunner().invoke(cli, ["--help"]).stdout
     commands = re.findall(r"^. (\w+)  ", said, re.MULTILINE)
-    assert {"dev", "serve", "sandbox", "migrate", "worker", "show", "reconcile", "doctor"} == set(commands)
+    known = {"dev", "serve", "sandbox", "migrate", "worker", "show", "move", "workflow", "reconcile", "doctor"}
+    assert known == set(commands)
     for command in commands:
         assert f"orders {command}" in README, command
 

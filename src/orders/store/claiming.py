@@ -21,10 +21,11 @@ class CartOrder:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Stock that is due back."""
+    """Stock that is due back: a row of `stock_returns`."""
 
     order_id: UUID
     product_id: int
+    number: int
     quantity: int
 
 
@@ -61,7 +62,7 @@ def claim(
             FROM unnest(%(products)s::bigint[]) product_id ORDER BY product_id ON CONFLICT DO NOTHING;
         SELECT (SELECT array_agg(product_id) FROM stock_claims WHERE batch_id = %(batch)s),
                (SELECT array_agg(key) FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL),
-               (SELECT json_agg(json_build_array(r.order_id, r.product_id, r.quantity))
+               (SELECT json_agg(json_build_array(r.order_id, r.product_id, r.number, r.quantity))
                 FROM stock_returns r JOIN stock_claims c ON c.product_id = r.product_id AND c.batch_id = %(batch)s
                 WHERE r.returned_at IS NULL AND r.batch_id IS NULL)
     """
@@ -82,7 +83,7 @@ def claim(
         keys=frozenset(keys_got or ()),
         keys_in_use=keys_in_use(connection, known) if known else {},
         cart_orders=_cart_orders(connection, carts) if carts else {},
-        due=tuple(Due(UUID(order_id), product_id, quantity) for order_id, product_id, quantity in due or ()),
+        due=tuple(Due(UUID(order_id), *row) for order_id, *row in due or ()),
     )
 
 

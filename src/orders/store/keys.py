@@ -45,8 +45,10 @@ def keys_in_use(connection: Connection, keys: Sequence[str]) -> dict[str, KeyInU
 
 def keep_outcome(
     connection: Connection, key: str, fingerprint: bytes, outcome: Outcome, batch: UUID | None = None
-) -> None:
-    """Remember the answer to a request that placed nothing itself. A key that is another batch's stays as it is."""
+) -> bool:
+    """Remember the answer to a request that placed nothing itself. A key that is another batch's stays as it is; then
+    this is False.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """INSERT INTO idempotency_keys AS k (key, fingerprint, batch_id, status, body, order_id)
@@ -64,3 +66,4 @@ def keep_outcome(
                 "order": outcome.order_id and str(outcome.order_id),
             },
         )
+        return cursor.rowcount > 0

@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg2.errors
 
 from orders.database import Connection
-from orders.order import Line
+from orders.order import Author, Line
 from orders.plan import Change
 from orders.store.claiming import Due
 from orders.store.keys import Outcome
@@ -57,7 +57,8 @@ class Verdict:
     `landed` includes `quiet`, the products of which an unacknowledged PUT may still land; `took` is every product of
     the batch whose PUT has landed so far, for the stock of failed orders to be queued to go back. `has_failures`: an
     order of the batch has failed, now or before; `carries_returns`: stock that was due back went along;
-    `hand_over`: nobody works on the batch any more, so recovery may take what is left at once.
+    `hand_over`: nobody works on the batch any more, so recovery may take what is left at once. `authors` are those of
+    the placed and the failed, for their first events.
     """
 
     placed: Sequence[UUID] = ()
@@ -72,6 +73,7 @@ class Verdict:
     has_failures: bool = False
     carries_returns: bool = False
     hand_over: bool = False
+    authors: dict[UUID, Author] = field(default_factory=dict)
 
     @property
     def ended(self) -> list[int]:
@@ -116,8 +118,9 @@ _INTEND = (
         "due",
         """
             UPDATE stock_returns r SET batch_id = %(batch)s
-                FROM unnest(%(due_orders)s::uuid[], %(due_products)s::bigint[]) d(order_id, product_id)
-                WHERE r.order_id = d.order_id AND r.product_id = d.product_id""",
+                FROM unnest(%(due_orders)s::uuid[], %(due_products)s::bigint[], %(due_numbers)s::integer[])
+                    d(order_id, product_id, number)
+                WHERE r.order_id = d.order_id AND r.product_id = d.product_id AND r.number = d.number""",
     ),
     (
         "orders",
@@ -142,6 +145,18 @@ _INTEND = (
 )
 
 
+FAIL = """
+    failed AS (
+        UPDATE orders SET status = 'Failed', failure = 'order_failed', updated_at = now()
+        WHERE batch_id = %(batch)s AND status = 'Pending' RETURNING id),
+    events AS (
+        INSERT INTO order_events (order_id, number, type, before, after, actor, reason)
+        SELECT id, 1, 'failed', '{"status": "Pending"}', '{"status": "Failed"}', 'recovery', 'order_failed'
+        FROM failed)
+"""
+"""The orders of a batch that will not be placed, and their events."""
+
+
 def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent) -> None:
     """INTEND: before and after of each product, and the orders as `Pending`. Claims that nobody needs are given up.
 
@@ -158,6 +173,7 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
         "after": [change.after for change in changes.values()],
         "due_orders": [str(d.order_id) for d in intent.due],
         "due_products": [d.product_id for d in intent.due],
+        "due_numbers": [d.number for d in intent.due],
         "ids": [str(order.id) for order in orders],
         "customers": [order.customer_id for order in orders],
         "totals": [order.total for order in orders],
@@ -208,6 +224,16 @@ _SETTLE = (
         """
             UPDATE orders o SET status = 'Failed', failure = f.failure, updated_at = now()
                 FROM unnest(%(failed)s::uuid[], %(failures)s::text[]) f(id, failure) WHERE o.id = f.id""",
+    ),
+    (
+        "authors",
+        """
+            INSERT INTO order_events (order_id, number, type, before, after, actor, reason, request_id)
+                SELECT id, 1, CASE WHEN reason IS NULL THEN 'placed' ELSE 'failed' END, '{"status": "Pending"}',
+                       CASE WHEN reason IS NULL THEN '{"status": "Ordered"}' ELSE '{"status": "Failed"}' END::jsonb,
+                       actor, reason, request_id
+                FROM unnest(%(author_of)s::uuid[], %(actors)s::text[], %(reasons)s::text[], %(requests)s::text[])
+                    e(id, actor, reason, request_id)""",
     ),
     (
         "has_failures",
@@ -285,6 +311,10 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
         "freed": list(verdict.freed_keys),
         "key_orders": [str(i) for i in verdict.keys_of_placed],
         "order_keys": list(verdict.keys_of_placed.values()),
+        "author_of": [str(i) for i in verdict.authors],
+        "actors": [author.actor for author in verdict.authors.values()],
+        "reasons": [verdict.failed.get(i) for i in verdict.authors],
+        "requests": [author.request_id for author in verdict.authors.values()],
     }
     try:
         with connection.cursor() as cursor:
@@ -315,8 +345,8 @@ def abandon(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -
             {_KEEP_OUTCOMES};
             DELETE FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL;
             UPDATE stock_returns SET batch_id = NULL WHERE batch_id = %(batch)s AND returned_at IS NULL;
-            UPDATE orders SET status = 'Failed', failure = 'order_failed', updated_at = now()
-                WHERE batch_id = %(batch)s AND status = 'Pending';
+            WITH {FAIL}
+            SELECT FROM failed;
             DELETE FROM stock_claims WHERE batch_id = %(batch)s
             """,
             {"batch": str(batch), **_outcome_parameters(outcomes)},

@@ -76,7 +76,7 @@ def books(connection: Connection, products: Sequence[int]) -> dict[int, Book]:
                         FILTER (WHERE kind = 'in doubt' AND id > coalesce(settled, 0)) AS doubts
                 FROM rows GROUP BY product_id),
             taken AS (
-                SELECT i.product_id, sum(i.quantity) AS quantity
+                SELECT i.product_id, sum(i.quantity + i.cancelled) AS quantity
                 FROM asked JOIN order_items i USING (product_id) JOIN orders o ON o.id = i.order_id
                 WHERE NOT o.adopted AND (o.placed_at IS NOT NULL OR o.status = 'Pending' AND NOT EXISTS (
                     SELECT FROM stock_claims c WHERE c.product_id = i.product_id AND c.batch_id = o.batch_id))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from orders.database import Connection
+from orders.store.placing import FAIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def take_over(connection: Connection, dead: UUID, batch: UUID, lease_s: float) -
     parameters = {"dead": str(dead), "batch": str(batch), "lease": lease_s}
     with connection.cursor() as cursor:
         cursor.execute(
-            """
+            f"""
             UPDATE stock_claims SET batch_id = %(batch)s, lease_until = now() + %(lease)s * interval '1 s'
                 WHERE batch_id = %(dead)s AND lease_until < now();
             DELETE FROM idempotency_keys WHERE batch_id = %(dead)s AND status IS NULL
@@ -99,9 +100,7 @@ def take_over(connection: Connection, dead: UUID, batch: UUID, lease_s: float) -
                 AND EXISTS (SELECT FROM stock_claims WHERE batch_id = %(batch)s);
             UPDATE orders SET batch_id = %(batch)s WHERE batch_id = %(dead)s AND status IN ('Pending', 'Failed')
                 AND EXISTS (SELECT FROM stock_claims WHERE batch_id = %(batch)s);
-            WITH failed AS (
-                UPDATE orders SET status = 'Failed', failure = 'order_failed', updated_at = now()
-                WHERE batch_id = %(batch)s AND status = 'Pending' RETURNING id)
+            WITH {FAIL}
             INSERT INTO stock_returns (order_id, product_id, quantity)
                 SELECT order_id, product_id, quantity FROM order_items i JOIN failed ON order_id = failed.id
                 WHERE NOT EXISTS (SELECT FROM stock_claims c
@@ -216,7 +215,7 @@ def due_closings(connection: Connection, limit: int, again_after_s: float) -> li
             WHERE order_id IN (SELECT order_id FROM cart_closings WHERE retry_at <= now()
                                ORDER BY retry_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
             RETURNING order_id, customer_id, cart_id, (
-                SELECT json_agg(json_build_array(product_id, quantity)) FROM order_items i
+                SELECT json_agg(json_build_array(product_id, quantity + cancelled)) FROM order_items i
                 WHERE i.order_id = cart_closings.order_id)
             """,
             {"limit": limit, "again": again_after_s},

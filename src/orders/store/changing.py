@@ -1,0 +1,235 @@
+"""Changing placed orders: lock them, see where they stand, write what was decided, each with its event."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from orders.database import Connection, Cursor, transaction
+from orders.order import Author
+from orders.store.keys import KeyInUse, Outcome, keep_outcome, keys_in_use
+from orders.store.reading import ALLOWED, ORDER_JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A line as it stands: `quantity` is what is left of it, of which `returned` came back."""
+
+    id: int
+    product_id: int
+    quantity: int
+    unit_price: int | None
+    cancelled: int
+    returned: int
+
+    @property
+    def left(self) -> int:
+        """What can still be cancelled or come back."""
+        return self.quantity - self.returned
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an order stands, what may follow, and (of the status that is wanted) whether the table has it as a hold,
+    and as one that gives stock back.
+    """
+
+    id: UUID
+    status: str
+    held_from: str | None
+    version: int
+    total: int | None
+    allowed: tuple[str, ...]
+    wanted_is_hold: bool
+    wanted_gives_back: bool
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of an order, and its event. `cancelled` and `returned` map lines to quantities.
+
+    `back` maps products to stock that goes back: with `is_rest` it is all that is left of the order, which happens once
+    in its life.
+    """
+
+    standing: Standing
+    type: str
+    author: Author
+    status: str
+    held_from: str | None = None
+    total: int | None = None
+    cancelled: Mapping[int, int] = field(default_factory=dict)
+    returned: Mapping[int, int] = field(default_factory=dict)
+    back: Mapping[int, int] = field(default_factory=dict)
+    is_rest: bool = False
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] | None = None
+    reason: str | None = None
+    note: str | None = None
+
+
+Decide = Callable[[Standing], Change | None]
+"""What becomes of an order (None: nothing). What it raises undoes everything."""
+
+
+def change_order(
+    connection: Connection, order_id: UUID, wanted: str, decide: Decide, key: tuple[str, bytes] | None = None
+) -> str | KeyInUse | None:
+    """One order, in one transaction: its JSON afterwards, or None if there is none. Two at once take turns.
+
+    With a key (and its request's fingerprint) the JSON is remembered; a key that is known already changes nothing.
+    """
+    with transaction(connection) as cursor:
+        standing = lock_orders(cursor, {order_id: wanted}).get(order_id)
+        if standing is None:
+            return None
+        if key and (known := keys_in_use(connection, [key[0]])):
+            return known[key[0]]
+        change = decide(standing)
+        body = write_changes(cursor, [change] if change else [], [order_id])[order_id]
+        if key and not keep_outcome(connection, *key, Outcome(200, body, None)):
+            raise KeyTaken
+        return body
+
+
+class KeyTaken(Exception):
+    """A request for another order, with the same key, was first. Nothing was written."""
+
+
+def change_stale(
+    connection: Connection, status: str, stayed: timedelta, wanted: str, limit: int, decide: Decide
+) -> int:
+    """Decide about placed orders that have stayed in this status for so long, the oldest first; returns how many.
+
+    One transaction; orders that somebody is at work on are left to the next call. The times of adopted orders were
+    never recorded: they stay as they are.
+    """
+    with transaction(connection) as cursor:
+        cursor.execute(_STALE, {"status": status, "stayed": stayed, "limit": limit})
+        ids = [UUID(order_id) for (order_id,) in cursor]
+        standings = lock_orders(cursor, dict.fromkeys(ids, wanted))
+        changes = [change for standing in standings.values() if (change := decide(standing))]
+        write_changes(cursor, changes, ())
+        return len(changes)
+
+
+# IDs begin with the time they were made (48 bits of milliseconds), so younger orders need not be looked at; the clocks
+# of replicas may differ by a minute.
+_STALE = """
+    SELECT id FROM orders
+    WHERE status = %(status)s AND coalesce(moved_at, placed_at) < now() - %(stayed)s
+      AND id < rpad(lpad(to_hex((1000 * extract(epoch FROM now() - %(stayed)s + interval '1 min'))::bigint), 12, '0'),
+                    32, '0')::uuid
+    ORDER BY id LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+
+def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str]) -> dict[UUID, Standing]:
+    """Lock those of these orders that exist until the transaction ends, and read where they stand.
+
+    `wanted` maps each to the status that it is to have. Foreign keys may go on referring to them meanwhile. The lock is
+    a statement of its own, so that what is read after it is what others have left.
+    """
+    cursor.execute(
+        f"""
+        SELECT FROM orders WHERE id = ANY(%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE;
+        SELECT o.id, o.status, o.held_from, o.version, o.total, {ALLOWED},
+               coalesce(t.is_hold, false), coalesce(t.gives_stock_back, false),
+               (SELECT json_agg(json_build_array(i.id, i.product_id, i.quantity, i.unit_price, i.cancelled, i.returned)
+                                ORDER BY i.id)
+                FROM order_items i WHERE i.order_id = o.id)
+        FROM unnest(%(ids)s::uuid[], %(wanted)s::text[]) w(id, status) JOIN orders o USING (id)
+        LEFT JOIN order_statuses t ON t.status = w.status
+        """,
+        {"ids": [str(order_id) for order_id in wanted], "wanted": list(wanted.values())},
+    )
+    return {
+        UUID(i): Standing(UUID(i), status, held_from, version, total, tuple(allowed), hold, back, _parts(parts))
+        for i, status, held_from, version, total, allowed, hold, back, parts in cursor
+    }
+
+
+def _parts(rows: Sequence[Sequence[Any]] | None) -> tuple[Part, ...]:
+    return tuple(Part(*row) for row in rows or ())
+
+
+def write_changes(cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Write the changes, each with its event; returns the JSON of the orders `ids` as they are then.
+
+    The event is first and tells the time, which no other change of the order can have been given.
+    """
+    parameters = {"read": [str(order_id) for order_id in ids], **_parameters(changes)}
+    # Those that have something to do: each statement costs its planning.
+    statements = [statement for need, statement in _WRITE if parameters[need]]
+    statements.append(f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(read)s::uuid[])")
+    cursor.execute(";".join(statements), parameters)
+    return {UUID(order_id): document for order_id, document in cursor}
+
+
+_WRITE = (
+    (
+        "ids",
+        """
+            INSERT INTO order_events
+                (order_id, number, type, before, after, details, actor, reason, note, request_id, at)
+                SELECT o.id, o.version + 1, n.type, n.before, n.after, n.details, n.actor, n.reason, n.note,
+                       n.request_id, greatest(clock_timestamp(), o.updated_at)
+                FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(befores)s::jsonb[], %(afters)s::jsonb[],
+                            %(details)s::jsonb[], %(actors)s::text[], %(reasons)s::text[], %(notes)s::text[],
+                            %(requests)s::text[])
+                    n(id, type, before, after, details, actor, reason, note, request_id) JOIN orders o USING (id);
+            UPDATE orders o SET status = n.status, held_from = n.held_from, total = n.total, version = o.version + 1,
+                                updated_at = e.at
+                FROM unnest(%(ids)s::uuid[], %(statuses)s::text[], %(held_from)s::text[], %(totals)s::bigint[])
+                    n(id, status, held_from, total), order_events e
+                WHERE o.id = n.id AND e.order_id = n.id AND e.number = o.version + 1""",
+    ),
+    (
+        "parts",
+        """
+            UPDATE order_items i SET quantity = i.quantity - n.cancelled, cancelled = i.cancelled + n.cancelled,
+                                     returned = i.returned + n.returned
+                FROM unnest(%(parts)s::bigint[], %(cancelled)s::integer[], %(returned)s::integer[])
+                    n(id, cancelled, returned)
+                WHERE i.id = n.id""",
+    ),
+    (
+        "back",
+        """
+            INSERT INTO stock_returns (order_id, product_id, quantity, number)
+                SELECT * FROM unnest(%(back_orders)s::uuid[], %(back_products)s::bigint[], %(back)s::bigint[],
+                                     %(back_numbers)s::integer[])
+                ON CONFLICT DO NOTHING""",
+    ),
+)
+"""In a table of statements: the parameter that has to hold something, and the statement."""
+
+
+def _parameters(changes: Sequence[Change]) -> dict[str, Any]:
+    parts = [(part, change) for change in changes for part in {**change.cancelled, **change.returned}]
+    back = [(change, *units) for change in changes for units in change.back.items()]
+    return {
+        "ids": [str(c.standing.id) for c in changes],
+        "types": [c.type for c in changes],
+        "befores": [json.dumps(dict(c.before)) for c in changes],
+        "afters": [json.dumps(dict(c.after)) for c in changes],
+        "details": [c.details and json.dumps(dict(c.details)) for c in changes],
+        "actors": [c.author.actor for c in changes],
+        "reasons": [c.reason for c in changes],
+        "notes": [c.note for c in changes],
+        "requests": [c.author.request_id for c in changes],
+        "statuses": [c.status for c in changes],
+        "held_from": [c.held_from for c in changes],
+        "totals": [c.total for c in changes],
+        "parts": [part for part, _ in parts],
+        "cancelled": [change.cancelled.get(part, 0) for part, change in parts],
+        "returned": [change.returned.get(part, 0) for part, change in parts],
+        "back_orders": [str(change.standing.id) for change, _, _ in back],
+        "back_products": [product_id for _, product_id, _ in back],
+        "back": [quantity for _, _, quantity in back],
+        "back_numbers": [0 if change.is_rest else change.standing.version + 1 for change, _, _ in back],
+    }
