@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -70,12 +71,18 @@ class Machinery:
 def open_database(settings: Settings) -> str:
     """The DSN of a database that is up and has our tables; waits until it is up. Blocks."""
     dsn = database_dsn(settings)
-    wait_until_up(dsn)
-    if settings.orders_migrate_at_start:
-        migrate(dsn)
-    else:
-        require_schema(dsn)
-    return dsn
+    while True:
+        wait_until_up(dsn)
+        try:
+            if settings.orders_migrate_at_start:
+                migrate(dsn)
+            else:
+                require_schema(dsn)
+        except DatabaseUnavailable as error:
+            log.warning("the database went away again: %s", error)
+            time.sleep(0.2)
+        else:
+            return dsn
 
 
 def database_dsn(settings: Settings) -> str:

@@ -35,6 +35,7 @@ class Process:
         self.slept: list[tuple[float, float]] = []
         """From when to when it was frozen."""
 
+        self._listened = False
         self._frozen_at: float | None = None
         self._port = port
         self._command = [*ORDERS, *words]
@@ -48,8 +49,8 @@ class Process:
 
     @property
     def is_well(self) -> bool:
-        """Whether it exists and is not frozen."""
-        return self.is_running and self._frozen_at is None
+        """Whether it serves: it has begun to listen, and was neither killed nor frozen since."""
+        return self.is_running and self._listened and self._frozen_at is None
 
     @property
     def has_died(self) -> bool:
@@ -71,6 +72,7 @@ class Process:
             self._popen.kill()
             self._popen.wait()
             self._popen = None
+            self._listened = False
             self._frozen_at = None
             self.killed_at.append(time.time())
 
@@ -105,6 +107,7 @@ class Process:
             socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
         except OSError:
             return False
+        self._listened = True
         return True
 
 
@@ -114,7 +117,7 @@ class Neighbour:
 
     process: Process
     http: Http
-    etags: bool = False
+    etags: bool = True
     """Whether it is to have ETags; kept through restarts."""
 
     etags_since: float | None = None
@@ -158,12 +161,13 @@ class World:
         """Everything but PostgreSQL."""
         yield from (self.catalog.process, self.carts.process, *self.replicas)
 
-    async def restart(self, process: Process, within_s: float = 60) -> None:
+    async def restart(self, process: Process, within_s: float = 180) -> None:
         """Start it and return when it listens. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
-            process.start()
             while not process.listens():
-                self._bury(process)
+                if process.has_died:
+                    self.deaths.append(process.name)
+                    process.kill()
                 process.start()
                 await asyncio.sleep(0.1)
         for neighbour in (self.catalog, self.carts):
@@ -175,14 +179,8 @@ class World:
         while True:
             for process in self.processes:
                 if process.has_died:
-                    self._bury(process)
-                    process.start()
+                    await self.restart(process)
             await asyncio.sleep(0.3)
-
-    def _bury(self, process: Process) -> None:
-        if process.has_died:
-            self.deaths.append(process.name)
-            process.kill()
 
     def start_database(self) -> None:
         """Start PostgreSQL, without fsync: here processes die, not machines."""
