@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,8 @@ from typing import Any
 from orders.database import migrate
 from tests.chaos.http import Http, NoAnswer, NotReached
 from tests.servers import EMBEDDED, Cluster
+
+log = logging.getLogger(__name__)
 
 ORDERS = (sys.executable, "-m", "orders.cli")
 GUARDED_AFTER_S = 8.0
@@ -182,9 +186,20 @@ class World:
                     await self.restart(process)
             await asyncio.sleep(0.3)
 
-    def start_database(self) -> None:
-        """Start PostgreSQL, without fsync: here processes die, not machines."""
-        self.database.start(fsync="off")
+    async def start_database(self, within_s: float = 60) -> None:
+        """Start PostgreSQL, without fsync: here processes die, not machines. Raises TimeoutError.
+
+        After a kill -9 it refuses as long as the kernel is not done with all of its processes.
+        """
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    await asyncio.to_thread(self.database.start, fsync="off")
+                except RuntimeError as error:
+                    log.warning("PostgreSQL does not start yet: %s", str(error).splitlines()[-1])
+                    await asyncio.sleep(0.5)
+                else:
+                    return
 
     async def mend(self) -> None:
         """Everything runs, and no fault is on."""
@@ -201,13 +216,15 @@ async def running_world(folder: Path, replicas: int, settings: Mapping[str, str]
     world = _build(folder, replicas, settings)
     try:
         await asyncio.to_thread(world.database.initialize)
-        world.start_database()
+        await world.start_database()
         migrate(world.database.dsn)
         await world.mend()
         yield world
     finally:
         for process in world.processes:
             process.kill()
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy(world.database.folder / "log", folder / "database.log")
         world.database.remove()
         await world.catalog.http.close()
 

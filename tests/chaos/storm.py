@@ -145,7 +145,7 @@ class Storm:
             async with self._amid_puts():
                 await asyncio.to_thread(self.world.database.kill if is_killed else self.world.database.stop)
             await asyncio.sleep(self.chance.uniform(0, 2))
-            await asyncio.to_thread(self.world.start_database)
+            await self.world.start_database()
 
     async def _cut_connections(self) -> None:
         async with self.world.database_is_ours:
