@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -85,14 +86,20 @@ def open_database(settings: Settings) -> str:
     """
     workflow = load_workflow(settings.orders_workflow)
     dsn = database_dsn(settings)
-    wait_until_up(dsn)
-    if settings.orders_migrate_at_start:
-        migrate(dsn)
-        set_workflow(dsn, workflow, replace=False)
-    else:
-        require_schema(dsn)
-    require_workflow(dsn, workflow, settings)
-    return dsn
+    while True:
+        wait_until_up(dsn)
+        try:
+            if settings.orders_migrate_at_start:
+                migrate(dsn)
+                set_workflow(dsn, workflow, replace=False)
+            else:
+                require_schema(dsn)
+            require_workflow(dsn, workflow, settings)
+        except DatabaseUnavailable as error:
+            log.warning("the database went away again: %s", error)
+            time.sleep(0.2)
+        else:
+            return dsn
 
 
 def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:

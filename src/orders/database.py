@@ -313,11 +313,7 @@ def migrate(dsn: str) -> str | None:
 
     A database that a newer version has upgraded is left as it is: migrations keep a running older replica working.
     """
-    connection = connect(with_defaults(dsn))
-    try:
-        before = schema_version(connection)
-    finally:
-        connection.close()
+    before = _version_at(dsn)
     if before is None or before < newest_version():
         _upgrade(with_defaults(dsn))
     return before
@@ -325,16 +321,22 @@ def migrate(dsn: str) -> str | None:
 
 def require_schema(dsn: str) -> None:
     """Raise SchemaError unless the tables are there (for who turned migration at start-up off)."""
-    connection = connect(with_defaults(dsn))
-    try:
-        version = schema_version(connection)
-    finally:
-        connection.close()
+    version = _version_at(dsn)
     if version is None or version < newest_version():
         raise SchemaError(
             f"The database's tables are at version {version or 'none'}, this service needs {newest_version()}, and "
             "ORDERS_MIGRATE_AT_START is off. Run `orders migrate`."
         )
+
+
+def _version_at(dsn: str) -> str | None:
+    connection = connect(with_defaults(dsn))
+    try:
+        return schema_version(connection)
+    except _BROKEN as error:
+        raise DatabaseUnavailable(str(error)) from None
+    finally:
+        connection.close()
 
 
 def _upgrade(dsn: str) -> None:
@@ -351,6 +353,8 @@ def _upgrade(dsn: str) -> None:
     try:
         command.upgrade(config, "head")
     except sqlalchemy.exc.DBAPIError as error:
+        if isinstance(error.orig, _BROKEN):
+            raise DatabaseUnavailable(str(error.orig)) from None
         raise SchemaError(f"The tables could not be made: {str(error.orig).strip()}") from None
     finally:
         engine.dispose()

@@ -1,4 +1,4 @@
-"""`make chaos`: real processes, a load, a storm, and a verdict. Exit code 1 if an invariant is broken."""
+"""`make chaos`: real processes, a load, a storm, and a verdict. Exit code 0: it held; 1: something is broken."""
 
 import asyncio
 import random
@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -35,7 +36,7 @@ def chaos(
     keep: Annotated[bool, typer.Option("--keep", help="Keep logs and evidence also where nothing is broken.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the verdict there as well.")] = None,
 ) -> None:
-    """Orders under a storm of faults, and whether every promise held."""
+    """Orders under a storm of faults, and whether every promise held: exit code 0 if so, 1 if not."""
     wish = Wish(minutes, random.randrange(10**6) if seed is None else seed, rate, replicas, pause_s, slack_s)
     console.print(f"Seed {wish.seed}: `make chaos MINUTES={minutes:g} SEED={wish.seed}` draws the same storm.")
     folder = Path(tempfile.mkdtemp(prefix="orders-chaos-"))
@@ -44,6 +45,10 @@ def chaos(
     except asyncio.CancelledError:
         console.print(f"Interrupted; nothing is left running. The logs are in {folder}.")
         sys.exit(130)
+    except Exception:
+        console.print(f"The storm itself went wrong; that is no verdict. The logs are in {folder}.")
+        console.print(traceback.format_exc(), highlight=False, markup=False)
+        sys.exit(2)
     report.show(verdict, console)
     if json:
         report.save(verdict, json)

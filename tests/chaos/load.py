@@ -89,6 +89,9 @@ class Load:
         self.answers: Counter[str] = Counter()
         """How often each code was the answer to a POST."""
 
+        self.placed_count = 0
+        """How many shoppers know of their order."""
+
         self._replicas = replicas
         self._carts_url = carts_url
         self._shelf = shelf
@@ -98,11 +101,6 @@ class Load:
         self._patience_s = patience_s
         self._http = Http("shoppers")
         self._is_closed = False
-
-    @property
-    def placed_count(self) -> int:
-        """How many shoppers have their order."""
-        return self.answers["placed"]
 
     async def run(self) -> None:
         """Let shoppers arrive until the doors close, and return when the last has gone. Who comes late because this
@@ -174,6 +172,7 @@ class Load:
         else:
             attempt = _understand(reply, began_at)
             self._notice_shortages(reply)
+        self.placed_count += bool(attempt.order_id) and not shopper.placed_id
         shopper.attempts.append(attempt)
         self.answers["repeated" if attempt.is_replayed else attempt.code] += 1
 

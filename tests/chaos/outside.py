@@ -62,7 +62,7 @@ class Outside:
 
     async def _edit_now_and_then(self) -> None:
         while not self._is_over:
-            await asyncio.sleep(self._chance.uniform(0, 2))
+            await asyncio.sleep(self._chance.uniform(0, 1))
             if self._catalog.is_guarded:
                 await self._edit(self._chance.choice(self._shelf.contested), self._chance.randint(1000, 5000))
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,8 @@ from typing import Any
 from orders.database import migrate
 from tests.chaos.http import Http, NoAnswer, NotReached
 from tests.servers import EMBEDDED, Cluster
+
+log = logging.getLogger(__name__)
 
 ORDERS = (sys.executable, "-m", "orders.cli")
 GUARDED_AFTER_S = 8.0
@@ -35,6 +39,7 @@ class Process:
         self.slept: list[tuple[float, float]] = []
         """From when to when it was frozen."""
 
+        self._listened = False
         self._frozen_at: float | None = None
         self._port = port
         self._command = [*ORDERS, *words]
@@ -48,8 +53,8 @@ class Process:
 
     @property
     def is_well(self) -> bool:
-        """Whether it exists and is not frozen."""
-        return self.is_running and self._frozen_at is None
+        """Whether it serves: it has begun to listen, and was neither killed nor frozen since."""
+        return self.is_running and self._listened and self._frozen_at is None
 
     @property
     def has_died(self) -> bool:
@@ -71,6 +76,7 @@ class Process:
             self._popen.kill()
             self._popen.wait()
             self._popen = None
+            self._listened = False
             self._frozen_at = None
             self.killed_at.append(time.time())
 
@@ -105,6 +111,7 @@ class Process:
             socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
         except OSError:
             return False
+        self._listened = True
         return True
 
 
@@ -114,7 +121,7 @@ class Neighbour:
 
     process: Process
     http: Http
-    etags: bool = False
+    etags: bool = True
     """Whether it is to have ETags; kept through restarts."""
 
     etags_since: float | None = None
@@ -158,12 +165,13 @@ class World:
         """Everything but PostgreSQL."""
         yield from (self.catalog.process, self.carts.process, *self.replicas)
 
-    async def restart(self, process: Process, within_s: float = 60) -> None:
+    async def restart(self, process: Process, within_s: float = 180) -> None:
         """Start it and return when it listens. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
-            process.start()
             while not process.listens():
-                self._bury(process)
+                if process.has_died:
+                    self.deaths.append(process.name)
+                    process.kill()
                 process.start()
                 await asyncio.sleep(0.1)
         for neighbour in (self.catalog, self.carts):
@@ -175,18 +183,23 @@ class World:
         while True:
             for process in self.processes:
                 if process.has_died:
-                    self._bury(process)
-                    process.start()
+                    await self.restart(process)
             await asyncio.sleep(0.3)
 
-    def _bury(self, process: Process) -> None:
-        if process.has_died:
-            self.deaths.append(process.name)
-            process.kill()
+    async def start_database(self, within_s: float = 60) -> None:
+        """Start PostgreSQL, without fsync: here processes die, not machines. Raises TimeoutError.
 
-    def start_database(self) -> None:
-        """Start PostgreSQL, without fsync: here processes die, not machines."""
-        self.database.start(fsync="off")
+        After a kill -9 it refuses as long as the kernel is not done with all of its processes.
+        """
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    await asyncio.to_thread(self.database.start, fsync="off")
+                except RuntimeError as error:
+                    log.warning("PostgreSQL does not start yet: %s", str(error).splitlines()[-1])
+                    await asyncio.sleep(0.5)
+                else:
+                    return
 
     async def mend(self) -> None:
         """Everything runs, and no fault is on."""
@@ -203,13 +216,15 @@ async def running_world(folder: Path, replicas: int, settings: Mapping[str, str]
     world = _build(folder, replicas, settings)
     try:
         await asyncio.to_thread(world.database.initialize)
-        world.start_database()
+        await world.start_database()
         migrate(world.database.dsn)
         await world.mend()
         yield world
     finally:
         for process in world.processes:
             process.kill()
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy(world.database.folder / "log", folder / "database.log")
         world.database.remove()
         await world.catalog.http.close()
 

@@ -35,6 +35,8 @@ class Storm:
 
     def __post_init__(self) -> None:
         self._kinds = random.Random(self.seed)
+        self._deck: list[Fault] = []
+        self._weathers: list[str] = []
         self.chance = random.Random(self._kinds.random())
 
     @property
@@ -63,19 +65,23 @@ class Storm:
         await self.world.catalog.heal()
 
     def _draw(self) -> Fault:
-        faults: dict[Fault, int] = {
-            self._kill_replica: 30,
+        """The next card of a shuffled deck, so that no kind is left out for long."""
+        deck = {
+            self._kill_replica: 9,
             self._kill_all_replicas: 1,
-            self._freeze_replica: 12,
-            self._stop_database: 5,
-            self._cut_connections: 4,
-            self._kill_catalog: 12,
-            self._kill_carts: 5,
-            self._spoil_catalog: 20,
-            self._spoil_carts: 6,
-            self._change_etags: 5,
+            self._freeze_replica: 4,
+            self._stop_database: 2,
+            self._cut_connections: 1,
+            self._kill_catalog: 2,
+            self._kill_carts: 2,
+            self._spoil_catalog: 8,
+            self._spoil_carts: 2,
+            self._change_etags: 1,
         }
-        return self._kinds.choices(list(faults), list(faults.values()))[0]
+        if not self._deck:
+            self._deck = [fault for fault, count in deck.items() for _ in range(count)]
+            self._kinds.shuffle(self._deck)
+        return self._deck.pop()
 
     # Processes --------------------------------------------------------------------------------------------------
 
@@ -84,7 +90,8 @@ class Storm:
             await self._kill(replica, "replica killed")
 
     async def _kill_all_replicas(self) -> None:
-        await asyncio.gather(*(self._kill(r, "replica killed") for r in self.world.replicas if r.is_running))
+        if all(replica.is_well for replica in self.world.replicas):
+            await asyncio.gather(*(self._kill(replica, "replica killed") for replica in self.world.replicas))
 
     async def _kill_catalog(self) -> None:
         self.world.catalog.etags_since = None  # where it is started again, it begins without
@@ -113,9 +120,9 @@ class Storm:
             replica.thaw()
 
     def _some_replica(self) -> Process | None:
-        """One that is well; none where it is the last."""
+        """One that is well; none where half of them are not: a storm in which nothing happens shows nothing."""
         well = [replica for replica in self.world.replicas if replica.is_well]
-        return self.chance.choice(well) if len(well) > 1 else None
+        return self.chance.choice(well) if 2 * len(well) > len(self.world.replicas) else None
 
     @asynccontextmanager
     async def _amid_puts(self) -> AsyncIterator[None]:
@@ -138,7 +145,7 @@ class Storm:
             async with self._amid_puts():
                 await asyncio.to_thread(self.world.database.kill if is_killed else self.world.database.stop)
             await asyncio.sleep(self.chance.uniform(0, 2))
-            await asyncio.to_thread(self.world.start_database)
+            await self.world.start_database()
 
     async def _cut_connections(self) -> None:
         async with self.world.database_is_ours:
@@ -158,7 +165,9 @@ class Storm:
             "answering rubbish": {"rubbish_rate": rate},
             "all of it": {"slow_s": 0.03, "error_rate": 0.1, "lost_rate": 0.1, "rubbish_rate": 0.1, **late},
         }
-        kind = self.chance.choice(list(weathers))
+        if not self._weathers:
+            self._weathers = self.chance.sample(list(weathers), len(weathers))
+        kind = self._weathers.pop()
         await self._spoil(self.world.catalog, f"catalog {kind}", weathers[kind])
 
     async def _spoil_carts(self) -> None:

@@ -1,6 +1,7 @@
 """The tables: made where they are missing, adopted from the simpler service, and refusing impossible rows."""
 
 import os
+import socket
 import subprocess
 import time
 
@@ -8,7 +9,9 @@ import psycopg2
 import pytest
 
 from orders import database
+from orders.app import open_database
 from orders.database import Database, SchemaError
+from orders.settings import Settings
 from orders.store.reading import find_order, list_orders, read_orders
 from tests.conftest import ORDERS, execute
 
@@ -29,6 +32,25 @@ def test_replicas_that_start_together_on_an_empty_database_all_come_up(empty_dsn
 def test_migrating_again_changes_nothing(empty_dsn: str) -> None:
     assert database.migrate(empty_dsn) is None
     assert database.migrate(empty_dsn) == database.newest_version()
+
+
+def test_a_database_that_goes_away_while_its_tables_are_looked_at_is_waited_for(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, look = [], database.schema_version
+
+    def interrupted(connection: database.Connection) -> str | None:
+        looks.append(connection)
+        if len(looks) == 1:
+            with socket.socket(fileno=os.dup(connection.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
+        return look(connection)
+
+    monkeypatch.setattr(database, "schema_version", interrupted)
+    settings = Settings(_env_file=None, database_url=empty_dsn)  # type: ignore[call-arg]
+    assert open_database(settings) == empty_dsn
+    assert len(looks) == 2
+    assert execute(empty_dsn, "SELECT version_num FROM orders_schema_version") == [(database.newest_version(),)]
 
 
 def test_a_database_of_a_newer_version_is_left_alone(empty_dsn: str) -> None:
