@@ -26,7 +26,7 @@ _TEXTS = [
 ]  # fmt: skip
 _OTHERS = [
     b"null", b"true", b"false", b"nul", b"undefined", b"", b"[]", b"{}", b"[5]", b'{"quantity": 5}',
-    b'{"a": 1, "a": 2}', nested(50), nested(150), *map(nested, range(978, 986)), nested(5000),
+    b'{"a": 1, "a": 2}', nested(50), nested(150), nested(5000),
 ]  # fmt: skip
 VALUES = [*_NUMBERS, *_TEXTS, *_OTHERS]
 """Values that are wrong in most places, and here and there a right one."""
