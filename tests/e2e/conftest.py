@@ -47,7 +47,7 @@ def start_service(http: Http, log: IO[str] | None = None, **settings: Any) -> Se
 
 
 def listening(service: Service) -> Service:
-    wait_until(lambda: answers(service.url), "the service listens")
+    wait_until(lambda: answers(service.url), "the service listens", within_s=60)
     return service
 
 

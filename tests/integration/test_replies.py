@@ -268,6 +268,16 @@ async def test_a_cart_whose_items_are_among_all_items(script: Script, neighbour:
     assert await Carts(neighbour).read(42) == MINE
 
 
+async def test_who_waits_for_the_items_of_all_carts_shares_one_reply(script: Script, neighbour: Neighbour) -> None:
+    script.say("/cart_items", {"items": [{"cart_id": n, "product_id": n, "quantity": 1} for n in range(1, 41)]})
+    for n in range(1, 41):
+        script.say(f"/carts/{n}", {"cart": {"id": n, "customer_id": n, "status": "Active"}})
+    carts = Carts(neighbour)
+    read = await asyncio.gather(*(carts.read(n) for n in range(1, 41)))
+    assert read == [Cart(n, True, (Line(n, 1),)) for n in range(1, 41)]
+    assert len([path for _, path, _, _ in script.requests if path == "/cart_items"]) < 20  # each may be of 32 MiB
+
+
 @pytest.mark.parametrize(("body", "status"), [("no active cart", 200), ({}, 404)])
 async def test_a_customer_without_a_cart(body: Any, status: int, script: Script, neighbour: Neighbour) -> None:
     script.say("/carts/42", body, status)
