@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import WithJsonSchema
 
 from orders import change_status as changes
 from orders.batching import Batcher
@@ -124,12 +125,15 @@ Actor = Annotated[
         examples=["anna@shop.example"],
     ),
 ]
+_ETAGS = {"type": "string", "pattern": r'^("[0-9]{1,9}"(, ?"[0-9]{1,9}")*|\*)$'}
 IfMatch = Annotated[
     str | None,
+    WithJsonSchema(_ETAGS),
     Header(alias="If-Match", description="The order's `ETag`: 412 if it has changed since.", examples=['"1"']),
 ]
 IfNoneMatch = Annotated[
     str | None,
+    WithJsonSchema(_ETAGS),
     Header(alias="If-None-Match", description="The order's `ETag`: 304 if it has not changed.", examples=['"1"']),
 ]
 
@@ -188,6 +192,7 @@ _PLACED = {
         "links": {
             "get_order": _TO_THE_ORDER,
             "change_order_status": {"operationId": "change_order_status", "parameters": {"id": "$response.body#/id"}},
+            "get_order_events": {"operationId": "get_order_events", "parameters": {"id": "$response.body#/id"}},
             "get_customer_orders": {
                 "operationId": "get_customer_orders",
                 "parameters": {"customer_id": "$response.body#/customer_id"},

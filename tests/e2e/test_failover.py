@@ -13,6 +13,8 @@ import psycopg2
 import pytest
 
 from orders import database
+from orders.app import set_workflow
+from orders.workflow import load_workflow
 from tests import servers
 from tests.conftest import Sandbox, debian_cluster, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start
@@ -153,7 +155,10 @@ def test_on_a_standby_it_answers_503_until_the_standby_is_promoted(pair: Pair, s
     """A name, or a pooler, may lead to a server that only reads."""
     primary, standby = pair.primary, pair.standby
     database.migrate(primary.dsn)
-    wait_until(lambda: execute(standby.dsn, "SELECT to_regclass('cart_closings')") != [(None,)], "the tables are there")
+    set_workflow(primary.dsn, load_workflow(), replace=False)
+    has_tables = "SELECT to_regclass('order_workflow') IS NOT NULL"
+    wait_until(lambda: execute(standby.dsn, has_tables) == [(True,)], "the tables are there")
+    wait_until(lambda: execute(standby.dsn, "SELECT 1 FROM order_workflow"), "the table of statuses is there")
     service, product = start(database_url=standby.dsn), sandbox.product(5)
     refused = service.place(next(_customers), (product, 1))
     assert (refused.status, refused.body["code"]) == (503, "database_unavailable")

@@ -18,6 +18,8 @@ def install_workflow(connection: Connection, workflow: Workflow, *, replace: boo
     Changes nothing and returns the statuses in question where orders stand in one (or are on hold from one) that it
     does not have. Orders in a final status keep it, and adopted ones whatever they have.
     """
+    if not replace and installed_workflow(connection) is not None:
+        return []  # nothing is written, which a standby could not
     names = [status.name for status in workflow.statuses]
     with transaction(connection) as cursor:
         cursor.execute("LOCK TABLE order_workflow IN SHARE ROW EXCLUSIVE MODE; SELECT count(*) FROM order_workflow")
