@@ -1,7 +1,6 @@
 """The routes: from HTTP to the use cases, and back. Orders pass through as the JSON that PostgreSQL built."""
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
@@ -12,23 +11,22 @@ from orders.change_status import change_status
 from orders.checkout import Checkout
 from orders.database import Database
 from orders.errors import Code, OrderError
+from orders.listing import METADATA_PARAMETER, ListQuery, next_url, parse_cursor
 from orders.order import Line
 from orders.request import Answer
 from orders.schemas import (
-    ListQuery,
     NewStatus,
     Order,
     OrderList,
     OrderToPlace,
-    cursor_for,
-    parse_cursor,
     parse_customer_id,
     parse_key,
     parse_order_id,
     parse_status_or_refuse,
     problem_responses,
 )
-from orders.store.reading import list_orders, page_json, read_orders
+from orders.store.listing import Filters, count_orders, list_orders, page_json
+from orders.store.reading import read_orders
 
 LOADS_AT_ONCE = 2
 """Queries for orders by ID that run at once; the next batch gathers meanwhile."""
@@ -82,6 +80,8 @@ ToPlace = Annotated[
 Listing = Annotated[ListQuery, Query()]
 
 _READ_PROBLEMS = (Code.INVALID_REQUEST, Code.DATABASE_UNAVAILABLE)
+_LIST_PROBLEMS = (*_READ_PROBLEMS, Code.TOO_SLOW)
+_LISTS = {"parameters": [METADATA_PARAMETER]}
 _PLACED = {
     201: {
         "model": Order,
@@ -124,10 +124,13 @@ HEALTH_RESPONSES = problem_responses(Code.DATABASE_UNAVAILABLE)
     "/orders",
     summary="All orders, newest first",
     tags=["orders"],
-    responses={200: {"model": OrderList, "description": "A page of orders"}, **problem_responses(*_READ_PROBLEMS)},
+    responses={200: {"model": OrderList, "description": "A page of orders"}, **problem_responses(*_LIST_PROBLEMS)},
+    openapi_extra=_LISTS,
 )
 async def get_orders(request: Request, query: Listing) -> Response:
-    """Placed orders, newest first. Those that are being placed, or failed, are there for who asks with `status`."""
+    """Placed orders, newest first unless `sort` says otherwise; all filters have to hold. Those that are being placed,
+    or failed, are there for who asks with `status`.
+    """
     return await _list(request, query, None)
 
 
@@ -137,8 +140,9 @@ async def get_orders(request: Request, query: Listing) -> Response:
     tags=["orders"],
     responses={
         200: {"model": Order | OrderList, "description": "The order, or the customer's orders"},
-        **problem_responses(Code.ORDER_NOT_FOUND, Code.NO_ORDERS_FOR_CUSTOMER, Code.NOT_FOUND, *_READ_PROBLEMS),
+        **problem_responses(Code.ORDER_NOT_FOUND, Code.NO_ORDERS_FOR_CUSTOMER, Code.NOT_FOUND, *_LIST_PROBLEMS),
     },
+    openapi_extra=_LISTS,
 )
 async def get_order(request: Request, id: CustomerOrOrderId, query: Listing) -> Response:
     """`GET /orders/{order_id}` answers with the order, `GET /orders/{customer_id}` with a list of the customer's
@@ -147,6 +151,7 @@ async def get_order(request: Request, id: CustomerOrOrderId, query: Listing) -> 
     order_id = parse_order_id(id)
     if order_id is None:
         return await _list(request, query, _customer(id))
+    query.refuse_unknown()
     body = await _shop(request).orders.get(order_id)
     if body is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
@@ -205,8 +210,9 @@ async def change_order_status(
     tags=["customers"],
     responses={
         200: {"model": OrderList, "description": "A page of the customer's orders, newest first"},
-        **problem_responses(Code.NO_ORDERS_FOR_CUSTOMER, *_READ_PROBLEMS),
+        **problem_responses(Code.NO_ORDERS_FOR_CUSTOMER, *_LIST_PROBLEMS),
     },
+    openapi_extra=_LISTS,
 )
 async def get_customer_orders(request: Request, customer_id: CustomerId, query: Listing) -> Response:
     """The same as `GET /orders/{customer_id}`, at an address that is nobody else's."""
@@ -283,18 +289,13 @@ def _answered(answer: Answer) -> Response:
 
 
 async def _list(request: Request, query: ListQuery, customer_id: int | None) -> Response:
-    before = parse_cursor(query.cursor)
-    statuses = [parse_status_or_refuse(text, "query/status") for text in query.status]
-    page = await _shop(request).database.run(
-        lambda c: list_orders(c, customer_id=customer_id, statuses=statuses, before=before, limit=query.limit)
-    )
-    if customer_id is not None and not page.orders and before is None:
+    filters, sort = query.to_filters(customer_id), query.to_sort()
+    after = parse_cursor(query.cursor, filters, sort)
+    run = _shop(request).database.run
+    page = await run(lambda c: list_orders(c, filters, sort, after, limit=query.limit))
+    if customer_id is not None and filters == Filters(customer_id=customer_id) and not page.orders and after is None:
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
-    return Response(page_json(page, _next_url(request, query, page.next_before)), media_type="application/json")
-
-
-def _next_url(request: Request, query: ListQuery, next_before: UUID | None) -> str | None:
-    if next_before is None:
-        return None
-    parameters = {"status": query.status, "limit": query.limit, "cursor": cursor_for(next_before)}
-    return f"{request.url.path}?{urlencode(parameters, doseq=True)}"
+    count = await run(lambda c: count_orders(c, filters)) if query.include_total else None
+    return Response(
+        page_json(page, next_url(request.url.path, query, filters, page.end), count), media_type="application/json"
+    )

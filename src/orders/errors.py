@@ -63,6 +63,7 @@ class Code(Enum):
     )
     OVERLOADED = Kind(503, "Too many orders are waiting", "Nothing was ordered. Ask again after `Retry-After`.")
     DATABASE_UNAVAILABLE = Kind(503, "The database can't be reached", "Ask again after `Retry-After`.")
+    TOO_SLOW = Kind(503, "This takes too long", "Ask for less: add filters, or leave `include_total` out.")
     INTERNAL_ERROR = Kind(500, "Something is wrong in this service", "Report it with the time; the log has the rest.")
 
 

@@ -1,7 +1,5 @@
 """The wire format: what requests must look like, and what `/docs` says of answers (PostgreSQL builds those)."""
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable
 from datetime import datetime
@@ -57,18 +55,6 @@ class NewStatus(BaseModel):
     status: Annotated[str, Field(examples=["Confirmed"])]
 
 
-class ListQuery(BaseModel):
-    """Which orders, and how many at once."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: Annotated[
-        list[str], Field(description="Only orders with one of these statuses. Without it: those that are placed.")
-    ] = []
-    limit: Annotated[int, Field(ge=1, le=1000, description="Orders per page.")] = 100
-    cursor: Annotated[str | None, Field(max_length=100, description="From the page before: see `next`.")] = None
-
-
 class Item(BaseModel):
     """A line of an order. Name and unit price are those of the moment it was placed."""
 
@@ -98,16 +84,22 @@ class Order(BaseModel):
 
 
 class OrderList(BaseModel):
-    """A page of orders, newest first. `next` is the address of the following page, or null."""
+    """A page of orders. `next` is the address of the following page, or null; `total_count` is there for who asks."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {"orders": [_ORDER_EXAMPLE], "next": "/orders?limit=1&cursor=AZqx4nw9ekGbUg1sPx6Kdw"}
+            "example": {
+                "orders": [_ORDER_EXAMPLE],
+                "next": "/orders?limit=1&cursor=kEwN0pS9nxqAAAAAAAAAAAGasHFwA3pBm1INbD8einc",
+            }
         }
     )
 
     orders: list[Order]
     next: str | None
+    total_count: Annotated[
+        int | None, Field(description="How many orders the whole list has; only with `include_total`.")
+    ] = None
 
 
 class ProblemError(BaseModel):
@@ -169,21 +161,6 @@ def parse_status_or_refuse(text: str, pointer: str) -> Status:
         known = ", ".join(Status)
         raise invalid(pointer, "unknown_status", f"{text[:40]!r} is not a status; the statuses are {known}.")
     return status
-
-
-def cursor_for(order_id: UUID) -> str:
-    """An opaque cursor: the page after this order."""
-    return base64.urlsafe_b64encode(order_id.bytes).rstrip(b"=").decode()
-
-
-def parse_cursor(cursor: str | None) -> UUID | None:
-    """The order behind a cursor. Raises OrderError."""
-    if cursor is None:
-        return None
-    try:
-        return UUID(bytes=base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error):
-        raise invalid("query/cursor", "cursor_invalid", "This cursor is not one of ours; begin without.") from None
 
 
 def invalid_fields(errors: Iterable[dict[str, Any]]) -> OrderError:

@@ -9,7 +9,8 @@ import pytest
 
 from orders import database
 from orders.database import Database, SchemaError
-from orders.store.reading import list_orders, read_order_by_number
+from orders.store.listing import Filters, list_orders
+from orders.store.reading import read_order_by_number
 from tests.conftest import ORDERS, execute
 
 OLD_TABLES = """
@@ -64,7 +65,7 @@ def test_a_hundred_thousand_orders_of_the_simpler_service_are_adopted(empty_dsn:
     assert execute(empty_dsn, "SELECT count(*) FROM order_items") == [(100_000,)]
     assert execute(empty_dsn, "SELECT count(*) FROM orders_before_adoption.order_items") == [(100_002,)]
     reader = Database(empty_dsn, threads=1)
-    page = reader.run_sync(lambda c: list_orders(c, limit=1000))
+    page = reader.run_sync(lambda c: list_orders(c, Filters(), limit=1000))
     body = reader.run_sync(lambda c: read_order_by_number(c, 2))
     reader.close()
     newest = range(100_000, 99_000, -1)

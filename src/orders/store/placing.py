@@ -117,8 +117,8 @@ _INTEND = (
     (
         "orders",
         """
-            INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id)
-                SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s
+            INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at)
+                SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s, order_created_at(id)
                 FROM unnest(%(ids)s::uuid[], %(customers)s::bigint[], %(totals)s::bigint[], %(carts)s::bigint[])
                     o(id, customer_id, total, cart_id);
             INSERT INTO order_items (order_id, product_id, quantity, name, unit_price)
