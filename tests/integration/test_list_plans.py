@@ -94,21 +94,21 @@ LARGE_PARTS = [
 def test_every_filter_and_every_sort_has_an_index_that_serves_it(large: Connection) -> None:
     """One test, because the table takes long to make."""
     for filters, index in EACH_FILTER:
-        check_filter(large, filters, {index})
+        check_filter(large, filters, index)
     for filters in LARGE_PARTS:
-        check_filter(large, filters, set())
+        check_filter(large, filters, None)
     # Open orders are new and refunded ones are old: a walk along one end of an index would not find them.
     for statuses in ((), ("Ordered", "Paid", "Processing"), ("Refunded",), ("Completed", "Shipped")):
         for sort in SORTS:
             check_sort(large, Filters(statuses=statuses), sort)
 
 
-def check_filter(connection: Connection, filters: Filters, served_by: set[str]) -> None:
+def check_filter(connection: Connection, filters: Filters, served_by: str | None) -> None:
     for sort in SORTS:
         plan = explain(connection, filters, sort)
         used = indexes(plan)
         if sort.by is SortKey.CREATED_AT:
-            assert served_by <= used, (filters, sort, used)
+            assert served_by is None or any(name.startswith(served_by) for name in used), (filters, sort, used)
             assert touched(plan) < ORDERS * 0.03, (filters, sort, plan)
 
 
