@@ -1,5 +1,6 @@
 """The routes: from HTTP to the use cases, and back. Orders pass through as the JSON that PostgreSQL built."""
 
+import asyncio
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,14 +11,16 @@ from orders.batching import Batcher
 from orders.change_status import change_status
 from orders.checkout import Checkout
 from orders.database import Database
+from orders.describe import patch_details, to_details
 from orders.errors import Code, OrderError
 from orders.listing import METADATA_PARAMETER, ListQuery, next_url, parse_cursor
-from orders.order import Line
+from orders.order import NO_DETAILS, Line
 from orders.request import Answer
 from orders.schemas import (
     NewStatus,
     Order,
     OrderList,
+    OrderPatch,
     OrderToPlace,
     parse_customer_id,
     parse_key,
@@ -32,6 +35,10 @@ LOADS_AT_ONCE = 2
 """Queries for orders by ID that run at once; the next batch gathers meanwhile."""
 
 
+EXPORTS_AT_ONCE = 2
+"""Pages of exports that are read at once, however many exports there are: the other threads are for placing."""
+
+
 class Shop:
     """What the routes need: the database, the use cases, and reads by ID that are answered together."""
 
@@ -41,6 +48,7 @@ class Shop:
         self.orders: Batcher[UUID, str] = Batcher(
             lambda ids: database.run(lambda c: read_orders(c, ids)), parallel=LOADS_AT_ONCE
         )
+        self.exports = asyncio.Semaphore(EXPORTS_AT_ONCE)
 
 
 router = APIRouter()
@@ -54,6 +62,14 @@ CustomerOrOrderId = Annotated[
     Path(
         description="A customer's ID (an integer) means that customer; an order's ID (a UUID) means that order.",
         examples=["42", "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
+    ),
+]
+OrderId = Annotated[
+    str,
+    Path(
+        description="The order.",
+        json_schema_extra={"format": "uuid"},
+        examples=["019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
     ),
 ]
 Key = Annotated[
@@ -72,6 +88,15 @@ ToPlace = Annotated[
             "items": {
                 "summary": "Explicit items",
                 "value": {"items": [{"product_id": 7, "quantity": 2}, {"product_id": 3, "quantity": 1}]},
+            },
+            "details": {
+                "summary": "With fields for others",
+                "value": {
+                    "items": [{"product_id": 7, "quantity": 2}],
+                    "external_reference": "web-2026-004711",
+                    "metadata": {"channel": "web", "gift": True},
+                    "notes": {"public": "Leave it with the neighbour."},
+                },
             },
             "cart": {"summary": "The customer's cart", "value": {}},
         }
@@ -100,6 +125,7 @@ _PLACED = {
         Code.CART_NOT_FOUND,
         Code.NOT_FOUND,
         Code.KEY_IN_USE,
+        Code.EXTERNAL_REFERENCE_TAKEN,
         Code.BODY_TOO_LARGE,
         Code.INVALID_REQUEST,
         Code.TOTAL_TOO_LARGE,
@@ -184,24 +210,37 @@ async def place_order(request: Request, id: CustomerId, body: ToPlace = None, ke
 )
 async def change_order_status(
     request: Request,
-    id: Annotated[
-        str,
-        Path(
-            description="The order.",
-            json_schema_extra={"format": "uuid"},
-            examples=["019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
-        ),
-    ],
+    id: OrderId,
     body: NewStatus,
 ) -> Response:
     """Moves the order forward along its life, aside (`On Hold`, and back) or to an end (`Cancelled`: its stock goes
     back to the catalog). The status that it has already changes nothing.
     """
-    order_id = parse_order_id(id)
-    if order_id is None:
-        raise OrderError(Code.ORDER_NOT_FOUND, f"{id[:60]!r} is not an order's ID.")
+    order_id = _order(id)
     status = parse_status_or_refuse(body.status, "#/status")
     return Response(await change_status(_shop(request).database, order_id, status), media_type="application/json")
+
+
+@router.patch(
+    "/orders/{id}",
+    summary="Change what is attached to an order",
+    tags=["orders"],
+    responses={
+        200: {"model": Order, "description": "Updated"},
+        **problem_responses(Code.ORDER_NOT_FOUND, Code.EXTERNAL_REFERENCE_TAKEN, Code.BODY_TOO_LARGE, *_READ_PROBLEMS),
+    },
+    openapi_extra={
+        "requestBody": {
+            "content": {"application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/OrderPatch"}}}
+        }
+    },
+)
+async def patch_order(request: Request, id: OrderId, body: OrderPatch) -> Response:
+    """Merges a JSON merge patch into `external_reference`, `metadata` and `notes`: null removes a member, the
+    members of objects are merged. The order's version grows by one, unless nothing changes.
+    """
+    patch = body.model_dump(exclude_unset=True)
+    return Response(await patch_details(_shop(request).database, _order(id), patch), media_type="application/json")
 
 
 @router.get(
@@ -271,12 +310,20 @@ def _customer(text: str, expected: str = "a customer's ID (1 … 2^63-1) or an o
     return customer_id
 
 
+def _order(text: str) -> UUID:
+    order_id = parse_order_id(text)
+    if order_id is None:
+        raise OrderError(Code.ORDER_NOT_FOUND, f"{text[:60]!r} is not an order's ID.")
+    return order_id
+
+
 async def _place(request: Request, customer_id: int, body: OrderToPlace | None) -> Response:
     key = parse_key(request.headers.getlist("idempotency-key"))
     items = None
     if body and body.items is not None:
         items = [Line(item.product_id, item.quantity) for item in body.items]
-    answer = await _shop(request).checkout.check_out(customer_id, items, key, request.url.path)
+    details = to_details(body.model_dump(exclude={"items"})) if body else NO_DETAILS
+    answer = await _shop(request).checkout.check_out(customer_id, items, key, request.url.path, details)
     return _answered(answer)
 
 

@@ -34,6 +34,11 @@ class Code(Enum):
     )
     TOTAL_TOO_LARGE = Kind(422, "The order's total is too large", "Split the order: a total is at most 2^63-1.")
     STATUS_NOT_ALLOWED = Kind(409, "The order can't move to this status", "Choose one of `allowed_statuses`.")
+    EXTERNAL_REFERENCE_TAKEN = Kind(
+        409,
+        "Another order has this external reference",
+        "`order_id` is that order; look at it, or use another reference.",
+    )
     KEY_IN_USE = Kind(409, "The first request with this key is still running", "Ask again after `Retry-After`.")
     KEY_REUSED = Kind(422, "This key belongs to another request", "Use a new Idempotency-Key for a new request.")
     ORDER_FAILED = Kind(
@@ -96,6 +101,12 @@ def problem(error: OrderError, instance: str) -> dict[str, Any]:
         "code": code,
         **error.extra,
     }
+
+
+def reference_taken(reference: str | None, order_id: object) -> OrderError:
+    """409 for an external reference that is another order's."""
+    detail = f"The external reference {reference!r} is that of order {order_id}."
+    return OrderError(Code.EXTERNAL_REFERENCE_TAKEN, detail, extra={"order_id": str(order_id)})
 
 
 def invalid(pointer: str, code: str, message: str) -> OrderError:

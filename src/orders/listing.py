@@ -5,13 +5,13 @@ import binascii
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from orders.errors import OrderError, invalid
 from orders.order import MAX_ID
@@ -135,7 +135,7 @@ class FilterQuery(BaseModel):
     def _created(self) -> Range[UUID]:
         created = self._range("created_at", _MICROSECOND)
         least, end = created.least, created.end
-        return Range(None if least is None else _first_id(least), None if end is None else _first_id(end))
+        return Range(None if least is None else first_id(least), None if end is None else first_id(end))
 
 
 class ListQuery(FilterQuery):
@@ -153,6 +153,20 @@ class ListQuery(FilterQuery):
     def to_sort(self) -> Sort:
         """The order of the list."""
         return Sort(SortKey(self.sort.removeprefix("-")), self.sort.startswith("-"))
+
+
+def parse_filters(texts: Sequence[str]) -> Filters:
+    """The filters of some `name=value`, as in the address of a list. Raises OrderError."""
+    given: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        given[name] = [*given.get(name, []), value] if name == "status" else value
+    try:
+        return FilterQuery.model_validate(given).to_filters()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise invalid(f"query/{name}", first["type"], f"{name}: {first['msg']}.") from None
 
 
 METADATA_PARAMETER: dict[str, Any] = {
@@ -181,7 +195,7 @@ def _next(value: Any, step: Any) -> Any:
         return value
 
 
-def _first_id(moment: datetime) -> UUID:
+def first_id(moment: datetime) -> UUID:
     """No order that was created at `moment` or later has a smaller ID. IDs count milliseconds."""
     ms = -((_EPOCH - moment) // _MILLISECOND)
     return UUID(int=min(max(ms, 0), _LAST_MS) << 80)

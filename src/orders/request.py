@@ -9,7 +9,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from orders.errors import Code, OrderError, problem
-from orders.order import Line
+from orders.order import NO_DETAILS, Details, Line
 from orders.plan import Shortage
 from orders.store.keys import KeyInUse, Outcome
 
@@ -29,6 +29,13 @@ class Request:
     key: str | None = None
     fingerprint: bytes = b""
     pointers: Mapping[int, str] = field(default_factory=dict)
+    details: Details = NO_DETAILS
+
+    @property
+    def only_once(self) -> set[tuple[str, object]]:
+        """What at most one order may have: its cart, and its reference."""
+        reference = self.details.external_reference
+        return ({("cart", self.cart)} if self.cart else set()) | ({("reference", reference)} if reference else set())
 
     @property
     def cart(self) -> tuple[int, int] | None:
@@ -71,7 +78,7 @@ class Waiting:
 def replay(known: KeyInUse, fingerprint: bytes) -> Answer:
     """The first outcome of a key. Raises OrderError: it is another request's (422), or still running (409)."""
     if known.fingerprint != fingerprint:
-        raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another customer or other items.")
+        raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another request.")
     if known.outcome is None:
         raise OrderError(Code.KEY_IN_USE, "The first request with this Idempotency-Key is running.", retry_after_s=1)
     return Answer(known.outcome.status, known.outcome.body, known.outcome.order_id, replayed=True)

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from orders.describe import MAX_METADATA_BYTES, check_metadata
 from orders.errors import Code, OrderError, invalid, problem
 from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY, Status, parse_status
 
@@ -23,11 +24,57 @@ _ORDER_EXAMPLE: dict[str, Any] = {
     "currency": "USD",
     "total": 20,
     "version": 1,
-    "created_at": "2026-11-23T22:31:07.123456Z",
+    "external_reference": "web-2026-004711",
+    "metadata": {"channel": "web", "gift": True},
+    "notes": {"public": "Leave it with the neighbour.", "private": None},
+    "created_at": "2026-11-23T22:31:07.123000Z",
     "updated_at": "2026-11-23T22:31:07.141592Z",
 }
 
 Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
+
+
+_DETAILS_EXAMPLE: dict[str, Any] = {
+    "external_reference": "web-2026-004711",
+    "metadata": {"channel": "web", "gift": True},
+    "notes": {"public": "Leave it with the neighbour."},
+}
+
+
+def _sound(text: str) -> str:
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("must not hold U+0000 or half of a surrogate pair")
+    return text
+
+
+def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    check_metadata(metadata)
+    return metadata
+
+
+Note = Annotated[str, Field(max_length=4000), AfterValidator(_sound)]
+Reference = Annotated[
+    str,
+    Field(min_length=1, max_length=255, description="What the order is called elsewhere; no two orders share one."),
+    AfterValidator(_sound),
+]
+Metadata = Annotated[
+    dict[str, Any],
+    Field(
+        description=f"A JSON object of yours, of at most {MAX_METADATA_BYTES} bytes. Orders can be found by its "
+        "members that are strings."
+    ),
+    AfterValidator(_small),
+]
+
+
+class Notes(BaseModel):
+    """Text for people. `public` is meant for the customer, `private` for the shop; both are in every order."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    public: Note | None = None
+    private: Note | None = None
 
 
 class ItemToOrder(BaseModel):
@@ -45,6 +92,19 @@ class OrderToPlace(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     items: Annotated[list[ItemToOrder], Field(min_length=1, max_length=MAX_LINES)] | None = None
+    external_reference: Reference | None = None
+    metadata: Metadata | None = None
+    notes: Notes | None = None
+
+
+class OrderPatch(BaseModel):
+    """A JSON merge patch (RFC 7396): what is named is replaced, null removes, the members of objects are merged."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"example": _DETAILS_EXAMPLE})
+
+    external_reference: Reference | None = None
+    metadata: Metadata | None = None
+    notes: Notes | None = None
 
 
 class NewStatus(BaseModel):
@@ -79,6 +139,9 @@ class Order(BaseModel):
     currency: Literal["USD"]
     total: int | None
     version: int
+    external_reference: str | None
+    metadata: dict[str, Any]
+    notes: Notes
     created_at: datetime | None
     updated_at: datetime | None
 

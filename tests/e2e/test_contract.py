@@ -129,7 +129,7 @@ def test_what_is_not_there_is_404(service: Service, customer: int) -> None:
     problem(service.get("/orders/"), 404, "not_found")
     reply = service.http.send("DELETE", f"{service.url}/orders/42")
     problem(reply, 405, "method_not_allowed")
-    assert reply.headers["allow"] == "GET, POST, PUT"
+    assert reply.headers["allow"] == "GET, PATCH, POST, PUT"
 
 
 def test_too_little_is_400_and_names_every_short_line(service: Service, sandbox: Sandbox, customer: int) -> None:

@@ -101,7 +101,8 @@ def keep(dsn: str, orders: list[Made]) -> None:
            FROM json_populate_recordset(NULL::orders, %(rows)s);
            INSERT INTO order_items (order_id, product_id, quantity, unit_price)
            SELECT (r->>'id')::uuid, p::bigint, 1, 5
-           FROM json_array_elements(%(rows)s) r CROSS JOIN json_array_elements_text(r->'products') p""",
+           FROM json_array_elements(%(rows)s) r CROSS JOIN json_array_elements_text(r->'products') p;
+           SELECT setval('order_numbers', 10000)""",
         {"rows": json.dumps(rows, default=str)},
     )
 

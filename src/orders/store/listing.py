@@ -67,6 +67,10 @@ class Sort:
     descending: bool = True
 
 
+NEWEST_FIRST = Sort()
+OLDEST_FIRST = Sort(descending=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """A place in a list: behind the order with this key and ID. The key is None where it was never recorded."""
@@ -112,10 +116,19 @@ _STATUSES_THERE_ARE = """(
 
 
 def list_orders(
-    connection: Connection, filters: Filters, sort: Sort = Sort(), after: Position | None = None, *, limit: int
+    connection: Connection,
+    filters: Filters,
+    sort: Sort = NEWEST_FIRST,
+    after: Position | None = None,
+    *,
+    limit: int,
+    until: UUID | None = None,
 ) -> Page:
-    """The orders of this list behind the place `after`. Raises OrderError where that takes too long."""
-    keys, parameters = _page_keys(filters, sort, after, limit + 1)
+    """The orders of this list behind the place `after`, with IDs before `until`.
+
+    Raises OrderError where that takes too long.
+    """
+    keys, parameters = _page_keys(filters, sort, after, limit + 1, until)
     order_by = _order_by("p.key", "p.id", sort)
     recorded = _RECORDED.get(sort.by, "o.number")
     rows = _fetch(
@@ -143,14 +156,37 @@ def page_json(page: Page, next_url: str | None, total_count: int | None = None) 
     return f'{{"orders":[{",".join(page.orders)}],"next":{json.dumps(next_url)}{count}}}'.encode()
 
 
-def _page_keys(filters: Filters, sort: Sort, after: Position | None, limit: int) -> tuple[str, dict[str, Any]]:
+def list_lines(
+    connection: Connection, columns: Sequence[str], filters: Filters, after: UUID | None, until: UUID, limit: int
+) -> tuple[list[Any], int, UUID | None]:
+    """`columns` (SQL, of order `o` and its item `i`) of each item of the next `limit` orders of this list, oldest
+    first; one row for an order without items. Then how many orders they are of, and where the next page begins
+    (None: this is the last).
+    """
+    place = None if after is None else Position(None, after)
+    keys, parameters = _page_keys(filters, OLDEST_FIRST, place, limit, until)
+    rows = _fetch(
+        connection,
+        f"""SELECT o.id, {", ".join(columns)} FROM ({keys}) p JOIN orders o ON o.id = p.id
+            LEFT JOIN order_items i ON i.order_id = o.id ORDER BY o.id, i.id""",
+        parameters,
+    )
+    count = len({row[0] for row in rows})
+    return [row[1:] for row in rows], count, UUID(rows[-1][0]) if count == limit else None
+
+
+def _page_keys(
+    filters: Filters, sort: Sort, after: Position | None, limit: int, until: UUID | None = None
+) -> tuple[str, dict[str, Any]]:
     """The statement that finds a page's orders (ID and sort key), and its parameters.
 
     Where an index begins with the status, the page is merged from one range per status: each gives at most a page's
     worth of rows in the right order. The statuses that are asked for are written out one by one: of a parameter
     PostgreSQL can't tell whether it is rare, and would look for three open orders among a million that are done.
     """
-    where, parameters = _conditions(filters, _behind_id(sort) if after else ())
+    of_ids = [*(_behind_id(sort) if after else ()), *(["{} < %(until)s::uuid"] if until else ())]
+    where, parameters = _conditions(filters, of_ids)
+    parameters["until"] = until and str(until)
     if after is not None:
         where += [] if _behind_id(sort) else [_behind_key(sort)]
         parameters |= {"after_id": str(after.id), "after_key": _NEVER.get(sort.by) if after.key is None else after.key}

@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg2.errors
 
 from orders.database import Connection
-from orders.order import Line
+from orders.order import NO_DETAILS, Details, Line
 from orders.plan import Change
 from orders.store.claiming import Due
 from orders.store.keys import Outcome
@@ -21,8 +21,11 @@ class BatchLost(Exception):
     """The batch is no longer ours: its lease ran out and a recovering replica has taken it over."""
 
 
-class CartTaken(Exception):
-    """Another batch is placing an order for one of this batch's carts."""
+class Taken(Exception):
+    """Another batch is placing an order for one of this batch's carts, or with one of its external references."""
+
+
+_ONE_ORDER_EACH = ("orders_one_per_cart", "orders_one_per_reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class NewOrder:
     cart_id: int | None
     total: int
     items: tuple[tuple[Line, str, int], ...]
+    details: Details = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +121,13 @@ _INTEND = (
     (
         "orders",
         """
-            INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at)
-                SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s, order_created_at(id)
-                FROM unnest(%(ids)s::uuid[], %(customers)s::bigint[], %(totals)s::bigint[], %(carts)s::bigint[])
-                    o(id, customer_id, total, cart_id);
+            INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at,
+                                external_reference, metadata, public_note, private_note)
+                SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s, order_created_at(id),
+                       reference, metadata::jsonb, public_note, private_note
+                FROM unnest(%(ids)s::uuid[], %(customers)s::bigint[], %(totals)s::bigint[], %(carts)s::bigint[],
+                            %(references)s::text[], %(metadata)s::text[], %(public)s::text[], %(private)s::text[])
+                    o(id, customer_id, total, cart_id, reference, metadata, public_note, private_note);
             INSERT INTO order_items (order_id, product_id, quantity, name, unit_price)
                 SELECT * FROM unnest(
                     %(item_orders)s::uuid[], %(item_products)s::bigint[], %(item_quantities)s::integer[],
@@ -140,7 +147,7 @@ _INTEND = (
 def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent) -> None:
     """INTEND: before and after of each product, and the orders as `Pending`. Claims that nobody needs are given up.
 
-    Raises BatchLost or CartTaken; then nothing was written.
+    Raises BatchLost or Taken; then nothing was written.
     """
     statement = _statements(_INTEND, intent)
     orders, changes = intent.orders, intent.changes
@@ -157,6 +164,10 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
         "customers": [order.customer_id for order in orders],
         "totals": [order.total for order in orders],
         "carts": [order.cart_id for order in orders],
+        "references": [order.details.external_reference for order in orders],
+        "metadata": [order.details.metadata for order in orders],
+        "public": [order.details.public_note for order in orders],
+        "private": [order.details.private_note for order in orders],
         "item_orders": [str(order_id) for order_id, *_ in items],
         "item_products": [line.product_id for _, line, _, _ in items],
         "item_quantities": [line.quantity for _, line, _, _ in items],
@@ -169,8 +180,8 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
         with connection.cursor() as cursor:
             cursor.execute(statement, {**parameters, **_outcome_parameters(intent.outcomes)})
     except psycopg2.errors.UniqueViolation as error:
-        if error.diag.constraint_name == "orders_one_per_cart":
-            raise CartTaken from None
+        if error.diag.constraint_name in _ONE_ORDER_EACH:
+            raise Taken(error.diag.constraint_name) from None
         raise
     except psycopg2.Error as error:
         raise _named(error) from None

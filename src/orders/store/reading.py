@@ -16,6 +16,8 @@ ORDER_JSON = f"""json_build_object(
             'unit_price', i.unit_price, 'total', i.quantity * i.unit_price) ORDER BY i.id)
         FROM order_items i WHERE i.order_id = o.id), '[]'),
     'currency', o.currency, 'total', o.total, 'version', o.version,
+    'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{{}}'),
+    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', {_TIME.format("o.created_at")}, 'updated_at', {_TIME.format("o.updated_at")})::text"""
 """The order `o` as the wire has it."""
 
