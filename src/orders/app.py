@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orders import api, embedded
+from orders import api, api_exports, embedded
 from orders.api import Shop
 from orders.cart import Carts
 from orders.cart_closing import CartClosing
@@ -159,6 +159,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(api.router)
+    app.include_router(api_exports.router)
     _add_pages_about_it(app)
     _answer_errors_with_problems(app)
     app.add_middleware(BodyLimit)
@@ -247,7 +248,7 @@ def _wrong_content_type(request: Request, error: RequestValidationError) -> Orde
 def _allowed_methods(request: Request) -> str:
     """The methods of every route at this path: the framework names only the first's."""
     methods: set[str] = set()
-    for route in api.router.routes:
+    for route in (*api.router.routes, *api_exports.router.routes):
         if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
             methods |= route.methods or set()
     return ", ".join(sorted(methods or {"GET"}))
@@ -323,5 +324,6 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
 _TAGS = [
     {"name": "orders", "description": "Placing, reading and moving orders."},
     {"name": "customers", "description": "The customer's operations at addresses of their own."},
+    {"name": "exports", "description": "Whole lists as files."},
     {"name": "about", "description": "The service itself."},
 ]
