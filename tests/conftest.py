@@ -202,8 +202,8 @@ def dsn(migrated_dsn: str) -> str:
     """A database with our tables, empty. TRUNCATE, not a rollback: the code commits."""
     execute(
         migrated_dsn,
-        "TRUNCATE orders, order_items, stock_claims, stock_returns, stock_drifts, idempotency_keys, cart_closings "
-        "CASCADE",
+        "TRUNCATE orders, order_items, stock_claims, stock_returns, stock_drifts, idempotency_keys, cart_closings, "
+        "sales_days, sales_of_products, sales_changes CASCADE",
     )
     return migrated_dsn
 

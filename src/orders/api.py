@@ -1,7 +1,8 @@
 """The routes: from HTTP to the use cases, and back. Orders pass through as the JSON that PostgreSQL built."""
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse
 from orders.batching import Batcher
 from orders.change_status import change_status
 from orders.checkout import Checkout
-from orders.database import Database
+from orders.database import Connection, Database
 from orders.describe import patch_details, to_details
 from orders.errors import Code, OrderError
 from orders.listing import METADATA_PARAMETER, ListQuery, next_url, parse_cursor
@@ -35,8 +36,10 @@ LOADS_AT_ONCE = 2
 """Queries for orders by ID that run at once; the next batch gathers meanwhile."""
 
 
-EXPORTS_AT_ONCE = 2
-"""Pages of exports that are read at once, however many exports there are: the other threads are for placing."""
+T = TypeVar("T")
+
+SLOW_READS_AT_ONCE = 2
+"""Reports and pages of exports that are read at once; the other threads are for placing."""
 
 
 class Shop:
@@ -48,7 +51,12 @@ class Shop:
         self.orders: Batcher[UUID, str] = Batcher(
             lambda ids: database.run(lambda c: read_orders(c, ids)), parallel=LOADS_AT_ONCE
         )
-        self.exports = asyncio.Semaphore(EXPORTS_AT_ONCE)
+        self.slow_reads = asyncio.Semaphore(SLOW_READS_AT_ONCE)
+
+    async def read_slowly(self, query: Callable[[Connection], T]) -> T:
+        """A query that may take seconds: it waits for its turn, so that placing always finds a database thread."""
+        async with self.slow_reads:
+            return await self.database.run(query)
 
 
 router = APIRouter()

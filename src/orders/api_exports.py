@@ -70,7 +70,7 @@ async def export_ndjson(request: Request, query: Wanted) -> Response:
 
 async def _export(request: Request, query: FilterQuery, read: Any, media_type: str, file_name: str) -> Response:
     shop: Shop = request.app.state.shop
-    parts = chunks(shop.database, read, query.to_filters(), shop.exports)
+    parts = chunks(shop.database, read, query.to_filters(), shop.slow_reads)
     first, _ = await anext(parts)  # what is wrong is a problem document, as long as nothing was sent
 
     async def body() -> AsyncIterator[bytes]:

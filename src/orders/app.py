@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orders import api, api_exports, embedded
+from orders import api, api_exports, api_reports, embedded
 from orders.api import Shop
 from orders.cart import Carts
 from orders.cart_closing import CartClosing
@@ -39,6 +39,7 @@ from orders.placement import Placement
 from orders.recovery import Recovery
 from orders.schemas import Problem, invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
+from orders.summing_up import sum_up_forever
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +142,13 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.shop = Shop(built.database, checkout)
             app.state.machinery = built
             recovering = asyncio.create_task(built.recovery.run_forever())
+            summing_up = asyncio.create_task(sum_up_forever(built.database))
             log.info("ready: the catalog is %s, the carts are %s", catalog_url, cart_url)
             try:
                 yield
             finally:
                 recovering.cancel()
+                summing_up.cancel()
 
     app = FastAPIOffline(
         title="Orders",
@@ -160,6 +163,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(api.router)
     app.include_router(api_exports.router)
+    app.include_router(api_reports.router)
     _add_pages_about_it(app)
     _answer_errors_with_problems(app)
     app.add_middleware(BodyLimit)
@@ -248,7 +252,7 @@ def _wrong_content_type(request: Request, error: RequestValidationError) -> Orde
 def _allowed_methods(request: Request) -> str:
     """The methods of every route at this path: the framework names only the first's."""
     methods: set[str] = set()
-    for route in (*api.router.routes, *api_exports.router.routes):
+    for route in (*api.router.routes, *api_exports.router.routes, *api_reports.router.routes):
         if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
             methods |= route.methods or set()
     return ", ".join(sorted(methods or {"GET"}))
@@ -324,6 +328,7 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
 _TAGS = [
     {"name": "orders", "description": "Placing, reading and moving orders."},
     {"name": "customers", "description": "The customer's operations at addresses of their own."},
+    {"name": "reports", "description": "Totals for people."},
     {"name": "exports", "description": "Whole lists as files."},
     {"name": "about", "description": "The service itself."},
 ]

@@ -101,12 +101,12 @@ _NEVER = {SortKey.UPDATED_AT: "-infinity", SortKey.TOTAL: -1}
 _SMALLEST_ID = UUID(int=1 << 80)  # of the first millisecond; those of adopted orders are smaller
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 
-_IS_PLACED = "(o.status NOT IN ('Pending', 'Failed') OR o.adopted)"
+IS_PLACED = "(o.status NOT IN ('Pending', 'Failed') OR o.adopted)"
 """Word for word what the partial indexes say."""
 
 _HAS_STATUS = "o.status = ANY(%(statuses)s::text[])"
 
-_STATUSES_THERE_ARE = """(
+STATUSES_THERE_ARE = """(
     WITH RECURSIVE there (status) AS (
         SELECT min(status) FROM orders
         UNION ALL SELECT (SELECT min(status) FROM orders n WHERE n.status > there.status) FROM there
@@ -131,7 +131,7 @@ def list_orders(
     keys, parameters = _page_keys(filters, sort, after, limit + 1, until)
     order_by = _order_by("p.key", "p.id", sort)
     recorded = _RECORDED.get(sort.by, "o.number")
-    rows = _fetch(
+    rows = fetch(
         connection,
         f"SELECT o.id, {recorded}, {ORDER_JSON} FROM ({keys}) p JOIN orders o ON o.id = p.id {order_by}",
         parameters,
@@ -146,7 +146,7 @@ def list_orders(
 def count_orders(connection: Connection, filters: Filters) -> int:
     """How many orders there are in this list. Raises OrderError where that takes too long."""
     where, parameters = _conditions(filters)
-    ((count,),) = _fetch(connection, f"SELECT count(*) FROM orders o WHERE {' AND '.join(where)}", parameters)
+    ((count,),) = fetch(connection, f"SELECT count(*) FROM orders o WHERE {' AND '.join(where)}", parameters)
     return int(count)
 
 
@@ -165,7 +165,7 @@ def list_lines(
     """
     place = None if after is None else Position(None, after)
     keys, parameters = _page_keys(filters, OLDEST_FIRST, place, limit, until)
-    rows = _fetch(
+    rows = fetch(
         connection,
         f"""SELECT o.id, {", ".join(columns)} FROM ({keys}) p JOIN orders o ON o.id = p.id
             LEFT JOIN order_items i ON i.order_id = o.id ORDER BY o.id, i.id""",
@@ -191,7 +191,7 @@ def _page_keys(
         where += [] if _behind_id(sort) else [_behind_key(sort)]
         parameters |= {"after_id": str(after.id), "after_key": _NEVER.get(sort.by) if after.key is None else after.key}
     key, order_by = _KEYS[sort.by], _order_by("key", "id", sort)
-    if sort.by is SortKey.NUMBER and _IS_PLACED not in where:
+    if sort.by is SortKey.NUMBER and IS_PLACED not in where:
         key += " + 0"  # by the index of all numbers, placed orders would be walked through for a few that are not
 
     def found(*status: str) -> str:
@@ -204,7 +204,7 @@ def _page_keys(
         parts = [f"({found(f'o.status = %(status_{n})s')})" for n in range(len(filters.statuses))]
         return f"SELECT * FROM ({' UNION ALL '.join(parts)}) f {order_by} LIMIT {limit}", parameters
     if filters.updated or filters.total or sort.by is not SortKey.CREATED_AT:
-        lateral = f"{_STATUSES_THERE_ARE} s CROSS JOIN LATERAL ({found('o.status = s.status')}) f"
+        lateral = f"{STATUSES_THERE_ARE} s CROSS JOIN LATERAL ({found('o.status = s.status')}) f"
         return f"SELECT f.* FROM {lateral} {order_by} LIMIT {limit}", parameters
     return found(), parameters
 
@@ -240,7 +240,7 @@ def _conditions(filters: Filters, of_ids: Sequence[str] = ()) -> tuple[list[str]
         "number": filters.number,
         "external_reference": filters.external_reference,
     }
-    where = [] if set(NOT_PLACED) & set(filters.statuses) else [_IS_PLACED]
+    where = [] if set(NOT_PLACED) & set(filters.statuses) else [IS_PLACED]
     where += [_HAS_STATUS] if filters.statuses else []
     where += [
         f"o.{name} = %({name})s"
@@ -286,7 +286,7 @@ def _bounds(name: str, wanted: Range[Any], key: str, smallest: Any) -> tuple[lis
     return conditions, {name: str(bound) if isinstance(bound, UUID) else bound for name, bound in sent.items()}
 
 
-def _fetch(connection: Connection, statement: str, parameters: dict[str, Any]) -> list[Any]:
+def fetch(connection: Connection, statement: str, parameters: dict[str, Any]) -> list[Any]:
     """The rows of `statement`, which may take PATIENCE_MS. One string is one transaction, so the limit is its alone."""
     try:
         with connection.cursor() as cursor:

@@ -203,7 +203,7 @@ _SETTLE = (
     (
         "placed",
         f"""
-            UPDATE orders SET status = 'Ordered', placed_at = now(), updated_at = now()
+            UPDATE orders SET status = 'Ordered', placed_at = now(), status_since = now(), updated_at = now()
                 WHERE id = ANY(%(placed)s::uuid[]);
             INSERT INTO cart_closings (order_id, customer_id, cart_id, retry_at)
                 SELECT id, customer_id, cart_id, now() + {_CLOSE_AGAIN_AFTER} FROM orders

@@ -29,7 +29,7 @@ ALTER TABLE orders
     ADD COLUMN metadata jsonb,                            -- an object; null: empty
     ADD COLUMN public_note text,
     ADD COLUMN private_note text,
-    ADD COLUMN IF NOT EXISTS status_since timestamptz,    -- null: since it was placed
+    ADD COLUMN IF NOT EXISTS status_since timestamptz,    -- when it came to its status; null: nobody recorded that
     ADD CONSTRAINT reference_is_short CHECK (char_length(external_reference) BETWEEN 1 AND 255) NOT VALID,
     ADD CONSTRAINT metadata_is_an_object CHECK (jsonb_typeof(metadata) = 'object') NOT VALID;
 
@@ -37,7 +37,7 @@ ALTER TABLE orders
 CREATE UNIQUE INDEX orders_one_per_reference ON orders (external_reference, (
     CASE WHEN status = 'Failed' AND NOT adopted THEN id ELSE '00000000-0000-0000-0000-000000000000' END))
     WHERE external_reference IS NOT NULL;
-CREATE INDEX orders_by_status_and_since ON orders (status, (coalesce(status_since, placed_at)))
+CREATE INDEX orders_by_status_and_since ON orders (status, status_since)
     WHERE status NOT IN ('Pending', 'Failed') OR adopted;
 
 -- The members of orders.metadata that are strings: for finding orders by them, newest first. Kept by a trigger.
@@ -63,7 +63,7 @@ CREATE TRIGGER metadata_is_found AFTER INSERT ON orders
 CREATE TRIGGER metadata_is_found_anew AFTER UPDATE OF metadata ON orders
     FOR EACH ROW WHEN (OLD.metadata IS DISTINCT FROM NEW.metadata) EXECUTE FUNCTION orders_note_metadata();
 
--- Since when an order stands where it stands, whoever moved it. Placing is not a move: placed_at tells that.
+-- Since when an order stands where it stands, whoever moved it. (Placing writes it by itself.)
 CREATE FUNCTION orders_note_move() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.status_since := now();
@@ -79,6 +79,103 @@ $$;
 """
 
 
+REPORTS = """
+-- The smallest ID that an order can have that was created at this time or later.
+CREATE FUNCTION order_id_at(moment timestamp) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
+-- What counts as sold: what was placed and is not cancelled. A returned order was sold.
+CREATE FUNCTION order_is_sold(status text, placed_at timestamptz) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT placed_at IS NOT NULL AND status <> 'Cancelled' $$;
+
+-- The sales of the orders that were created on one day (UTC), counted as they stand now.
+CREATE FUNCTION sales_of(day date) RETURNS TABLE (orders bigint, units numeric, revenue numeric)
+LANGUAGE sql STABLE AS $$
+    WITH sold AS MATERIALIZED (
+        SELECT o.id, o.total FROM orders o WHERE o.id >= order_id_at(day) AND o.id < order_id_at(day + 1)
+            AND order_is_sold(o.status, o.placed_at))
+    SELECT count(*), coalesce((SELECT sum(i.quantity) FROM sold s JOIN order_items i ON i.order_id = s.id), 0),
+           coalesce(sum(total), 0) FROM sold
+$$;
+CREATE FUNCTION product_sales_of(day date)
+RETURNS TABLE (product_id bigint, orders bigint, units numeric, revenue numeric) LANGUAGE sql STABLE AS $$
+    SELECT i.product_id, count(*), sum(i.quantity), sum(i.quantity * i.unit_price::numeric)
+    FROM orders o JOIN order_items i ON i.order_id = o.id
+    WHERE o.id >= order_id_at(day) AND o.id < order_id_at(day + 1) AND order_is_sold(o.status, o.placed_at)
+    GROUP BY i.product_id
+$$;
+
+-- Days that are over, summed up. A day is to be believed if it is here and not in sales_changes; any other is counted
+-- when it is asked for. So these two are a cache: they make reports quick and never make them wrong.
+CREATE TABLE sales_days (
+    day     date PRIMARY KEY,
+    orders  bigint NOT NULL,
+    units   numeric NOT NULL,
+    revenue numeric NOT NULL
+);
+CREATE TABLE sales_of_products (
+    day        date NOT NULL,
+    product_id bigint NOT NULL,
+    orders     bigint NOT NULL,
+    units      numeric NOT NULL,
+    revenue    numeric NOT NULL,
+    PRIMARY KEY (day, product_id)
+);
+-- Days of which an order was changed that may be summed up already. Only ever added to by those who change orders, so
+-- that they never wait for each other here.
+CREATE TABLE sales_changes (
+    id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    day date NOT NULL
+);
+CREATE INDEX sales_changes_by_day ON sales_changes (day);
+CREATE FUNCTION sales_note_change() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    changed uuid;
+BEGIN
+    IF TG_TABLE_NAME = 'orders' THEN changed := NEW.id; ELSE changed := NEW.order_id; END IF;
+    IF order_created_at(changed) < now() - interval '1 day' THEN
+        INSERT INTO sales_changes (day) VALUES ((order_created_at(changed) AT TIME ZONE 'UTC')::date);
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER sale_is_noted AFTER UPDATE ON orders FOR EACH ROW
+    WHEN (NEW.created_at < now() - interval '1 day' AND (OLD.total IS DISTINCT FROM NEW.total
+          OR order_is_sold(OLD.status, OLD.placed_at) <> order_is_sold(NEW.status, NEW.placed_at)))
+    EXECUTE FUNCTION sales_note_change();
+CREATE TRIGGER sale_is_noted AFTER UPDATE OF quantity, unit_price ON order_items FOR EACH ROW
+    EXECUTE FUNCTION sales_note_change();
+
+-- Sums up the youngest day that is over and not summed up, or not any more, and returns it; null: there is none.
+-- The changes are forgotten before the counting begins: one that comes in between is found by the next round.
+-- An order of a day may be changed unnoted for a day, and its transaction take an hour; hence the 49 hours.
+CREATE FUNCTION sum_up_a_day() RETURNS date LANGUAGE plpgsql AS $$
+DECLARE
+    first date := (SELECT order_created_at(id) AT TIME ZONE 'UTC' FROM orders
+                   WHERE id >= order_id_at('1971-01-01') ORDER BY id LIMIT 1)::date;
+    last date := (now() AT TIME ZONE 'UTC' - interval '49 hours')::date;
+    stale date;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('sum_up_a_day')) THEN
+        RETURN NULL;
+    END IF;
+    SELECT d INTO stale FROM generate_series(first, last, interval '1 day') d
+        WHERE NOT EXISTS (SELECT FROM sales_days s WHERE s.day = d::date)
+           OR EXISTS (SELECT FROM sales_changes c WHERE c.day = d::date)
+        ORDER BY d DESC LIMIT 1;
+    IF stale IS NOT NULL THEN
+        DELETE FROM sales_changes WHERE day = stale;
+        DELETE FROM sales_of_products WHERE day = stale;
+        INSERT INTO sales_of_products SELECT stale, * FROM product_sales_of(stale);
+        INSERT INTO sales_days SELECT stale, * FROM sales_of(stale)
+            ON CONFLICT (day) DO UPDATE
+            SET orders = excluded.orders, units = excluded.units, revenue = excluded.revenue;
+    END IF;
+    RETURN stale;
+END $$;
+"""
+
+
 def upgrade() -> None:
-    for statement in (INDEXES, FIELDS):
+    for statement in (INDEXES, FIELDS, REPORTS):
         op.get_bind().exec_driver_sql(statement)
