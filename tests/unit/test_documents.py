@@ -44,6 +44,12 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "GET /orders/{id}": "get_order",
         "POST /orders/{id}": "place_order",
         "PUT /orders/{id}": "change_order_status",
+        "PATCH /orders/{id}": "patch_order",
+        "GET /orders.csv": "export_csv",
+        "GET /orders.ndjson": "export_ndjson",
+        "GET /reports/sales": "report_sales",
+        "GET /reports/products": "report_products",
+        "GET /reports/statuses": "report_statuses",
         "GET /customers/{customer_id}/orders": "get_customer_orders",
         "POST /customers/{customer_id}/orders": "place_customer_order",
         "GET /problems": "get_problems",
@@ -83,7 +89,7 @@ def test_the_readme_has_a_row_for_every_error() -> None:
 def test_the_readme_names_every_command() -> None:
     said = CliRunner().invoke(cli, ["--help"]).stdout
     commands = re.findall(r"^. (\w+)  ", said, re.MULTILINE)
-    assert {"dev", "serve", "sandbox", "migrate", "worker", "show", "doctor"} == set(commands)
+    assert {"dev", "serve", "sandbox", "migrate", "worker", "show", "export", "doctor"} == set(commands)
     for command in commands:
         assert f"orders {command}" in README, command
 
