@@ -166,7 +166,9 @@ def parse_filters(texts: Sequence[str]) -> Filters:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise invalid(f"query/{name}", first["type"], f"{name}: {first['msg']}.") from None
+        raise invalid(
+            f"query/{name}", first["type"], f"{name}: {first['msg'].removeprefix('Value error, ')}."
+        ) from None
 
 
 METADATA_PARAMETER: dict[str, Any] = {

@@ -244,7 +244,7 @@ def _pointer(loc: tuple[str | int, ...]) -> str:
 def _message(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":
         return f"The body is not JSON: {error.get('ctx', {}).get('error', '')} at character {error['loc'][-1]}."
-    return f"{error['msg']}."
+    return f"{error['msg'].removeprefix('Value error, ')}."
 
 
 def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
