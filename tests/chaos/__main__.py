@@ -1,6 +1,7 @@
 """`make chaos`: real processes, a load, a storm, and a verdict. Exit code 0: it held; 1: something is broken."""
 
 import asyncio
+import logging
 import random
 import shutil
 import signal
@@ -39,6 +40,7 @@ def chaos(
     """Orders under a storm of faults, and whether every promise held: exit code 0 if so, 1 if not."""
     wish = Wish(minutes, random.randrange(10**6) if seed is None else seed, rate, replicas, pause_s, slack_s)
     console.print(f"Seed {wish.seed}: `make chaos MINUTES={minutes:g} SEED={wish.seed}` draws the same storm.")
+    logging.getLogger("orders").setLevel(logging.ERROR)  # that the database is away is no news here
     folder = Path(tempfile.mkdtemp(prefix="orders-chaos-"))
     try:
         verdict = _run(wish, folder)
