@@ -11,10 +11,13 @@ from fastapi.responses import JSONResponse
 from pydantic import WithJsonSchema
 
 from orders import change_status as changes
+from orders.api_dry_run import DryRun, Preview, preview_response
 from orders.batching import Batcher
+from orders.bulk import Wish
 from orders.change_status import Asked, Units, change_status
 from orders.checkout import Checkout
 from orders.database import Database
+from orders.dry_run import Rehearsal
 from orders.errors import Code, OrderError, invalid
 from orders.history import read_order_at
 from orders.order import Author, Line
@@ -57,9 +60,12 @@ class Shop:
     together. `needs_if_match`: whether changing an order does.
     """
 
-    def __init__(self, database: Database, checkout: Checkout, workflow: Workflow, needs_if_match: bool) -> None:
+    def __init__(
+        self, database: Database, checkout: Checkout, workflow: Workflow, needs_if_match: bool, rehearsal: Rehearsal
+    ) -> None:
         self.database = database
         self.checkout = checkout
+        self.rehearsal = rehearsal
         self.workflow = workflow
         self.needs_if_match = needs_if_match
         self.orders: Batcher[UUID, str] = Batcher(
@@ -175,9 +181,12 @@ async def _refuse_parameters(request: Request) -> None:
 
 WITHOUT_PARAMETERS = [Depends(_refuse_parameters)]
 
+_PREVIEWED: dict[int | str, dict[str, Any]] = {
+    200: {"model": Preview, "description": "With `dry_run=true`: what placing it would do"}
+}
 _TO_THE_ORDER = {"operationId": "get_order", "parameters": {"id": "$response.body#/id"}}
 _READ_PROBLEMS = (Code.INVALID_REQUEST, Code.DATABASE_UNAVAILABLE)
-_PLACED = {
+_PLACED: dict[int | str, dict[str, Any]] = {
     201: {
         "model": Order,
         "description": "Created: the order is placed and its stock is taken",
@@ -199,6 +208,7 @@ _PLACED = {
             },
         },
     },
+    **_PREVIEWED,
     **problem_responses(
         Code.INSUFFICIENT_INVENTORY,
         Code.CART_EMPTY,
@@ -224,7 +234,11 @@ _PLACED = {
 
 _ETAG = {"ETag": {"description": "The order's version, quoted.", "schema": {"type": "string"}}}
 _CHANGED = {
-    200: {"model": Order, "description": "The order as it is now", "headers": _ETAG},
+    200: {
+        "model": Order | Preview,
+        "description": "The order as it is now; with `dry_run=true` what would be",
+        "headers": _ETAG,
+    },
     **problem_responses(
         Code.ORDER_NOT_FOUND,
         Code.STATUS_NOT_ALLOWED,
@@ -320,11 +334,11 @@ async def get_order_events(request: Request, id: OrderId) -> Response:
     summary="Place an order for a customer",
     tags=["orders"],
     responses=_PLACED,
-    dependencies=WITHOUT_PARAMETERS,
 )
 async def place_order(
     request: Request,
     id: CustomerId,
+    dry_run: DryRun,
     body: ToPlace = None,
     key: Key = None,  # noqa: ARG001
     actor: Actor = "api",
@@ -333,7 +347,7 @@ async def place_order(
 
     201 if and only if the order is placed and its stock is taken. After any other answer nothing was ordered.
     """
-    return await _place(request, _customer(id, "a customer's ID (1 … 2^63-1)"), body, actor)
+    return await _place(request, _customer(id, "a customer's ID (1 … 2^63-1)"), body, actor, dry_run)
 
 
 @router.put(
@@ -341,12 +355,12 @@ async def place_order(
     summary="Change an order's status",
     tags=["orders"],
     responses=_CHANGED,
-    dependencies=WITHOUT_PARAMETERS,
 )
 async def change_order_status(
     request: Request,
     id: OrderId,
     body: NewStatus,
+    dry_run: DryRun,
     if_match: IfMatch = None,  # noqa: ARG001
     actor: Actor = "api",
 ) -> Response:
@@ -356,7 +370,8 @@ async def change_order_status(
     order_id, shop = _order(id), _shop(request)
     status = parse_status_or_refuse(body.status, "#/status", shop.workflow)
     asked = _asked(request, actor, None, body.note)
-    return _order_response(await change_status(shop.database, order_id, status, asked))
+    body_or_preview = await change_status(shop.database, order_id, status, asked, _rehearse(request, dry_run))
+    return _answered(Answer(200, body_or_preview, None), dry_run)
 
 
 @router.post(
@@ -365,6 +380,7 @@ async def change_order_status(
 async def cancel_order(
     request: Request,
     id: OrderId,
+    dry_run: DryRun,
     body: ToCancel = None,
     if_match: IfMatch = None,  # noqa: ARG001
     key: Key = None,  # noqa: ARG001
@@ -380,16 +396,18 @@ async def cancel_order(
     asked = _asked(request, actor, asked_for.reason, asked_for.note)
     key_value = parse_key(request.headers.getlist("idempotency-key"))
     units = _units(asked_for.items)
+    shop, rehearse = _shop(request), _rehearse(request, dry_run)
     answer = await changes.cancel_order(
-        _shop(request).database, _order(id), asked, units, restock=asked_for.restock, key=key_value
+        shop.database, _order(id), asked, units, restock=asked_for.restock, key=key_value, rehearse=rehearse
     )
-    return _answered(answer)
+    return _answered(answer, dry_run)
 
 
 @router.post("/orders/{id}/return", summary="Goods of an order came back", tags=["orders"], responses=_PARTLY_CHANGED)
 async def return_order(
     request: Request,
     id: OrderId,
+    dry_run: DryRun,
     body: ToReturn = None,
     if_match: IfMatch = None,  # noqa: ARG001
     key: Key = None,  # noqa: ARG001
@@ -403,9 +421,8 @@ async def return_order(
     asked_for = body or Return()
     asked = _asked(request, actor, asked_for.reason, asked_for.note)
     key_value = parse_key(request.headers.getlist("idempotency-key"))
-    return _answered(
-        await changes.return_order(_shop(request).database, _order(id), asked, _units(asked_for.items), key_value)
-    )
+    shop, units, rehearse = _shop(request), _units(asked_for.items), _rehearse(request, dry_run)
+    return _answered(await changes.return_order(shop.database, _order(id), asked, units, key_value, rehearse), dry_run)
 
 
 @router.get(
@@ -428,17 +445,17 @@ async def get_customer_orders(request: Request, customer_id: CustomerId, query: 
     summary="Place an order for this customer",
     tags=["customers"],
     responses=_PLACED,
-    dependencies=WITHOUT_PARAMETERS,
 )
 async def place_customer_order(
     request: Request,
     customer_id: CustomerId,
+    dry_run: DryRun,
     body: ToPlace = None,
     key: Key = None,  # noqa: ARG001 (declared for the docs; read with all its values in _place)
     actor: Actor = "api",
 ) -> Response:
     """The same as `POST /orders/{customer_id}`."""
-    return await _place(request, _customer(customer_id, "a customer's ID (1 … 2^63-1)"), body, actor)
+    return await _place(request, _customer(customer_id, "a customer's ID (1 … 2^63-1)"), body, actor, dry_run)
 
 
 @router.get(
@@ -521,17 +538,26 @@ def _order_response(body: str, status: int = 200, headers: Mapping[str, str] | N
     return Response(body, status, {**(headers or {}), "ETag": f'"{version[1]}"'}, "application/json")
 
 
-async def _place(request: Request, customer_id: int, body: OrderToPlace | None, actor: str) -> Response:
+async def _place(request: Request, customer_id: int, body: OrderToPlace | None, actor: str, dry_run: bool) -> Response:
     key = parse_key(request.headers.getlist("idempotency-key"))
     items = None
     if body and body.items is not None:
         items = [Line(item.product_id, item.quantity) for item in body.items]
     author = Author(actor, request.state.request_id)
+    if dry_run:
+        wish = Wish(customer_id, items, key)
+        return preview_response(await _shop(request).rehearsal.place(wish, request.url.path, author))
     answer = await _shop(request).checkout.check_out(customer_id, items, key, request.url.path, author)
     return _answered(answer)
 
 
-def _answered(answer: Answer) -> Response:
+def _rehearse(request: Request, dry_run: bool) -> changes.Rehearse | None:
+    return _shop(request).rehearsal.change if dry_run else None
+
+
+def _answered(answer: Answer, dry_run: bool = False) -> Response:
+    if dry_run:
+        return preview_response(answer)
     headers = {"Location": f"/orders/{answer.order_id}"} if answer.order_id else {}
     if answer.replayed:
         headers["Idempotent-Replayed"] = "true"

@@ -22,7 +22,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from orders import api, embedded
+from orders import api, api_bulk, embedded
 from orders.api import Shop
 from orders.cart import Carts
 from orders.cart_closing import CartClosing
@@ -39,6 +39,7 @@ from orders.database import (
     wait_until_up,
     with_defaults,
 )
+from orders.dry_run import Rehearsal
 from orders.errors import Code, OrderError, invalid, problem
 from orders.neighbour import Neighbour, build_client
 from orders.placement import Placement
@@ -218,7 +219,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with machinery(settings) as built:
             checkout = Checkout(built.database, built.carts, built.placement, settings)
-            app.state.shop = Shop(built.database, checkout, built.workflow, settings.orders_require_if_match)
+            rehearsal = Rehearsal(built.database, built.catalog, checkout, settings)
+            app.state.shop = Shop(built.database, checkout, built.workflow, settings.orders_require_if_match, rehearsal)
             app.state.machinery = built
             recovering = asyncio.create_task(built.recovery.run_forever())
             log.info("ready: the catalog is %s, the carts are %s", catalog_url, cart_url)
@@ -239,6 +241,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(api.router)
+    app.include_router(api_bulk.router)
     _add_pages_about_it(app)
     _answer_errors_with_problems(app)
     app.add_middleware(BodyLimit)
@@ -332,7 +335,7 @@ def _wrong_content_type(request: Request, error: RequestValidationError) -> Orde
 def _allowed_methods(request: Request) -> str:
     """The methods of every route at this path: the framework names only the first's, and no HEAD."""
     methods: set[str] = set()
-    for route in api.router.routes:
+    for route in (*api.router.routes, *api_bulk.router.routes):
         if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
             methods |= route.methods or set()
     methods = methods or {"GET"}
@@ -454,6 +457,7 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
   `GET /orders/{order_id}`. Both are the one operation `GET /orders/{id}` here, because OpenAPI knows no two paths that
   differ only in a parameter's name. `/customers/{customer_id}/orders` says the same without ambiguity.
 * **201 if and only if the order is placed and its stock is taken.** After any other answer nothing was ordered.
+* **`dry_run=true`** on any write tells what would be: the order, the stock and the events. Nothing is written or sent.
 * Errors are RFC 9457 problem documents; `GET /problems` lists them.
 """
 _TAGS = [

@@ -5,6 +5,7 @@ is the table in docs/placing.md; `store.placing` has the SQL.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from orders.request import Answer, Request, Waiting, insufficient, is_recorded, 
 from orders.settings import Settings
 from orders.stock import DID_LAND, DID_NOT, Fate, jittered, write_stock
 from orders.store import claiming, keys, placing
-from orders.store.claiming import Claimed, Due
+from orders.store.claiming import CartOrder, Claimed, Due
 from orders.store.keys import Outcome
 from orders.store.placing import BatchLost, CartTaken, Intent, NewOrder, Verdict
 
@@ -33,6 +34,18 @@ STRAGGLER_S = 0.25
 
 UNDO_PATIENCE_S = 1.0
 """So long do clients wait for the undo before they are told 503, so that their next try finds nothing in its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What a batch would do: the orders that it would place, who would be refused, whose cart has become an order
+    already, and each product's stock.
+    """
+
+    orders: Mapping[Waiting, NewOrder]
+    refused: Mapping[Waiting, OrderError]
+    repeated: Mapping[Waiting, CartOrder]
+    changes: Mapping[int, Change]
 
 
 class Batch:
@@ -85,6 +98,22 @@ class Batch:
             return
         errors = await self._read(ready)
         await self._intend(*self._plan(ready, claimed, errors))
+
+    async def rehearse(self) -> Rehearsed:
+        """READ and PLAN of these requests, each of another cart, as if all of their products were free.
+
+        Nothing is claimed, written or sent. Raises DatabaseUnavailable.
+        """
+        requests = [w.request for w in self._waiting if w.request]
+        products = sorted({p for w in self._waiting for p in w.products})
+        carts = [r.cart for r in requests if r.cart]
+        claimed = await self._database.run(lambda c: claiming.look(c, products, carts))
+        placed = {cart: order for cart, order in claimed.cart_orders.items() if order.is_placed}
+        repeated = {w: placed[w.request.cart] for w in self._waiting if w.request and w.request.cart in placed}
+        ready = [w for w in self._waiting if w not in repeated]
+        refused, _ = self._plan(ready, claimed, await self._read(ready))
+        orders = {w: self._new_order(w, w.request) for w in self._placing if w.request}
+        return Rehearsed(orders, refused, repeated, self._changes)
 
     # CLAIM ------------------------------------------------------------------------------------------------------
 

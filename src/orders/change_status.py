@@ -5,7 +5,7 @@ What becomes of an order is decided by pure functions of where it stands; `store
 
 import hashlib
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -42,17 +42,34 @@ class Units:
     condition: str = RESTOCKED
 
 
-async def change_status(database: Database, order_id: UUID, status: str, asked: Asked | None = None) -> str:
+Rehearse = Callable[[UUID, str, Decide, tuple[str, bytes] | None], Awaitable[str | KeyInUse | None]]
+"""What to do instead of changing an order: `dry_run.Rehearsal.change`."""
+
+
+async def change_status(
+    database: Database, order_id: UUID, status: str, asked: Asked | None = None, rehearse: Rehearse | None = None
+) -> str:
     """Move the order and return its JSON; the status that it has already changes nothing.
 
     Two at the same moment: the second is judged by what the first has made of the order. Raises OrderError.
     """
     asked = asked or Asked()
-    return (await _change(database, order_id, status, lambda standing: move(standing, status, asked))).body
+
+    def decide(standing: Standing) -> Change | None:
+        return move(standing, status, asked)
+
+    return (await _change(database, order_id, status, decide, rehearse=rehearse)).body
 
 
 async def cancel_order(
-    database: Database, order_id: UUID, asked: Asked, units: Sequence[Units], *, restock: bool, key: str | None = None
+    database: Database,
+    order_id: UUID,
+    asked: Asked,
+    units: Sequence[Units],
+    *,
+    restock: bool,
+    key: str | None = None,
+    rehearse: Rehearse | None = None,
 ) -> Answer:
     """Cancel the order or, where there are some, these units of it. Raises OrderError.
 
@@ -63,25 +80,43 @@ async def cancel_order(
     def decide(standing: Standing) -> Change | None:
         return cancel(standing, asked, units, restock=restock)
 
-    return await _change(database, order_id, CANCELLED, decide, key, request)
+    return await _change(database, order_id, CANCELLED, decide, key, request, rehearse)
 
 
 async def return_order(
-    database: Database, order_id: UUID, asked: Asked, units: Sequence[Units], key: str | None = None
+    database: Database,
+    order_id: UUID,
+    asked: Asked,
+    units: Sequence[Units],
+    key: str | None = None,
+    rehearse: Rehearse | None = None,
 ) -> Answer:
     """Take back these units of the order or, where there are none, all that is left of it. Raises OrderError."""
     goods = [(u.line_id, u.quantity, u.condition) for u in units]
     request = ("return", str(order_id), asked.reason, asked.note, goods)
-    return await _change(database, order_id, RETURNED, lambda standing: take_back(standing, asked, units), key, request)
+
+    def decide(standing: Standing) -> Change | None:
+        return take_back(standing, asked, units)
+
+    return await _change(database, order_id, RETURNED, decide, key, request, rehearse)
 
 
 async def _change(
-    database: Database, order_id: UUID, wanted: str, decide: Decide, key: str | None = None, request: object = None
+    database: Database,
+    order_id: UUID,
+    wanted: str,
+    decide: Decide,
+    key: str | None = None,
+    request: object = None,
+    rehearse: Rehearse | None = None,
 ) -> Answer:
     fingerprint = hashlib.sha256(json.dumps(request).encode()).digest()
     remember = (key, fingerprint) if key else None
     try:
-        outcome = await database.run(lambda c: change_order(c, order_id, wanted, decide, remember))
+        if rehearse:
+            outcome = await rehearse(order_id, wanted, decide, remember)
+        else:
+            outcome = await database.run(lambda c: change_order(c, order_id, wanted, decide, remember))
     except KeyTaken:
         raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another request.") from None
     if outcome is None:
@@ -222,7 +257,7 @@ def _require_version(standing: Standing, asked: Asked) -> None:
     if asked.versions is not None and standing.version not in asked.versions:
         raise OrderError(
             Code.VERSION_CHANGED,
-            f"The order has version {standing.version}, which is none of those in If-Match.",
+            f"The order has version {standing.version}, which is none of those that you named.",
             extra={"version": standing.version},
         )
 

@@ -34,16 +34,34 @@ class Checkout:
         author: Author = Author(),  # noqa: B008 (frozen)
     ) -> Answer:
         """Place an order of `items` or, where None, of the customer's cart. Raises OrderError: nothing was ordered."""
+        request = await self.prepare(customer_id, items, key, instance, author)
+        return request if isinstance(request, Answer) else await self._placement.place(request)
+
+    async def prepare(
+        self,
+        customer_id: int,
+        items: Sequence[Line] | None,
+        key: str | None,
+        instance: str,
+        author: Author = Author(),  # noqa: B008 (frozen)
+        *,
+        remember: bool = True,
+    ) -> Request | Answer:
+        """What there is to place, or the answer where it was placed before. Without `remember` nothing is written.
+
+        Raises OrderError: nothing can be ordered.
+        """
         deadline = asyncio.get_running_loop().time() + self._settings.orders_request_deadline_s
         fingerprint = _fingerprint(customer_id, items)
         if key and (known := await self._placement.find_outcome(key, fingerprint)):
             return known
+        if not remember:
+            key = None
         if items is not None:
             lines = merge_lines(items)
             _require_orderable(lines)
             pointers = {line.product_id: f"#/items/{n}" for n, line in reversed(list(enumerate(items)))}
-            request = Request(customer_id, lines, deadline, instance, None, key, fingerprint, pointers, author)
-            return await self._placement.place(request)
+            return Request(customer_id, lines, deadline, instance, None, key, fingerprint, pointers, author)
         try:
             cart = await self._read_cart(customer_id, deadline)
             if cart is None or not cart.is_active:
@@ -53,9 +71,7 @@ class Checkout:
             await self._keep(key, fingerprint, error, instance)
             raise
         _require_orderable(cart.lines)
-        return await self._placement.place(
-            Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint, author=author)
-        )
+        return Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint, author=author)
 
     async def _read_cart(self, customer_id: int, deadline: float) -> Cart | None:
         try:

@@ -170,6 +170,18 @@ def transaction(connection: Connection) -> Iterator[Cursor]:
             raise
 
 
+@contextlib.contextmanager
+def undone(connection: Connection) -> Iterator[Cursor]:
+    """A transaction that is always rolled back: what would be written can be read in it, and nothing is."""
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'")
+        try:
+            yield cursor
+        finally:
+            if not connection.closed:
+                cursor.execute("ROLLBACK")
+
+
 class Database:
     """Threads with a connection each. `run` is for the event loop, `run_sync` for the command line."""
 

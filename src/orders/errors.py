@@ -40,6 +40,11 @@ class Code(Enum):
     VERSION_CHANGED = Kind(
         412, "The order has changed since you read it", "Read the order again; `version` is the one that it has now."
     )
+    BATCH_REFUSED = Kind(
+        409,
+        "Nothing was changed: some of the orders were refused",
+        "`errors` says which and why. Leave those out, or send `error_policy` `each`.",
+    )
     IF_MATCH_REQUIRED = Kind(
         428, "This change needs `If-Match`", "Send the `ETag` of the order, as you read it, in `If-Match`."
     )

@@ -96,6 +96,19 @@ def change_order(
         return body
 
 
+DecideMany = Callable[[Mapping[UUID, Standing]], Sequence[Change]]
+"""The same of many orders, of those that exist; it may be asked twice."""
+
+
+def change_orders(connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany) -> dict[UUID, str]:
+    """Many orders in one transaction: the JSON afterwards of those that exist. They are locked in the order of their
+    IDs, so two calls at once take turns and never wait for each other.
+    """
+    with transaction(connection) as cursor:
+        changes = decide(lock_orders(cursor, wanted))
+        return write_changes(cursor, changes, list(wanted))
+
+
 class KeyTaken(Exception):
     """A request for another order, with the same key, was first. Nothing was written."""
 

@@ -87,6 +87,19 @@ def claim(
     )
 
 
+def look(connection: Connection, products: Sequence[int], carts: Sequence[tuple[int, int]]) -> Claimed:
+    """What CLAIM would find if all of these products were free; nothing is claimed."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT order_id, product_id, number, quantity FROM stock_returns
+               WHERE product_id = ANY(%s::bigint[]) AND returned_at IS NULL AND batch_id IS NULL""",
+            (list(products),),
+        )
+        due = tuple(Due(UUID(order_id), *row) for order_id, *row in cursor)
+    cart_orders = _cart_orders(connection, carts) if carts else {}
+    return Claimed(frozenset(products), frozenset(), {}, cart_orders, due)
+
+
 def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> dict[tuple[int, int], CartOrder]:
     with connection.cursor() as cursor:
         cursor.execute(

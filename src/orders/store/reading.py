@@ -60,11 +60,14 @@ def find_order(connection: Connection, order_id: UUID | None, number: int | None
         return UUID(row[0]) if row else None
 
 
-_EVENTS = f"""
-    SELECT json_agg(json_build_object(
+EVENT_JSON = f"""json_build_object(
         'number', e.number, 'type', e.type, 'before', e.before, 'after', e.after, 'details', e.details,
         'actor', e.actor, 'reason', e.reason, 'note', e.note, 'request_id', e.request_id,
-        'at', {_TIME.format("e.at")}) ORDER BY e.number)
+        'at', {_TIME.format("e.at")})"""
+"""The event `e` as the wire has it."""
+
+_EVENTS = f"""
+    SELECT json_agg({EVENT_JSON} ORDER BY e.number)
     FROM order_events e WHERE e.order_id = o.id"""
 
 
