@@ -17,7 +17,15 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 @schemathesis.hook
 def filter_body(context: Any, body: Any) -> bool:
-    """Lines of one product are summed, and a sum has the same limit as a line."""
+    """Lines of one product are summed, and a sum has the same limit as a line. A batch names an order or a key once."""
+    entries = body.get("orders") if isinstance(body, dict) else None
+    if isinstance(entries, list):
+        return all(_names_each_once(entries, member) for member in ("id", "idempotency_key"))
     lines = body.get("items") if isinstance(body, dict) else None
     quantities = [line.get("quantity") for line in lines or () if isinstance(line, dict)]
     return sum(q for q in quantities if isinstance(q, int | float)) <= MAX_QUANTITY or len(quantities) == 1
+
+
+def _names_each_once(entries: list[Any], member: str) -> bool:
+    given = [str(entry[member]).lower() for entry in entries if isinstance(entry, dict) and entry.get(member)]
+    return len(given) == len(set(given))

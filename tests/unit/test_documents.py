@@ -48,6 +48,8 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "POST /orders/{id}/cancel": "cancel_order",
         "POST /orders/{id}/return": "return_order",
         "GET /orders/{id}/events": "get_order_events",
+        "POST /orders:batch": "place_orders",
+        "PUT /orders:batch": "change_order_statuses",
         "GET /workflow": "get_workflow",
         "GET /customers/{customer_id}/orders": "get_customer_orders",
         "POST /customers/{customer_id}/orders": "place_customer_order",
