@@ -49,7 +49,8 @@ class OneOfManyToPlace(OrderToPlace):
 
     customer_id: Annotated[Identifier, WHOLE]
     idempotency_key: Annotated[
-        str | None, Field(description="As the `Idempotency-Key` of a single order.", examples=["7f3d2c1e"])
+        Annotated[str, Field(pattern="^[!-~]{1,255}$")] | None,
+        Field(description="What the header `Idempotency-Key` is to a single order.", examples=["7f3d2c1e"]),
     ] = None
 
 

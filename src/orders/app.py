@@ -24,6 +24,7 @@ from uuid_utils.compat import uuid7
 
 from orders import api, api_bulk, embedded
 from orders.api import Shop
+from orders.api_bulk import OneOfManyToPlace
 from orders.cart import Carts
 from orders.cart_closing import CartClosing
 from orders.catalog import Catalog
@@ -433,7 +434,8 @@ def _openapi(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
             tags=_TAGS,
         )
         schemas = document["components"]["schemas"]
-        for model in (Problem, ItemToOrder):  # FastAPI does not see the first, and rounds the other's 2^63-1 to a float
+        # FastAPI does not see the first, and rounds the others' 2^63-1 to a float.
+        for model in (Problem, ItemToOrder, OneOfManyToPlace):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}), **{model.__name__: schema})
         document["security"] = []  # said openly: authentication is the business of whatever stands in front

@@ -53,7 +53,10 @@ class Result:
 
 async def place_each(checkout: Checkout, wishes: Sequence[Wish], instance: str, author: Author) -> list[Result]:
     """Place all of them at once: they meet in the placement's batches. Raises nothing."""
-    return await asyncio.gather(*(_place(checkout, wish, instance, author) for wish in wishes))
+    results = await asyncio.gather(*(_place(checkout, wish, instance, author) for wish in wishes))
+    if failed := [result.status for result in results if result.status >= 500]:
+        log.warning("POST %s [%s]: %s of %s orders failed", instance, author.request_id, len(failed), len(results))
+    return results
 
 
 async def _place(checkout: Checkout, wish: Wish, instance: str, author: Author) -> Result:

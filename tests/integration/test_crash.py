@@ -6,6 +6,7 @@ Afterwards another replica recovers, and the world has to be clean. A new step i
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,11 +18,12 @@ import pytest
 
 from orders import app
 from orders.app import Machinery, machinery
+from orders.bulk import Result, Wish, place_each
 from orders.change_status import Asked, Units, cancel_order, change_status, expire_once, return_order
 from orders.checkout import Checkout
 from orders.database import DatabaseUnavailable
-from orders.errors import OrderError
-from orders.order import Line
+from orders.errors import Code, OrderError
+from orders.order import Author, Line
 from orders.reconcile import Reconciliation
 from orders.request import Answer
 from orders.settings import Settings
@@ -61,6 +63,18 @@ class World:
         self.answers.append(answer)
         return answer
 
+    async def place_each(self, wishes: list[Wish]) -> list[Result]:
+        """A batch; of its answers those count that are an order, or say that there is none."""
+        self.asked += len(wishes)
+        results = await place_each(self.checkout, wishes, "/orders:batch", Author())
+        for result in results:
+            if result.status == 201:
+                order_id = UUID(json.loads(result.members["order"])["id"])
+                self.answers.append(Answer(201, result.members["order"], order_id))
+            else:
+                self.answers.append(OrderError(Code.ORDER_FAILED, result.members["problem"]))
+        return results
+
     async def change(
         self, what: Callable[..., Awaitable[object]], order_id: UUID, units: list[Units], **more: Any
     ) -> None:
@@ -85,6 +99,18 @@ async def orders_that_share_products(world: World) -> None:
         world.place((world.b, 9)),
         world.place((world.a, 2)),
     )
+
+
+async def a_batch_of_orders(world: World) -> None:
+    """And again, as whoever got no answer sends it."""
+    customer = next(_customers)
+    world.sandbox.fill_cart(customer, (world.b, 1))
+    wishes = [Wish(next(_customers), [Line(world.a, 2), Line(world.b, 1)], f"key-{next(_customers)}") for _ in range(2)]
+    wishes += [Wish(customer), Wish(customer), Wish(next(_customers), [Line(world.a, 7)])]
+    first = await world.place_each(wishes)
+    again = await world.place_each(wishes[:2])
+    for one, other in zip(first, again, strict=False):
+        assert {one.status, other.status} != {201} or one.members["order"] == other.members["order"]
 
 
 async def an_order_from_a_cart(world: World) -> None:
@@ -159,6 +185,7 @@ async def a_product_that_is_held_elsewhere(world: World) -> None:
 SCENARIOS = [
     one_order,
     orders_that_share_products,
+    a_batch_of_orders,
     an_order_from_a_cart,
     the_same_key_twice,
     a_cancelled_order,
