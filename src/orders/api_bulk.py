@@ -61,12 +61,14 @@ class OrdersToPlace(BaseModel):
         extra="forbid",
         strict=True,
         json_schema_extra={
-            "example": {
-                "orders": [
-                    {"customer_id": 42, "items": [{"product_id": 7, "quantity": 2}], "idempotency_key": "7f3d2c1e"},
-                    {"customer_id": 43, "idempotency_key": "7f3d2c1f"},
-                ]
-            }
+            "examples": [
+                {
+                    "orders": [
+                        {"customer_id": 42, "items": [{"product_id": 7, "quantity": 2}], "idempotency_key": "7f3d2c1e"},
+                        {"customer_id": 43, "idempotency_key": "7f3d2c1f"},
+                    ]
+                }
+            ]
         },
     )
 
@@ -91,10 +93,12 @@ class OrdersToMove(BaseModel):
         extra="forbid",
         strict=True,
         json_schema_extra={
-            "example": {
-                "orders": [{"id": _ID, "status": "Shipped", "version": 3, "note": "With the 5 o'clock van."}],
-                "error_policy": "each",
-            }
+            "examples": [
+                {
+                    "orders": [{"id": _ID, "status": "Shipped", "version": 3, "note": "With the 5 o'clock van."}],
+                    "error_policy": "each",
+                }
+            ]
         },
     )
 

@@ -227,7 +227,7 @@ def test_all_or_nothing_leaves_nothing_where_one_is_refused(service: Service, sa
 
 def contents(dsn: str) -> dict[str, list[Any]]:
     tables = [name for (name,) in execute(dsn, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    return {table: sorted(map(str, execute(dsn, f"SELECT * FROM {table}"))) for table in tables}
+    return {table: sorted(execute(dsn, f"SELECT t::text FROM {table} t")) for table in tables}
 
 
 @pytest.mark.parametrize("policy", ["each", "all_or_nothing"])
