@@ -276,7 +276,7 @@ def migrated(postgres: str, name: str) -> str:
 
 
 @pytest.fixture
-def dsn(request: pytest.FixtureRequest) -> str:
+def dsn(request: pytest.FixtureRequest, postgres: str) -> str:
     """A database with our tables, empty."""
     is_served = "lasting_services" in request.fixturenames
     dsn = str(request.getfixturevalue("served_dsn" if is_served else "migrated_dsn"))
