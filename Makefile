@@ -13,8 +13,9 @@ SEED ?=
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-.venv/made-dev: .venv/made requirements-dev.txt
+.venv/made-dev: .venv/made requirements-dev.txt requirements-client.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-client.txt
 	touch $@
 
 .venv/made-bench: .venv/made requirements-bench.txt
@@ -32,8 +33,8 @@ test: .venv/made-dev ## run all tests (ARGS="-k cart" for some)
 	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 .PHONY: test
 
-mutants: .venv/made-dev ## take the SQL's guards out, one at a time: does a test fail? (ARGS="placing.py" for some)
-	$(BIN)/python tests/mutants.py $(ARGS)
+mutants: .venv/made-dev ## take the guards out, one at a time: does a test fail? (ARGS="placing.py" for some)
+	$(BIN)/python -m tests.mutants $(ARGS)
 .PHONY: mutants
 
 chaos: .venv/made-dev ## kill everything under load, then check every promise (MINUTES=30 SEED=7)
