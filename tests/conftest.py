@@ -245,7 +245,7 @@ def dsn(migrated_dsn: str) -> str:
     execute(
         migrated_dsn,
         "TRUNCATE orders, order_items, stock_claims, stock_returns, stock_record, idempotency_keys, cart_closings, "
-        "order_events",
+        "order_events, sales_days, sales_of_products, sales_changes CASCADE",
     )
     return migrated_dsn
 

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from orders.catalog import Catalog, Product
 from orders.database import Database, DatabaseUnavailable, Query
-from orders.errors import Code, OrderError
+from orders.errors import Code, OrderError, reference_taken
 from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
 from orders.order import MAX_ID
 from orders.plan import Change, plan
@@ -22,7 +22,7 @@ from orders.stock import DID_LAND, DID_NOT, Fate, jittered, write_stock
 from orders.store import claiming, keys, placing
 from orders.store.claiming import Claimed, Due
 from orders.store.keys import Outcome
-from orders.store.placing import BatchLost, CartTaken, Intent, NewOrder, Verdict
+from orders.store.placing import BatchLost, Intent, NewOrder, Taken, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Batch:
         """CLAIM, READ, PLAN, INTEND, WRITE, SETTLE."""
         try:
             await self._prepare()
-        except (CartTaken, BatchLost) as error:
+        except (Taken, BatchLost) as error:
             log.info("batch %s starts over: %s", self.id, error or type(error).__name__)
             await self._abandon(None)
         except Exception as error:
@@ -93,15 +93,20 @@ class Batch:
         products = sorted({p for w in self._waiting for p in w.products})
         fingerprints = {r.key: r.fingerprint for r in requests if r.key}
         carts = [r.cart for r in requests if r.cart]
+        references = [r.details.external_reference for r in requests if r.details.external_reference]
         claimed = await self._database.run(
-            lambda c: claiming.claim(c, self.id, self._settings.orders_lease_s, products, fingerprints, carts)
+            lambda c: claiming.claim(
+                c, self.id, self._settings.orders_lease_s, products, fingerprints, carts, references
+            )
         )
         self._waiting = [w for w in self._waiting if not await self._is_repetition(w, claimed)]
         ready = [w for w in self._waiting if self._may_go_on(w, claimed)]
         await self._release_unneeded(ready, claimed)
-        again = [w for w in self._waiting if not self._may_go_on(w, claimed)]
+        self._refuse_taken(claimed)
+        again = [w for w in self._waiting if not (self._may_go_on(w, claimed) or w.future.done())]
         self._waiting = ready  # not before: should the database go away until here, all of them are answered
-        elsewhere = {p for w in again if w.products <= claimed.products for p in w.products}  # its cart is, or its key
+        # Of those that got all of their products, the cart, the key or the reference is elsewhere.
+        elsewhere = {p for w in again if w.products <= claimed.products for p in w.products}
         self._requeue(again, elsewhere | (set(products) - claimed.products))
         return ready, claimed
 
@@ -123,12 +128,21 @@ class Batch:
             return True
         return False
 
+    def _refuse_taken(self, claimed: Claimed) -> None:
+        """Who wants a reference that a placed order has. Not before its key is free again: the client may use it."""
+        for waiting in self._waiting:
+            reference = waiting.request.details.external_reference if waiting.request else None
+            order = claimed.references.get(reference) if reference else None
+            if order and order.is_placed:
+                waiting.refuse(reference_taken(reference, order.order_id))
+
     def _may_go_on(self, waiting: Waiting, claimed: Claimed) -> bool:
         """Whether it got all that it needs. Otherwise another batch, here or elsewhere, is at work on it."""
         request = waiting.request
         has_key = not (request and request.key) or request.key in claimed.keys
         has_cart = not (request and request.cart) or request.cart not in claimed.cart_orders
-        return has_key and has_cart and waiting.products <= claimed.products
+        has_reference = not request or request.details.external_reference not in claimed.references
+        return has_key and has_cart and has_reference and waiting.products <= claimed.products
 
     async def _release_unneeded(self, ready: Sequence[Waiting], claimed: Claimed) -> None:
         products = claimed.products - {p for w in ready for p in w.products}
@@ -227,7 +241,7 @@ class Batch:
             for line in request.lines
         )
         total = sum(line.quantity * price for line, _, price in items)
-        return NewOrder(waiting.order_id, request.customer_id, request.cart_id, total, items)
+        return NewOrder(waiting.order_id, request.customer_id, request.cart_id, total, items, request.details)
 
     # Undo of CLAIM and INTEND -----------------------------------------------------------------------------------
 

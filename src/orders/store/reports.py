@@ -1,0 +1,120 @@
+"""Reports, counted by PostgreSQL: days that are over from their sums, the others from the orders."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+from orders.database import Connection
+from orders.store.listing import IS_PLACED, STATUSES_THERE_ARE, fetch
+
+Period = Literal["day", "week", "month"]
+Measure = Literal["units", "revenue", "orders"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sales:
+    """What was sold in the period that begins on `begin`."""
+
+    begin: date
+    orders: int
+    units: int
+    revenue: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProductSales:
+    """What was sold of a product. `name` is that of its last order."""
+
+    product_id: int
+    name: str | None
+    orders: int
+    units: int
+    revenue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How many orders stand at a status; since when the first of them does, and the one in the middle."""
+
+    status: str
+    orders: int
+    oldest_since: datetime | None
+    median_since: datetime | None
+
+
+_DAYS = """
+    days AS (
+        SELECT d::date AS day, EXISTS (SELECT FROM sales_days s WHERE s.day = d::date)
+            AND NOT EXISTS (SELECT FROM sales_changes c WHERE c.day = d::date) AS is_summed_up
+        FROM generate_series(%(first)s::date, %(last)s::date, interval '1 day') d)
+"""
+
+
+def read_sales(connection: Connection, by: Period, first: date, last: date) -> list[Sales]:
+    """The sales from the first day to the last, both included; a period without any is there, with zeros."""
+    rows = fetch(
+        connection,
+        f"""WITH {_DAYS}, sales AS (
+                SELECT s.* FROM days d JOIN sales_days s USING (day) WHERE d.is_summed_up
+                UNION ALL
+                SELECT d.day, s.* FROM days d CROSS JOIN LATERAL sales_of(d.day) s WHERE NOT d.is_summed_up)
+            SELECT greatest(date_trunc(%(by)s, day)::date, %(first)s::date), sum(orders), sum(units), sum(revenue)
+            FROM sales GROUP BY 1 ORDER BY 1""",
+        {"by": by, "first": first, "last": last},
+    )
+    return [Sales(begin, int(orders), int(units), int(revenue)) for begin, orders, units, revenue in rows]
+
+
+def read_product_sales(
+    connection: Connection, measure: Measure, first: date, last: date, limit: int
+) -> list[ProductSales]:
+    """The products that sold most from the first day to the last, both included."""
+    rows = fetch(
+        connection,
+        f"""WITH {_DAYS}, sales AS (
+                SELECT product_id, orders, units, revenue FROM days JOIN sales_of_products USING (day)
+                WHERE is_summed_up
+                UNION ALL
+                SELECT s.* FROM days d CROSS JOIN LATERAL product_sales_of(d.day) s WHERE NOT d.is_summed_up),
+            best AS (
+                SELECT product_id, sum(orders) AS orders, sum(units) AS units, sum(revenue) AS revenue
+                FROM sales GROUP BY product_id ORDER BY {measure} DESC, product_id LIMIT %(limit)s)
+            SELECT product_id, (SELECT i.name FROM order_items i WHERE i.product_id = best.product_id
+                                ORDER BY i.order_id DESC LIMIT 1), orders, units, revenue
+            FROM best ORDER BY {measure} DESC, product_id""",
+        {"first": first, "last": last, "limit": limit},
+    )
+    return [
+        ProductSales(product_id, name, int(orders), int(units), int(revenue))
+        for product_id, name, orders, units, revenue in rows
+    ]
+
+
+_SINCE = "coalesce(o.moved_at, o.placed_at)"
+
+
+def read_standings(connection: Connection) -> list[Standing]:
+    """The statuses at which placed orders stand. Each is counted, and its middle found, along one index."""
+    at_status = f"FROM orders o WHERE o.status = s.status AND {IS_PLACED}"
+    rows = fetch(
+        connection,
+        f"""SELECT s.status, n.orders, f.since, m.since
+            FROM {STATUSES_THERE_ARE} s
+            CROSS JOIN LATERAL (SELECT count(*) AS orders, count({_SINCE}) AS known {at_status}) n
+            LEFT JOIN LATERAL (
+                SELECT {_SINCE} AS since {at_status} AND {_SINCE} IS NOT NULL ORDER BY {_SINCE} LIMIT 1) f ON true
+            LEFT JOIN LATERAL (
+                SELECT {_SINCE} AS since {at_status} AND {_SINCE} IS NOT NULL
+                ORDER BY {_SINCE} OFFSET greatest(n.known - 1, 0) / 2 LIMIT 1) m ON true
+            WHERE n.orders > 0""",
+        {},
+    )
+    return [Standing(*row) for row in rows]
+
+
+def sum_up_a_day(connection: Connection) -> date | None:
+    """Sum up one day that is over; None: all are summed up, or someone else is at it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT sum_up_a_day()")
+        row = cursor.fetchone()
+        return row[0] if row else None
