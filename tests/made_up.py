@@ -5,7 +5,7 @@ from tests.conftest import execute
 MAKE = """
 SET session_replication_role = replica;  -- no triggers, no foreign keys: only the rows
 INSERT INTO orders (id, number, customer_id, status, total, placed_at, failure, batch_id, created_at, updated_at,
-                    status_since, held_from, external_reference, metadata)
+                    moved_at, held_from, external_reference, metadata)
 SELECT id, n, CASE WHEN r1 < 0.1 THEN 7 ELSE 100 + (r1 * %(customers)s)::int END, status,
        CASE WHEN r2 < 0.9 THEN (r2 * 10000)::int ELSE (r2 * 1000000)::int END,
        CASE WHEN status <> 'Failed' THEN at END, CASE WHEN status = 'Failed' THEN 'order_failed' END, id, at,

@@ -187,7 +187,7 @@ class OrderToPlace(BaseModel):
 class OrderPatch(BaseModel):
     """A JSON merge patch (RFC 7396): what is named is replaced, null removes, the members of objects are merged."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"example": _DETAILS_EXAMPLE})
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [_DETAILS_EXAMPLE]})
 
     external_reference: Reference | None = None
     metadata: Metadata | None = None

@@ -30,10 +30,14 @@ def place(service: Service, customer: int, product: int, headers: Any = None, **
     return service.http.post(f"{service.url}/orders/{customer}", body, headers=headers or {})
 
 
-def patch(service: Service, order_id: str, body: Any, kind: str = "application/merge-patch+json") -> Reply:
-    request = service.http._client.patch(f"{service.url}/orders/{order_id}").headers({"Content-Type": kind})
+def patch(
+    service: Service, order_id: str, body: Any, kind: str = "application/merge-patch+json", **headers: str
+) -> Reply:
+    given = {"Content-Type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    request = service.http._client.patch(f"{service.url}/orders/{order_id}").headers(given)
     reply = request.body_bytes(json.dumps(body).encode()).build().send()
-    return Reply(reply.status, reply.json(), {"content-type": reply.get_header("content-type") or ""})
+    found = {name: reply.get_header(name) or "" for name in ("content-type", "etag")}
+    return Reply(reply.status, reply.json(), found)
 
 
 def test_an_order_is_placed_with_fields_for_others_and_found_by_them(
@@ -186,3 +190,44 @@ def test_twenty_people_patch_one_order_at_once_and_none_is_lost(
     assert (final["metadata"], final["version"]) == ({f"k{n}": "v" for n in range(20)}, 21)
     for n in range(20):
         assert service.get(f"/orders?metadata[k{n}]=v").body["orders"] == [final]
+    numbers = [event["number"] for event in service.get(f"/orders/{order['id']}/events").body["events"]]
+    assert numbers == list(range(1, 22))
+
+
+def test_a_patch_is_an_event_and_the_past_shows_what_was_attached_then(
+    service: Service, sandbox: Sandbox, customer: int
+) -> None:
+    details = {**DETAILS, "external_reference": f"h-{customer}"}
+    order = place(service, customer, sandbox.product(5), **details).body
+    address = f"/orders/{order['id']}"
+    body = {"external_reference": f"i-{customer}", "metadata": {"gift": 1}, "notes": {"public": "Ring twice. ☎"}}
+    reply = patch(service, order["id"], body, X_Actor="anna", X_Request_ID="r-1", If_Match='"1"')
+    assert (reply.status, reply.headers["etag"]) == (200, '"2"')
+    same = ("items", "status", "total", "allowed_statuses", "created_at", "notes")
+    assert [reply.body[name] for name in same] == [order[name] for name in same]
+    event = service.get(f"{address}/events").body["events"][1]
+    assert {name: event[name] for name in ("number", "type", "actor", "request_id", "at")} == {
+        "number": 2, "type": "described", "actor": "anna", "request_id": "r-1", "at": reply.body["updated_at"],
+    }  # fmt: skip
+    was = {"external_reference": f"h-{customer}", "metadata": DETAILS["metadata"]}
+    assert event["before"] == was
+    assert event["after"] == {
+        "external_reference": f"i-{customer}",
+        "metadata": {**order["metadata"], "gift": 1},
+    }
+    service.move(order["id"], "Paid")
+    assert service.get(f"{address}?at=1").body == order
+    assert service.get(f"{address}?at=2").body == reply.body
+    assert service.get(f"{address}?at={order['updated_at']}").body == order
+
+
+def test_a_patch_needs_the_version_that_its_author_knows(start: Start, sandbox: Sandbox, customer: int) -> None:
+    service = start(orders_require_if_match=True)
+    order = place(service, customer, sandbox.product(5)).body
+    body = {"metadata": {"a": "b"}}
+    problem(patch(service, order["id"], body), 428, "if_match_required")
+    stale = problem(patch(service, order["id"], body, If_Match='"7"'), 412, "version_changed")
+    assert stale["version"] == 1
+    assert patch(service, order["id"], body, If_Match='"1"').body["metadata"] == {"a": "b"}
+    problem(patch(service, order["id"], {}, If_Match='"1"'), 412, "version_changed")
+    assert [event["number"] for event in service.get(f"/orders/{order['id']}/events").body["events"]] == [1, 2]

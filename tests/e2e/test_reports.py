@@ -28,11 +28,13 @@ def database(dsn: str) -> Any:
            SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 1, 'Completed', true, NULL, NULL
            FROM generate_series(1, 5) n;
            INSERT INTO order_items (order_id, product_id, quantity) SELECT id, 7, 1 FROM orders WHERE adopted;
-           UPDATE sales_days SET orders = 0""",
+           UPDATE sales_days SET orders = 0;
+           ALTER TABLE orders DISABLE TRIGGER check_status""",  # reports are right after changes that it refuses, too
     )
     reader = Database(dsn, threads=2)
     yield reader
     reader.close()
+    execute(dsn, "ALTER TABLE orders ENABLE TRIGGER check_status")
 
 
 def naive_sales(dsn: str, first: date, last: date) -> dict[date, tuple[int, int, int]]:
@@ -155,7 +157,8 @@ def test_statuses_are_counted_and_their_waits_told(database: Database) -> None:
     found = {s.status: s for s in database.run_sync(read_standings)}
     rows = execute(
         database.dsn,
-        """SELECT status, count(*), min(status_since), percentile_disc(0.5) WITHIN GROUP (ORDER BY status_since)
+        """SELECT status, count(*), min(coalesce(moved_at, placed_at)),
+                  percentile_disc(0.5) WITHIN GROUP (ORDER BY coalesce(moved_at, placed_at))
            FROM orders WHERE status NOT IN ('Pending', 'Failed') GROUP BY status""",
     )
     assert found == {row[0]: Standing(*row) for row in rows}
