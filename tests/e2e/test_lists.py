@@ -4,9 +4,11 @@ import base64
 import dataclasses
 import itertools
 import json
+import os
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 from tests.conftest import Sandbox, execute
 from tests.e2e.conftest import Service
 from tests.e2e.test_contract import problem
+from tests.made_up import make_up
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 STATUSES = ["Ordered", "Ordered", "Paid", "Shipped", "Cancelled", "Failed", "Pending", "On Hold"]
@@ -279,11 +282,11 @@ def test_a_cursor_is_of_one_list_only(shelf: Service) -> None:
     assert shelf.get(f"/orders?sort=total&limit=50&cursor={cursor}").status == 200
 
 
-def test_no_order_is_missed_or_seen_twice_while_others_are_placed(service: Service, sandbox: Sandbox, dsn: str) -> None:
-    product = sandbox.product(10_000)
-    customers = itertools.count(1)
-    before = {service.place(next(customers), (product, 1)).body["id"] for _ in range(40)}
+@contextmanager
+def buying(service: Service, product: int) -> Iterator[list[str]]:
+    """Meanwhile orders are placed, one after the other; their IDs."""
     stop, placed = threading.Event(), []
+    customers = itertools.count(1_000)
 
     def place() -> None:
         while not stop.is_set():
@@ -292,19 +295,50 @@ def test_no_order_is_missed_or_seen_twice_while_others_are_placed(service: Servi
     buyer = threading.Thread(target=place)
     buyer.start()
     try:
-        for sort in SORTS:
-            seen: list[str] = []
-            url = f"/orders?limit=2&sort={sort}"
-            while url and len(seen) < 3 * (len(before) + len(placed)):
-                page = service.get(url).body
-                seen += [order["id"] for order in page["orders"]]
-                url = page["next"]
-            assert len(seen) == len(set(seen)), sort
-            assert before <= set(seen), sort
+        yield placed
     finally:
         stop.set()
         buyer.join()
+
+
+def page_through(service: Service, sort: str, limit: int, at_most: int) -> list[str]:
+    """The IDs on all pages; who is given more than `at_most` has been led in circles."""
+    seen: list[str] = []
+    url = f"/orders?limit={limit}&sort={sort}"
+    while url and len(seen) < at_most:
+        page = service.get(url).body
+        seen += [order["id"] for order in page["orders"]]
+        url = page["next"]
+    return seen
+
+
+def test_no_order_is_missed_or_seen_twice_while_others_are_placed(service: Service, sandbox: Sandbox, dsn: str) -> None:
+    product = sandbox.product(10_000)
+    before = {service.place(n, (product, 1)).body["id"] for n in range(1, 41)}
+    with buying(service, product) as placed:
+        for sort in SORTS:
+            seen = page_through(service, sort, 2, 3 * (len(before) + len(placed) + 100))
+            assert len(seen) == len(set(seen)), sort
+            assert before <= set(seen), sort
     assert len(placed) > 20
+
+
+@pytest.mark.skipif("ORDERS_TEST_MANY" not in os.environ, reason="takes minutes; say how many orders: a million?")
+def test_very_many_orders_are_paged_through_without_a_gap_or_a_repeat_while_others_are_placed(
+    service: Service, sandbox: Sandbox, dsn: str
+) -> None:
+    many = int(os.environ["ORDERS_TEST_MANY"])
+    make_up(dsn, many)
+    placed_before = "SELECT id FROM orders WHERE status NOT IN ('Pending', 'Failed')"
+    before = {order_id for (order_id,) in execute(dsn, placed_before)}
+    assert len(before) > many * 0.98
+    with buying(service, sandbox.product(1_000_000)) as placed:
+        for sort in os.environ.get("ORDERS_TEST_SORTS", "-created_at,number,total,-updated_at").split(","):
+            seen = page_through(service, sort, 1000, 2 * many)
+            assert len(seen) == len(set(seen)), sort
+            assert before <= set(seen), sort
+            assert len(seen) <= len(before) + len(placed), sort
+    assert len(placed) > 100
 
 
 def test_orders_are_sorted_by_the_creation_that_they_show(service: Service, sandbox: Sandbox) -> None:

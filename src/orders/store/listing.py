@@ -98,7 +98,7 @@ _RECORDED = {SortKey.CREATED_AT: "o.id", SortKey.UPDATED_AT: "o.updated_at", Sor
 _TYPES = {SortKey.UPDATED_AT: "timestamptz", SortKey.TOTAL: "bigint", SortKey.NUMBER: "bigint"}
 _NEVER = {SortKey.UPDATED_AT: "-infinity", SortKey.TOTAL: -1}
 
-_SMALLEST_ID = UUID(int=1 << 80)  # of the first millisecond; those of adopted orders are smaller
+SMALLEST_ID = UUID(int=1 << 80)  # of the first millisecond; those of adopted orders are smaller
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 
 IS_PLACED = "(o.status NOT IN ('Pending', 'Failed') OR o.adopted)"
@@ -181,8 +181,9 @@ def _page_keys(
     """The statement that finds a page's orders (ID and sort key), and its parameters.
 
     Where an index begins with the status, the page is merged from one range per status: each gives at most a page's
-    worth of rows in the right order. The statuses that are asked for are written out one by one: of a parameter
-    PostgreSQL can't tell whether it is rare, and would look for three open orders among a million that are done.
+    worth of rows in the right order (by number there is no such index: docs/lists.md). The statuses that are asked for
+    are written out one by one: of a parameter PostgreSQL can't tell whether it is rare, and would look for three open
+    orders among a million that are done.
     """
     of_ids = [*(_behind_id(sort) if after else ()), *(["{} < %(until)s::uuid"] if until else ())]
     where, parameters = _conditions(filters, of_ids)
@@ -191,8 +192,6 @@ def _page_keys(
         where += [] if _behind_id(sort) else [_behind_key(sort)]
         parameters |= {"after_id": str(after.id), "after_key": _NEVER.get(sort.by) if after.key is None else after.key}
     key, order_by = _KEYS[sort.by], _order_by("key", "id", sort)
-    if sort.by is SortKey.NUMBER and IS_PLACED not in where:
-        key += " + 0"  # by the index of all numbers, placed orders would be walked through for a few that are not
 
     def found(*status: str) -> str:
         conditions = " AND ".join([*where, *status])
@@ -200,10 +199,12 @@ def _page_keys(
 
     if filters.statuses:
         where.remove(_HAS_STATUS)
+        if sort.by is SortKey.NUMBER and IS_PLACED in where:
+            where.remove(IS_PLACED)  # the status says it, and `adopted` is not in the index of numbers
         parameters |= {f"status_{n}": str(status) for n, status in enumerate(filters.statuses)}
         parts = [f"({found(f'o.status = %(status_{n})s')})" for n in range(len(filters.statuses))]
         return f"SELECT * FROM ({' UNION ALL '.join(parts)}) f {order_by} LIMIT {limit}", parameters
-    if filters.updated or filters.total or sort.by is not SortKey.CREATED_AT:
+    if filters.updated or filters.total or sort.by in (SortKey.UPDATED_AT, SortKey.TOTAL):
         lateral = f"{STATUSES_THERE_ARE} s CROSS JOIN LATERAL ({found('o.status = s.status')}) f"
         return f"SELECT f.* FROM {lateral} {order_by} LIMIT {limit}", parameters
     return found(), parameters
@@ -247,7 +248,7 @@ def _conditions(filters: Filters, of_ids: Sequence[str] = ()) -> tuple[list[str]
         for name in ("customer_id", "number", "external_reference")
         if getattr(filters, name) is not None
     ]
-    created, bounds = _bounds("created", filters.created, "{}", _SMALLEST_ID)
+    created, bounds = _bounds("created", filters.created, "{}", SMALLEST_ID)
     of_ids = [*of_ids, *created]
     where += [condition.format("o.id") for condition in of_ids]
     parameters |= bounds

@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Literal
 
 from orders.database import Connection
-from orders.store.listing import IS_PLACED, STATUSES_THERE_ARE, fetch
+from orders.store.listing import IS_PLACED, SMALLEST_ID, STATUSES_THERE_ARE, fetch
 
 Period = Literal["day", "week", "month"]
 Measure = Literal["units", "revenue", "orders"]
@@ -94,18 +94,32 @@ _SINCE = "coalesce(o.moved_at, o.placed_at)"
 
 
 def read_standings(connection: Connection) -> list[Standing]:
-    """The statuses at which placed orders stand. Each is counted, and its middle found, along one index."""
+    """The statuses at which placed orders stand. Adopted orders are counted, but since when is not asked of them.
+
+    Where all orders of a status were moved there, or none was since it was placed, count and middle are found along an
+    index (of the latter by creation); where it is some, those orders are sorted.
+    """
     at_status = f"FROM orders o WHERE o.status = s.status AND {IS_PLACED}"
+    # Not adopted: their IDs begin with the time 0. Said so that the index by status and ID has all that is asked.
+    recorded = f"""FROM orders o WHERE o.status = s.status AND o.status NOT IN ('Pending', 'Failed')
+                   AND o.id >= '{SMALLEST_ID}'"""
+    moved = "FROM orders o WHERE o.status = s.status AND o.moved_at IS NOT NULL AND NOT o.adopted"
     rows = fetch(
         connection,
-        f"""SELECT s.status, n.orders, f.since, m.since
+        f"""SELECT s.status, n.orders,
+                CASE WHEN moved = known THEN (SELECT o.moved_at {moved} ORDER BY o.moved_at LIMIT 1)
+                     WHEN moved = 0 THEN (SELECT o.placed_at {recorded} ORDER BY o.id LIMIT 1)
+                     ELSE (SELECT min({_SINCE}) {recorded}) END,
+                CASE WHEN moved = known THEN (SELECT o.moved_at {moved} ORDER BY o.moved_at OFFSET middle LIMIT 1)
+                     WHEN moved = 0 THEN (SELECT o.placed_at FROM orders o WHERE o.id = (
+                        SELECT o.id {recorded} ORDER BY o.id OFFSET middle LIMIT 1))
+                     ELSE (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY {_SINCE})
+                           {recorded}) END
             FROM {STATUSES_THERE_ARE} s
-            CROSS JOIN LATERAL (SELECT count(*) AS orders, count({_SINCE}) AS known {at_status}) n
-            LEFT JOIN LATERAL (
-                SELECT {_SINCE} AS since {at_status} AND {_SINCE} IS NOT NULL ORDER BY {_SINCE} LIMIT 1) f ON true
-            LEFT JOIN LATERAL (
-                SELECT {_SINCE} AS since {at_status} AND {_SINCE} IS NOT NULL
-                ORDER BY {_SINCE} OFFSET greatest(n.known - 1, 0) / 2 LIMIT 1) m ON true
+            CROSS JOIN LATERAL (SELECT count(*) AS orders {at_status}) n
+            CROSS JOIN LATERAL (SELECT count(*) AS known, greatest(count(*) - 1, 0) / 2 AS middle
+                                {recorded}) r
+            CROSS JOIN LATERAL (SELECT count(*) AS moved {moved}) m
             WHERE n.orders > 0""",
         {},
     )
