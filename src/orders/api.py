@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
@@ -34,7 +34,6 @@ from orders.schemas import (
     Return,
     UnitsToCancel,
     UnitsToReturn,
-    WorkflowGraph,
     parse_customer_id,
     parse_key,
     parse_moment,
@@ -124,7 +123,6 @@ ToPlace = Annotated[
         }
     ),
 ]
-ProblemCode = Annotated[str, Path(json_schema_extra={"enum": [code.name.lower() for code in Code]})]
 Listing = Annotated[ListQuery, Query()]
 OneOrMany = Annotated[OneOrManyQuery, Query()]
 OrderId = Annotated[
@@ -507,40 +505,6 @@ async def place_customer_order(
 ) -> Response:
     """The same as `POST /orders/{customer_id}`."""
     return await _place(request, _customer(customer_id, "a customer's ID (1 … 2^63-1)"), body, actor)
-
-
-@router.get(
-    "/workflow",
-    summary="Which statuses there are, and which may follow which",
-    tags=["about"],
-    responses={200: {"model": WorkflowGraph, "description": "The table of statuses"}},
-)
-async def get_workflow(request: Request) -> dict[str, Any]:
-    """The table of statuses as JSON and, in it, as a Mermaid diagram."""
-    return _shop(request).workflow.document()
-
-
-@router.get("/problems", summary="Every error there is", tags=["about"])
-async def get_problems() -> dict[str, dict[str, Any]]:
-    """Each error's code with its HTTP status, its title, and what to do about it."""
-    return {code.name.lower(): _describe(code) for code in Code}
-
-
-@router.get(
-    "/problems/{code}",
-    summary="What an error means",
-    tags=["about"],
-    responses=problem_responses(Code.NOT_FOUND, Code.INVALID_REQUEST),
-)
-async def get_problem(code: ProblemCode) -> JSONResponse:
-    """The page behind a problem's `type`."""
-    if code.upper() not in Code.__members__:
-        raise OrderError(Code.NOT_FOUND, f"There is no error {code[:60]!r}.")
-    return JSONResponse(_describe(Code[code.upper()]))
-
-
-def _describe(code: Code) -> dict[str, Any]:
-    return {"status": code.value.status, "title": code.value.title, "advice": code.value.advice}
 
 
 def _shop(request: Request) -> Shop:

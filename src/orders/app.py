@@ -22,7 +22,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from orders import api, api_exports, api_reports, embedded
+from orders import api, api_about, api_exports, api_reports, embedded
 from orders.api import Shop
 from orders.cart import Carts
 from orders.cart_closing import CartClosing
@@ -32,9 +32,9 @@ from orders.database import (
     Database,
     DatabaseUnavailable,
     SchemaError,
-    connect,
     dsn_from_parts,
     migrate,
+    opened,
     require_schema,
     wait_until_up,
     with_defaults,
@@ -50,6 +50,8 @@ from orders.summing_up import sum_up_forever
 from orders.workflow import CANCELLED, Workflow, load_workflow, parse_workflow
 
 log = logging.getLogger(__name__)
+
+ROUTES = (api, api_exports, api_reports, api_about)
 
 MAX_BODY_BYTES = 1024 * 1024
 """An order of the most products that are allowed fits thirty times."""
@@ -108,7 +110,7 @@ def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
 
     Raises SettingsError: there are orders in statuses that it does not have.
     """
-    with contextlib.closing(connect(with_defaults(dsn))) as connection:
+    with opened(dsn) as connection:
         left_behind = install_workflow(connection, workflow, replace=replace)
     if left_behind:
         raise SettingsError(
@@ -119,7 +121,7 @@ def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
 
 def require_workflow(dsn: str, workflow: Workflow, settings: Settings) -> None:
     """Raise SettingsError where the database's table of statuses is another, SchemaError where it has none."""
-    with contextlib.closing(connect(with_defaults(dsn))) as connection:
+    with opened(dsn) as connection:
         installed = installed_workflow(connection)
     if installed is None:
         raise SchemaError(
@@ -241,9 +243,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(api.router)
-    app.include_router(api_exports.router)
-    app.include_router(api_reports.router)
+    for part in ROUTES:
+        app.include_router(part.router)
     _add_pages_about_it(app)
     _answer_errors_with_problems(app)
     app.add_middleware(BodyLimit)
@@ -337,7 +338,7 @@ def _wrong_content_type(request: Request, error: RequestValidationError) -> Orde
 def _allowed_methods(request: Request) -> str:
     """The methods of every route at this path: the framework names only the first's, and no HEAD."""
     methods: set[str] = set()
-    for route in (*api.router.routes, *api_exports.router.routes, *api_reports.router.routes):
+    for route in (route for part in ROUTES for route in part.router.routes):
         if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
             methods |= route.methods or set()
     methods = methods or {"GET"}
