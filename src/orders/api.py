@@ -1,9 +1,9 @@
 """The routes: from HTTP to the use cases, and back. Orders pass through as the JSON that PostgreSQL built."""
 
+import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-from urllib.parse import urlencode
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
@@ -16,29 +16,27 @@ from orders.batching import Batcher
 from orders.bulk import Wish
 from orders.change_status import Asked, Units, change_status
 from orders.checkout import Checkout
-from orders.database import Database
+from orders.database import Connection, Database
+from orders.describe import patch_details, to_details
 from orders.dry_run import Rehearsal
 from orders.errors import Code, OrderError, invalid
 from orders.history import read_order_at
-from orders.order import Author, Line
+from orders.listing import METADATA_PARAMETER, ListQuery, OneOrManyQuery, next_url, parse_cursor
+from orders.order import NO_DETAILS, Author, Details, Line
 from orders.request import Answer
 from orders.schemas import (
     CUSTOMER_ID,
     KEY,
     Cancellation,
     EventList,
-    ListQuery,
     NewStatus,
-    OneOrManyQuery,
     Order,
     OrderList,
+    OrderPatch,
     OrderToPlace,
     Return,
     UnitsToCancel,
     UnitsToReturn,
-    WorkflowGraph,
-    cursor_for,
-    parse_cursor,
     parse_customer_id,
     parse_key,
     parse_moment,
@@ -48,11 +46,18 @@ from orders.schemas import (
     problem_responses,
     unknown_parameters,
 )
-from orders.store.reading import list_orders, page_json, read_events, read_orders
+from orders.store.listing import Filters, Position, Sort, count_orders, list_orders, page_json
+from orders.store.reading import read_events, read_orders
 from orders.workflow import Workflow
 
 LOADS_AT_ONCE = 2
 """Queries for orders by ID that run at once; the next batch gathers meanwhile."""
+
+
+T = TypeVar("T")
+
+SLOW_READS_AT_ONCE = 2
+"""Reports and pages of exports that are read at once; the other threads are for placing."""
 
 
 class Shop:
@@ -71,6 +76,12 @@ class Shop:
         self.orders: Batcher[UUID, str] = Batcher(
             lambda ids: database.run(lambda c: read_orders(c, ids)), parallel=LOADS_AT_ONCE
         )
+        self.slow_reads = asyncio.Semaphore(SLOW_READS_AT_ONCE)
+
+    async def read_slowly(self, query: Callable[[Connection], T]) -> T:
+        """A query that may take seconds: it waits for its turn, so that placing always finds a database thread."""
+        async with self.slow_reads:
+            return await self.database.run(query)
 
 
 router = APIRouter()
@@ -105,11 +116,19 @@ ToPlace = Annotated[
                 "summary": "Explicit items",
                 "value": {"items": [{"product_id": 7, "quantity": 2}, {"product_id": 3, "quantity": 1}]},
             },
+            "details": {
+                "summary": "With fields for others",
+                "value": {
+                    "items": [{"product_id": 7, "quantity": 2}],
+                    "external_reference": "web-2026-004711",
+                    "metadata": {"channel": "web", "gift": True},
+                    "notes": {"public": "Leave it with the neighbour."},
+                },
+            },
             "cart": {"summary": "The customer's cart", "value": {}},
         }
     ),
 ]
-ProblemCode = Annotated[str, Path(json_schema_extra={"enum": [code.name.lower() for code in Code]})]
 Listing = Annotated[ListQuery, Query()]
 OneOrMany = Annotated[OneOrManyQuery, Query()]
 OrderId = Annotated[
@@ -186,6 +205,8 @@ _PREVIEWED: dict[int | str, dict[str, Any]] = {
 }
 _TO_THE_ORDER = {"operationId": "get_order", "parameters": {"id": "$response.body#/id"}}
 _READ_PROBLEMS = (Code.INVALID_REQUEST, Code.DATABASE_UNAVAILABLE)
+_LIST_PROBLEMS = (*_READ_PROBLEMS, Code.TOO_SLOW)
+_LISTS = {"parameters": [METADATA_PARAMETER]}
 _PLACED: dict[int | str, dict[str, Any]] = {
     201: {
         "model": Order,
@@ -215,6 +236,7 @@ _PLACED: dict[int | str, dict[str, Any]] = {
         Code.CART_NOT_FOUND,
         Code.NOT_FOUND,
         Code.KEY_IN_USE,
+        Code.EXTERNAL_REFERENCE_TAKEN,
         Code.BODY_TOO_LARGE,
         Code.INVALID_REQUEST,
         Code.TOTAL_TOO_LARGE,
@@ -254,6 +276,18 @@ _PARTLY_CHANGED = {
     **problem_responses(Code.INVALID_REQUEST, Code.KEY_REUSED),
 }
 
+_DESCRIBED = {
+    200: _CHANGED[200],
+    **problem_responses(
+        Code.ORDER_NOT_FOUND,
+        Code.EXTERNAL_REFERENCE_TAKEN,
+        Code.VERSION_CHANGED,
+        Code.IF_MATCH_REQUIRED,
+        Code.BODY_TOO_LARGE,
+        *_READ_PROBLEMS,
+    ),
+}
+
 HEALTH_RESPONSES = problem_responses(Code.DATABASE_UNAVAILABLE)
 
 
@@ -261,10 +295,13 @@ HEALTH_RESPONSES = problem_responses(Code.DATABASE_UNAVAILABLE)
     "/orders",
     summary="All orders, newest first",
     tags=["orders"],
-    responses={200: {"model": OrderList, "description": "A page of orders"}, **problem_responses(*_READ_PROBLEMS)},
+    responses={200: {"model": OrderList, "description": "A page of orders"}, **problem_responses(*_LIST_PROBLEMS)},
+    openapi_extra=_LISTS,
 )
 async def get_orders(request: Request, query: Listing) -> Response:
-    """Placed orders, newest first. Those that are being placed, or failed, are there for who asks with `status`."""
+    """Placed orders, newest first unless `sort` says otherwise; all filters have to hold. Those that are being placed,
+    or failed, are there for who asks with `status`.
+    """
     return await _list(request, query, None)
 
 
@@ -276,9 +313,10 @@ async def get_orders(request: Request, query: Listing) -> Response:
         200: {"model": Order | OrderList, "description": "The order, or the customer's orders", "headers": _ETAG},
         304: {"description": "The order still has the version in `If-None-Match`", "headers": _ETAG},
         **problem_responses(
-            Code.ORDER_NOT_FOUND, Code.NOT_RECORDED, Code.NO_ORDERS_FOR_CUSTOMER, Code.NOT_FOUND, *_READ_PROBLEMS
+            Code.ORDER_NOT_FOUND, Code.NOT_RECORDED, Code.NO_ORDERS_FOR_CUSTOMER, Code.NOT_FOUND, *_LIST_PROBLEMS
         ),
     },
+    openapi_extra=_LISTS,
 )
 async def get_order(
     request: Request,
@@ -295,7 +333,7 @@ async def get_order(
             raise invalid("query/at", "extra_forbidden", "at: this is for one order.")
         return await _list(request, query, _customer(id))
     shop = _shop(request)
-    _understand(query, shop.workflow)  # an order has no use for them; malformed they are refused all the same
+    _understand(query, shop)  # an order has no use for them; malformed they are refused all the same
     if query.at is not None:
         order = await read_order_at(shop.database, shop.workflow, order_id, parse_moment(query.at))
         return JSONResponse(order, headers={"ETag": f'"{order["version"]}"'})
@@ -425,14 +463,44 @@ async def return_order(
     return _answered(await changes.return_order(shop.database, _order(id), asked, units, key_value, rehearse), dry_run)
 
 
+@router.patch(
+    "/orders/{id}",
+    summary="Change what is attached to an order",
+    tags=["orders"],
+    responses=_DESCRIBED,
+    openapi_extra={
+        "requestBody": {
+            "content": {"application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/OrderPatch"}}}
+        }
+    },
+)
+async def patch_order(
+    request: Request,
+    id: OrderId,
+    body: OrderPatch,
+    dry_run: DryRun,
+    if_match: IfMatch = None,  # noqa: ARG001
+    actor: Actor = "api",
+) -> Response:
+    """Merges a JSON merge patch into `external_reference`, `metadata` and `notes`: null removes a member, the
+    members of objects are merged. The order's version grows by one, unless nothing changes.
+    """
+    asked = _asked(request, actor, None, None)
+    patch = body.model_dump(exclude_unset=True)
+    rehearse = _rehearse(request, dry_run)
+    document = await patch_details(_shop(request).database, _order(id), patch, asked, rehearse)
+    return _answered(Answer(200, document, None), dry_run)
+
+
 @router.get(
     "/customers/{customer_id}/orders",
     summary="All orders of one customer",
     tags=["customers"],
     responses={
         200: {"model": OrderList, "description": "A page of the customer's orders, newest first"},
-        **problem_responses(Code.NO_ORDERS_FOR_CUSTOMER, *_READ_PROBLEMS),
+        **problem_responses(Code.NO_ORDERS_FOR_CUSTOMER, *_LIST_PROBLEMS),
     },
+    openapi_extra=_LISTS,
 )
 async def get_customer_orders(request: Request, customer_id: CustomerId, query: Listing) -> Response:
     """The same as `GET /orders/{customer_id}`, at an address that is nobody else's."""
@@ -456,40 +524,6 @@ async def place_customer_order(
 ) -> Response:
     """The same as `POST /orders/{customer_id}`."""
     return await _place(request, _customer(customer_id, "a customer's ID (1 … 2^63-1)"), body, actor, dry_run)
-
-
-@router.get(
-    "/workflow",
-    summary="Which statuses there are, and which may follow which",
-    tags=["about"],
-    responses={200: {"model": WorkflowGraph, "description": "The table of statuses"}},
-)
-async def get_workflow(request: Request) -> dict[str, Any]:
-    """The table of statuses as JSON and, in it, as a Mermaid diagram."""
-    return _shop(request).workflow.document()
-
-
-@router.get("/problems", summary="Every error there is", tags=["about"])
-async def get_problems() -> dict[str, dict[str, Any]]:
-    """Each error's code with its HTTP status, its title, and what to do about it."""
-    return {code.name.lower(): _describe(code) for code in Code}
-
-
-@router.get(
-    "/problems/{code}",
-    summary="What an error means",
-    tags=["about"],
-    responses=problem_responses(Code.NOT_FOUND, Code.INVALID_REQUEST),
-)
-async def get_problem(code: ProblemCode) -> JSONResponse:
-    """The page behind a problem's `type`."""
-    if code.upper() not in Code.__members__:
-        raise OrderError(Code.NOT_FOUND, f"There is no error {code[:60]!r}.")
-    return JSONResponse(_describe(Code[code.upper()]))
-
-
-def _describe(code: Code) -> dict[str, Any]:
-    return {"status": code.value.status, "title": code.value.title, "advice": code.value.advice}
 
 
 def _shop(request: Request) -> Shop:
@@ -544,11 +578,17 @@ async def _place(request: Request, customer_id: int, body: OrderToPlace | None, 
     if body and body.items is not None:
         items = [Line(item.product_id, item.quantity) for item in body.items]
     author = Author(actor, request.state.request_id)
+    details = details_of(body) if body else NO_DETAILS
     if dry_run:
-        wish = Wish(customer_id, items, key)
+        wish = Wish(customer_id, items, key, details)
         return preview_response(await _shop(request).rehearsal.place(wish, request.url.path, author))
-    answer = await _shop(request).checkout.check_out(customer_id, items, key, request.url.path, author)
+    answer = await _shop(request).checkout.check_out(customer_id, items, key, request.url.path, author, details)
     return _answered(answer)
+
+
+def details_of(body: OrderToPlace) -> Details:
+    """What the body attaches to the order."""
+    return to_details(body.model_dump(include={"external_reference", "metadata", "notes"}))
 
 
 def _rehearse(request: Request, dry_run: bool) -> changes.Rehearse | None:
@@ -567,23 +607,18 @@ def _answered(answer: Answer, dry_run: bool = False) -> Response:
 
 
 async def _list(request: Request, query: ListQuery, customer_id: int | None) -> Response:
-    before, statuses = _understand(query, _shop(request).workflow)
-    page = await _shop(request).database.run(
-        lambda c: list_orders(c, customer_id=customer_id, statuses=statuses, before=before, limit=query.limit)
-    )
-    if customer_id is not None and not page.orders and before is None:
+    filters, sort, after = _understand(query, _shop(request), customer_id)
+    run = _shop(request).database.run
+    page = await run(lambda c: list_orders(c, filters, sort, after, limit=query.limit))
+    if customer_id is not None and filters == Filters(customer_id=customer_id) and not page.orders and after is None:
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
-    return Response(page_json(page, _next_url(request, query, page.next_before)), media_type="application/json")
+    count = await run(lambda c: count_orders(c, filters)) if query.include_total else None
+    return Response(
+        page_json(page, next_url(request.url.path, query, filters, page.end), count), media_type="application/json"
+    )
 
 
-def _understand(query: ListQuery, workflow: Workflow) -> tuple[UUID | None, list[str]]:
-    """Where the page begins, and the statuses. Raises OrderError."""
-    statuses = [parse_status_or_refuse(text, "query/status", workflow) for text in query.status]
-    return parse_cursor(query.cursor), statuses
-
-
-def _next_url(request: Request, query: ListQuery, next_before: UUID | None) -> str | None:
-    if next_before is None:
-        return None
-    parameters = {"status": query.status, "limit": query.limit, "cursor": cursor_for(next_before)}
-    return f"{request.url.path}?{urlencode(parameters, doseq=True)}"
+def _understand(query: ListQuery, shop: Shop, customer_id: int | None = None) -> tuple[Filters, Sort, Position | None]:
+    """Which orders, in which order, and behind which place the page begins. Raises OrderError."""
+    filters, sort = query.to_filters(shop.workflow, customer_id), query.to_sort()
+    return filters, sort, parse_cursor(query.cursor, filters, sort)

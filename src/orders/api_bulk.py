@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from orders import bulk
-from orders.api import Actor, Shop
+from orders.api import Actor, Shop, details_of
 from orders.api_dry_run import RESULT_EXAMPLE, STOCK_EXAMPLE, DryRun, PreviewedOrder, StockChange
 from orders.bulk import Move, Result, Wish
 from orders.change_status import Asked
@@ -176,7 +176,7 @@ async def place_orders(request: Request, body: OrdersToPlace, dry_run: DryRun, a
     _refuse_header(request, "Idempotency-Key", "each order has its own `idempotency_key`")
     _refuse_twice((one.idempotency_key for one in body.orders), "idempotency_key", "this key")
     shop, author, instance = _asked(request, actor)
-    wishes = [Wish(one.customer_id, _items(one), one.idempotency_key) for one in body.orders]
+    wishes = [Wish(one.customer_id, _items(one), one.idempotency_key, details_of(one)) for one in body.orders]
     if dry_run:
         return _previewed(*await shop.rehearsal.place_each(wishes, instance, author))
     return _answered(await bulk.place_each(shop.checkout, wishes, instance, author))

@@ -76,6 +76,9 @@ _ORDER: dict[str, Any] = {
     "total": 20,
     "version": 1,
     "allowed_statuses": ["Confirmed", "Paid", "On Hold", "Cancelled"],
+    "external_reference": None,
+    "metadata": {},
+    "notes": {"public": None, "private": None},
     "created_at": "2026-11-23T22:31:07.123456Z",
     "updated_at": "2026-11-23T22:31:07.123456Z",
 }

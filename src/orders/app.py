@@ -22,7 +22,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from orders import api, api_bulk, embedded
+from orders import api, api_about, api_bulk, api_exports, api_reports, embedded
 from orders.api import Shop
 from orders.api_bulk import OneOfManyToPlace
 from orders.cart import Carts
@@ -48,9 +48,12 @@ from orders.recovery import Recovery
 from orders.schemas import STATUSES, ItemToOrder, Problem, invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
 from orders.store.statuses import install_workflow, installed_workflow
+from orders.summing_up import sum_up_forever
 from orders.workflow import CANCELLED, Workflow, load_workflow, parse_workflow
 
 log = logging.getLogger(__name__)
+
+ROUTES = (api, api_bulk, api_exports, api_reports, api_about)
 
 MAX_BODY_BYTES = 1024 * 1024
 """An order of the most products that are allowed fits thirty times."""
@@ -224,11 +227,13 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.shop = Shop(built.database, checkout, built.workflow, settings.orders_require_if_match, rehearsal)
             app.state.machinery = built
             recovering = asyncio.create_task(built.recovery.run_forever())
+            summing_up = asyncio.create_task(sum_up_forever(built.database))
             log.info("ready: the catalog is %s, the carts are %s", catalog_url, cart_url)
             try:
                 yield
             finally:
                 recovering.cancel()
+                summing_up.cancel()
 
     app = FastAPIOffline(
         title="Orders",
@@ -241,8 +246,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(api.router)
-    app.include_router(api_bulk.router)
+    for part in ROUTES:
+        app.include_router(part.router)
     _add_pages_about_it(app)
     _answer_errors_with_problems(app)
     app.add_middleware(BodyLimit)
@@ -336,7 +341,7 @@ def _wrong_content_type(request: Request, error: RequestValidationError) -> Orde
 def _allowed_methods(request: Request) -> str:
     """The methods of every route at this path: the framework names only the first's, and no HEAD."""
     methods: set[str] = set()
-    for route in (*api.router.routes, *api_bulk.router.routes):
+    for route in (route for part in ROUTES for route in part.router.routes):
         if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
             methods |= route.methods or set()
     methods = methods or {"GET"}
@@ -465,5 +470,7 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
 _TAGS = [
     {"name": "orders", "description": "Placing, reading and moving orders."},
     {"name": "customers", "description": "The customer's operations at addresses of their own."},
+    {"name": "reports", "description": "Totals for people."},
+    {"name": "exports", "description": "Whole lists as files."},
     {"name": "about", "description": "The service itself."},
 ]

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from orders.catalog import Catalog, Product
 from orders.database import Database, DatabaseUnavailable, Query
-from orders.errors import Code, OrderError
+from orders.errors import Code, OrderError, reference_taken
 from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
 from orders.order import MAX_ID
 from orders.plan import Change, plan
@@ -23,7 +23,7 @@ from orders.stock import DID_LAND, DID_NOT, Fate, jittered, write_stock
 from orders.store import claiming, keys, placing
 from orders.store.claiming import CartOrder, Claimed, Due
 from orders.store.keys import Outcome
-from orders.store.placing import BatchLost, CartTaken, Intent, NewOrder, Verdict
+from orders.store.placing import BatchLost, Intent, NewOrder, Taken, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Batch:
         """CLAIM, READ, PLAN, INTEND, WRITE, SETTLE."""
         try:
             await self._prepare()
-        except (CartTaken, BatchLost) as error:
+        except (Taken, BatchLost) as error:
             log.info("batch %s starts over: %s", self.id, error or type(error).__name__)
             await self._abandon(None)
         except Exception as error:
@@ -107,13 +107,14 @@ class Batch:
         requests = [w.request for w in self._waiting if w.request]
         products = sorted({p for w in self._waiting for p in w.products})
         carts = [r.cart for r in requests if r.cart]
-        claimed = await self._database.run(lambda c: claiming.look(c, products, carts))
+        claimed = await self._database.run(lambda c: claiming.look(c, products, carts, _references(requests)))
         placed = {cart: order for cart, order in claimed.cart_orders.items() if order.is_placed}
         repeated = {w: placed[w.request.cart] for w in self._waiting if w.request and w.request.cart in placed}
-        ready = [w for w in self._waiting if w not in repeated]
+        taken = {**self._taken_here(), **self._taken(claimed)}
+        ready = [w for w in self._waiting if w not in repeated and w not in taken]
         refused, _ = self._plan(ready, claimed, await self._read(ready))
         orders = {w: self._new_order(w, w.request) for w in self._placing if w.request}
-        return Rehearsed(orders, refused, repeated, self._changes)
+        return Rehearsed(orders, {**taken, **refused}, repeated, self._changes)
 
     # CLAIM ------------------------------------------------------------------------------------------------------
 
@@ -122,15 +123,19 @@ class Batch:
         products = sorted({p for w in self._waiting for p in w.products})
         fingerprints = {r.key: r.fingerprint for r in requests if r.key}
         carts = [r.cart for r in requests if r.cart]
+        references, lease_s = _references(requests), self._settings.orders_lease_s
         claimed = await self._database.run(
-            lambda c: claiming.claim(c, self.id, self._settings.orders_lease_s, products, fingerprints, carts)
+            lambda c: claiming.claim(c, self.id, lease_s, products, fingerprints, carts, references)
         )
         self._waiting = [w for w in self._waiting if not await self._is_repetition(w, claimed)]
         ready = [w for w in self._waiting if self._may_go_on(w, claimed)]
         await self._release_unneeded(ready, claimed)
-        again = [w for w in self._waiting if not self._may_go_on(w, claimed)]
+        for waiting, error in self._taken(claimed).items():  # not before its key is free again: it may be used then
+            waiting.refuse(error)
+        again = [w for w in self._waiting if not (self._may_go_on(w, claimed) or w.future.done())]
         self._waiting = ready  # not before: should the database go away until here, all of them are answered
-        elsewhere = {p for w in again if w.products <= claimed.products for p in w.products}  # its cart is, or its key
+        # Of those that got all of their products, the cart, the key or the reference is elsewhere.
+        elsewhere = {p for w in again if w.products <= claimed.products for p in w.products}
         self._requeue(again, elsewhere | (set(products) - claimed.products))
         return ready, claimed
 
@@ -152,12 +157,27 @@ class Batch:
             return True
         return False
 
+    def _taken(self, claimed: Claimed) -> dict[Waiting, OrderError]:
+        """Who wants a reference that a placed order has."""
+        placed = {reference: order for reference, order in claimed.references.items() if order.is_placed}
+        return {w: reference_taken(r, placed[r].order_id) for w, r in self._referring() if r in placed}
+
+    def _taken_here(self) -> dict[Waiting, OrderError]:
+        """Who wants a reference that another one before it wants, too."""
+        first = dict(reversed([(reference, waiting) for waiting, reference in self._referring()]))
+        return {w: reference_taken(r, None) for w, r in self._referring() if first[r] is not w}
+
+    def _referring(self) -> list[tuple[Waiting, str]]:
+        references = [(w, w.request.details.external_reference) for w in self._waiting if w.request]
+        return [(waiting, reference) for waiting, reference in references if reference]
+
     def _may_go_on(self, waiting: Waiting, claimed: Claimed) -> bool:
         """Whether it got all that it needs. Otherwise another batch, here or elsewhere, is at work on it."""
         request = waiting.request
         has_key = not (request and request.key) or request.key in claimed.keys
         has_cart = not (request and request.cart) or request.cart not in claimed.cart_orders
-        return has_key and has_cart and waiting.products <= claimed.products
+        has_reference = not request or request.details.external_reference not in claimed.references
+        return has_key and has_cart and has_reference and waiting.products <= claimed.products
 
     async def _release_unneeded(self, ready: Sequence[Waiting], claimed: Claimed) -> None:
         products = claimed.products - {p for w in ready for p in w.products}
@@ -257,7 +277,7 @@ class Batch:
             for line in request.lines
         )
         total = sum(line.quantity * price for line, _, price in items)
-        return NewOrder(waiting.order_id, request.customer_id, request.cart_id, total, items)
+        return NewOrder(waiting.order_id, request.customer_id, request.cart_id, total, items, request.details)
 
     # Undo of CLAIM and INTEND -----------------------------------------------------------------------------------
 
@@ -444,6 +464,10 @@ class Batch:
     def _refuse_rest(self, error: OrderError) -> None:
         for waiting in self._placing:
             waiting.refuse(error)
+
+
+def _references(requests: Iterable[Request]) -> list[str]:
+    return [r.details.external_reference for r in requests if r.details.external_reference]
 
 
 def _ignore(read: asyncio.Task[Product | None]) -> None:

@@ -11,7 +11,7 @@ from orders.change_status import Asked, move
 from orders.checkout import Checkout
 from orders.database import Database, DatabaseUnavailable
 from orders.errors import Code, OrderError, problem
-from orders.order import Author, Line
+from orders.order import NO_DETAILS, Author, Details, Line
 from orders.request import Answer
 from orders.store.changing import Change, DecideMany, Standing, change_orders
 
@@ -23,11 +23,12 @@ AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """An order to place: of these items or, where None, of the customer's cart; once per key."""
+    """An order to place: of these items or, where None, of the customer's cart; once per key; `details` go with it."""
 
     customer_id: int
     items: Sequence[Line] | None = None
     key: str | None = None
+    details: Details = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ async def place_each(checkout: Checkout, wishes: Sequence[Wish], instance: str, 
 
 async def _place(checkout: Checkout, wish: Wish, instance: str, author: Author) -> Result:
     try:
-        return answered(await checkout.check_out(wish.customer_id, wish.items, wish.key, instance, author))
+        return answered(
+            await checkout.check_out(wish.customer_id, wish.items, wish.key, instance, author, wish.details)
+        )
     except Exception as error:
         return refused(as_order_error(error), instance)
 

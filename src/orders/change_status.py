@@ -42,7 +42,7 @@ class Units:
     condition: str = RESTOCKED
 
 
-Rehearse = Callable[[UUID, str, Decide, tuple[str, bytes] | None], Awaitable[str | KeyInUse | None]]
+Rehearse = Callable[[UUID, str | None, Decide, tuple[str, bytes] | None], Awaitable[str | KeyInUse | None]]
 """What to do instead of changing an order: `dry_run.Rehearsal.change`."""
 
 
@@ -149,7 +149,7 @@ async def expire_once(database: Database, expiries: Mapping[str, timedelta]) -> 
 
 def move(standing: Standing, status: str, asked: Asked, *, restock: bool = True) -> Change | None:
     """To another status; the lines stay as they are. Where that gives stock back, it is all that is left."""
-    _require_version(standing, asked)
+    require_version(standing, asked)
     if standing.status == status:
         return None
     _require_allowed(standing, status)
@@ -214,7 +214,7 @@ def cancel(standing: Standing, asked: Asked, units: Sequence[Units], *, restock:
 
 def take_back(standing: Standing, asked: Asked, units: Sequence[Units]) -> Change | None:
     """Goods came back; those that can be sold again go back to the catalog. Once all are back it is `Returned`."""
-    _require_version(standing, asked)
+    require_version(standing, asked)
     if standing.status != RETURNED:
         _require_allowed(standing, RETURNED)
     elif standing.wanted_gives_back:
@@ -253,7 +253,8 @@ def take_back(standing: Standing, asked: Asked, units: Sequence[Units]) -> Chang
     )
 
 
-def _require_version(standing: Standing, asked: Asked) -> None:
+def require_version(standing: Standing, asked: Asked) -> None:
+    """Raises OrderError where the order has a version that whoever asks does not know."""
     if asked.versions is not None and standing.version not in asked.versions:
         raise OrderError(
             Code.VERSION_CHANGED,

@@ -8,7 +8,7 @@ from orders.cart import Cart, Carts
 from orders.database import Database
 from orders.errors import Code, OrderError, invalid
 from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
-from orders.order import MAX_LINES, MAX_QUANTITY, Author, Line, merge_lines
+from orders.order import MAX_LINES, MAX_QUANTITY, NO_DETAILS, Author, Details, Line, merge_lines
 from orders.placement import Placement
 from orders.request import Answer, Request, failure, is_recorded
 from orders.settings import Settings
@@ -32,9 +32,10 @@ class Checkout:
         key: str | None,
         instance: str,
         author: Author = Author(),  # noqa: B008 (frozen)
+        details: Details = NO_DETAILS,
     ) -> Answer:
         """Place an order of `items` or, where None, of the customer's cart. Raises OrderError: nothing was ordered."""
-        request = await self.prepare(customer_id, items, key, instance, author)
+        request = await self.prepare(customer_id, items, key, instance, author, details)
         return request if isinstance(request, Answer) else await self._placement.place(request)
 
     async def prepare(
@@ -44,6 +45,7 @@ class Checkout:
         key: str | None,
         instance: str,
         author: Author = Author(),  # noqa: B008 (frozen)
+        details: Details = NO_DETAILS,
         *,
         remember: bool = True,
     ) -> Request | Answer:
@@ -52,7 +54,7 @@ class Checkout:
         Raises OrderError: nothing can be ordered.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.orders_request_deadline_s
-        fingerprint = _fingerprint(customer_id, items)
+        fingerprint = _fingerprint(customer_id, items, details)
         if key and (known := await self._placement.find_outcome(key, fingerprint)):
             return known
         if not remember:
@@ -61,7 +63,7 @@ class Checkout:
             lines = merge_lines(items)
             _require_orderable(lines)
             pointers = {line.product_id: f"#/items/{n}" for n, line in reversed(list(enumerate(items)))}
-            return Request(customer_id, lines, deadline, instance, None, key, fingerprint, pointers, author)
+            return Request(customer_id, lines, deadline, instance, None, key, fingerprint, pointers, author, details)
         try:
             cart = await self._read_cart(customer_id, deadline)
             if cart is None or not cart.is_active:
@@ -71,7 +73,7 @@ class Checkout:
             await self._keep(key, fingerprint, error, instance)
             raise
         _require_orderable(cart.lines)
-        return Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint, author=author)
+        return Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint, {}, author, details)
 
     async def _read_cart(self, customer_id: int, deadline: float) -> Cart | None:
         try:
@@ -119,7 +121,8 @@ def _require_orderable(lines: Sequence[Line]) -> None:
             raise invalid("#/items", "less_than_equal", message)
 
 
-def _fingerprint(customer_id: int, items: Sequence[Line] | None) -> bytes:
-    """What makes two requests the same: customer and items, the latter however they are written."""
+def _fingerprint(customer_id: int, items: Sequence[Line] | None, details: Details) -> bytes:
+    """What makes two requests the same: customer, items (however they are written), and what is attached."""
     what = "cart" if items is None else [(line.product_id, line.quantity) for line in merge_lines(items)]
-    return hashlib.sha256(f"{customer_id} {what}".encode()).digest()
+    attached = "" if details == NO_DETAILS else f" {details}"
+    return hashlib.sha256(f"{customer_id} {what}{attached}".encode()).digest()

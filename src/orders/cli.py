@@ -21,7 +21,9 @@ from orders import doctor as checks
 from orders.app import create_app, database_dsn, log_to_stderr, machinery, open_database, set_workflow
 from orders.change_status import Asked, change_status
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
-from orders.errors import OrderError
+from orders.errors import Code, OrderError
+from orders.export_file import ExportFailed, Format, export_file
+from orders.listing import parse_filters
 from orders.order import Author
 from orders.reconcile import Reconciliation, Undecided
 from orders.recovery import summary
@@ -280,6 +282,31 @@ def _count(text: str) -> tuple[int, int, int]:
         _fail(f"--set {text}: write PRODUCT:FOUND=COUNTED, as in --set 7:9=12.", 2)
     product_id, found, counted = map(int, match.groups())
     return product_id, found, counted
+
+
+@cli.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - is the standard output.")],
+    file_format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.CSV,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", help="As in the address of a list: status=paid, created_at[gte]=2026-11-01. May repeat."
+        ),
+    ] = None,
+) -> None:
+    """Write orders to a file: CSV and Parquet have a line per item, NDJSON one per order. Oldest first."""
+    settings = _settings()
+    try:
+        wanted = parse_filters(filters or [], load_workflow(settings.orders_workflow))
+        count = asyncio.run(export_file(open_database(settings), wanted, file_format, output))
+    except OrderError as error:
+        _fail(error.detail, 2 if error.code is Code.INVALID_REQUEST else 1)
+    except ExportFailed as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("Stopped; nothing was written.", 1)
+    typer.echo(f"{count} orders are in {output}.", err=True)
 
 
 @cli.command()

@@ -86,7 +86,7 @@ class Rehearsal:
     async def _prepare(self, wish: Wish, instance: str, author: Author) -> Request | Answer | OrderError:
         try:
             return await self._checkout.prepare(
-                wish.customer_id, wish.items, wish.key, instance, author, remember=False
+                wish.customer_id, wish.items, wish.key, instance, author, wish.details, remember=False
             )
         except Exception as error:
             return as_order_error(error)
@@ -104,7 +104,7 @@ class Rehearsal:
     # Changing ---------------------------------------------------------------------------------------------------
 
     async def change(
-        self, order_id: UUID, wanted: str, decide: Decide, key: tuple[str, bytes] | None
+        self, order_id: UUID, wanted: str | None, decide: Decide, key: tuple[str, bytes] | None
     ) -> str | KeyInUse | None:
         """What `store.changing.change_order` would do with this order, as a preview; raises what `decide` raises."""
 
@@ -131,7 +131,7 @@ class Rehearsal:
         return [_with_events(m.order_id, results[m.order_id], changed) for m in moves], stock
 
     async def _rehearse(
-        self, wanted: Mapping[UUID, str], decide: DecideMany, key: str | None = None
+        self, wanted: Mapping[UUID, str | None], decide: DecideMany, key: str | None = None
     ) -> Changed | KeyInUse:
         return await self._database.run(lambda c: rehearse_changes(c, wanted, decide, key))
 

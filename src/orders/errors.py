@@ -49,6 +49,11 @@ class Code(Enum):
         428, "This change needs `If-Match`", "Send the `ETag` of the order, as you read it, in `If-Match`."
     )
     NOT_RECORDED = Kind(404, "The order is not known as of then", "Ask for a version or a time that `detail` names.")
+    EXTERNAL_REFERENCE_TAKEN = Kind(
+        409,
+        "Another order has this external reference",
+        "`order_id` is that order; look at it, or use another reference.",
+    )
     KEY_IN_USE = Kind(409, "The first request with this key is still running", "Ask again after `Retry-After`.")
     KEY_REUSED = Kind(422, "This key belongs to another request", "Use a new Idempotency-Key for a new request.")
     ORDER_FAILED = Kind(
@@ -79,6 +84,7 @@ class Code(Enum):
     )
     OVERLOADED = Kind(503, "Too many orders are waiting", "Nothing was ordered. Ask again after `Retry-After`.")
     DATABASE_UNAVAILABLE = Kind(503, "The database can't be reached", "Ask again after `Retry-After`.")
+    TOO_SLOW = Kind(503, "This takes too long", "Ask for less: add filters, or leave `include_total` out.")
     INTERNAL_ERROR = Kind(500, "Something is wrong in this service", "Report it with the time; the log has the rest.")
 
 
@@ -111,6 +117,13 @@ def problem(error: OrderError, instance: str) -> dict[str, Any]:
         "code": code,
         **error.extra,
     }
+
+
+def reference_taken(reference: str | None, order_id: object) -> OrderError:
+    """409 for an external reference that is another order's."""
+    other = f"order {order_id}" if order_id else "another order"
+    detail = f"The external reference {reference!r} is that of {other}."
+    return OrderError(Code.EXTERNAL_REFERENCE_TAKEN, detail, extra={"order_id": order_id and str(order_id)})
 
 
 def invalid(pointer: str, code: str, message: str) -> OrderError:

@@ -29,6 +29,19 @@ class Line:
     quantity: int
 
 
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What others attach to an order. `metadata` is a JSON object as text; None everywhere: nothing."""
+
+    external_reference: str | None = None
+    metadata: str | None = None
+    public_note: str | None = None
+    private_note: str | None = None
+
+
+NO_DETAILS = Details()
+
+
 def merge_lines(lines: Iterable[Line]) -> tuple[Line, ...]:
     """One line per product, in the order of product IDs (the order in which products are claimed: no deadlocks)."""
     quantities: dict[int, int] = {}

@@ -182,22 +182,24 @@ class Placement:
             self._dispatch()
 
     def _choose(self) -> Sequence[Waiting]:
-        """The next batch: in order of arrival, who needs no product and no cart that another batch is at work on."""
+        """The next batch: in order of arrival, who needs no product that another batch is at work on, and no cart
+        and no reference that is in this one already.
+        """
         now = self._loop.time()
         held = {product_id for product_id, pause in self._held.items() if pause.until > now}
         busy = held.union(*self._batches.values())
         slow = set().union(*(batch.slow for batch in self._batches))
-        carts: set[tuple[int, int] | None] = set()
+        taken: set[tuple[str, object]] = set()
         chosen: list[Waiting] = []
         rest: deque[Waiting] = deque()
         for entry in self._waiting:
-            cart = entry.request and entry.request.cart
+            only_once = entry.request.only_once if entry.request else set()
             if entry.future.done():
                 continue
-            is_free = busy.isdisjoint(entry.products) and cart not in carts
+            is_free = busy.isdisjoint(entry.products) and taken.isdisjoint(only_once)
             if is_free and len(chosen) < self._settings.orders_batch_size:
                 chosen.append(entry)
-                carts |= {cart} if cart else set()
+                taken |= only_once
             else:
                 rest.append(entry)
                 entry.passed_over += 1

@@ -9,7 +9,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from orders.errors import Code, OrderError, problem
-from orders.order import Author, Line
+from orders.order import NO_DETAILS, Author, Details, Line
 from orders.plan import Shortage
 from orders.store.keys import KeyInUse, Outcome
 
@@ -30,6 +30,13 @@ class Request:
     fingerprint: bytes = b""
     pointers: Mapping[int, str] = field(default_factory=dict)
     author: Author = Author()  # noqa: RUF009 (frozen)
+    details: Details = NO_DETAILS
+
+    @property
+    def only_once(self) -> set[tuple[str, object]]:
+        """What at most one order may have: its cart, and its reference."""
+        reference = self.details.external_reference
+        return ({("cart", self.cart)} if self.cart else set()) | ({("reference", reference)} if reference else set())
 
     @property
     def cart(self) -> tuple[int, int] | None:

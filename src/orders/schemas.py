@@ -1,14 +1,14 @@
 """The wire format: what requests must look like, and what `/docs` says of answers (PostgreSQL builds those)."""
 
-import base64
 import re
 from collections.abc import Container, Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from orders.describe import MAX_METADATA_BYTES, check_metadata
 from orders.errors import Code, OrderError, invalid, problem
 from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY
 from orders.workflow import Workflow, load_workflow, parse_workflow
@@ -44,7 +44,10 @@ _ORDER_EXAMPLE: dict[str, Any] = {
         "On Hold",
         "Cancelled",
     ],
-    "created_at": "2026-11-23T22:31:07.123456Z",
+    "external_reference": "web-2026-004711",
+    "metadata": {"channel": "web", "gift": True},
+    "notes": {"public": "Leave it with the neighbour.", "private": None},
+    "created_at": "2026-11-23T22:31:07.123000Z",
     "updated_at": "2026-11-23T22:31:07.141592Z",
 }
 
@@ -54,8 +57,8 @@ CUSTOMER_ID = "[1-9][0-9]{0,18}"
 KEY = r'"(?:[!#-\[\]-~]|\\["\\]){1,255}"|[!#-~][!-~]{0,254}'
 """An `Idempotency-Key`: 1 … 255 visible ASCII characters, quoted (RFC 9651 string) or bare."""
 
-CURSOR = "[A-Za-z0-9_-]{21}[AQgw]"
-"""16 bytes in URL-safe base64, without its padding."""
+CURSOR = "[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
+"""32 bytes in URL-safe base64, without its padding."""
 
 
 def _without_fraction(value: Any) -> Any:
@@ -109,6 +112,58 @@ gives_stock_back = true
 Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
 
 
+_DETAILS_EXAMPLE: dict[str, Any] = {
+    "external_reference": "web-2026-004711",
+    "metadata": {"channel": "web", "gift": True},
+    "notes": {"public": "Leave it with the neighbour."},
+}
+
+
+WITHOUT_NUL = r"^[^\x00]*$"
+"""PostgreSQL keeps every character but this one."""
+
+
+def _whole(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("must not hold half of a surrogate pair")
+    return text
+
+
+def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    check_metadata(metadata)
+    return metadata
+
+
+_NoteText = Annotated[str, Field(max_length=4000, pattern=WITHOUT_NUL), AfterValidator(_whole)]
+Reference = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=255,
+        pattern=WITHOUT_NUL,
+        description="What the order is called elsewhere; no two orders share one.",
+    ),
+    AfterValidator(_whole),
+]
+Metadata = Annotated[
+    dict[str, Any],
+    Field(
+        description=f"A JSON object of yours, of at most {MAX_METADATA_BYTES} bytes. Orders can be found by its "
+        "members that are strings."
+    ),
+    AfterValidator(_small),
+]
+
+
+class Notes(BaseModel):
+    """Text for people. `public` is meant for the customer, `private` for the shop; both are in every order."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    public: _NoteText | None = None
+    private: _NoteText | None = None
+
+
 class ItemToOrder(BaseModel):
     """A product and how many of it."""
 
@@ -124,6 +179,19 @@ class OrderToPlace(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     items: Annotated[list[ItemToOrder], Field(min_length=1, max_length=MAX_LINES)] | None = None
+    external_reference: Reference | None = None
+    metadata: Metadata | None = None
+    notes: Notes | None = None
+
+
+class OrderPatch(BaseModel):
+    """A JSON merge patch (RFC 7396): what is named is replaced, null removes, the members of objects are merged."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [_DETAILS_EXAMPLE]})
+
+    external_reference: Reference | None = None
+    metadata: Metadata | None = None
+    notes: Notes | None = None
 
 
 Note = Annotated[
@@ -180,33 +248,6 @@ class Return(BaseModel):
     items: Annotated[list[UnitsToReturn], Field(min_length=1, max_length=MAX_LINES)] | None = None
 
 
-class ListQuery(BaseModel):
-    """Which orders, and how many at once."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: Annotated[
-        list[StatusName],
-        Field(description="Only orders with one of these statuses. Without it: those that are placed."),
-    ] = []
-    limit: Annotated[int, Field(ge=1, le=1000, description="Orders per page.")] = 100
-    cursor: Annotated[
-        str | None,
-        Field(description="From the page before: see `next`.", json_schema_extra={"pattern": f"^{CURSOR}$"}),
-    ] = None
-
-
-class OneOrManyQuery(ListQuery):
-    """What goes with one order, or with the list of a customer's orders."""
-
-    at: Annotated[
-        str | None,
-        Field(
-            description="For one order: as it was at this time (RFC 3339) or version.", max_length=60, examples=["2"]
-        ),
-    ] = None
-
-
 class Item(BaseModel):
     """A line of an order. Name and unit price are those of the moment it was placed."""
 
@@ -234,6 +275,9 @@ class Order(BaseModel):
     total: int | None
     version: Annotated[int, Field(description="1, and one more with every change. The `ETag` is this, quoted.")]
     allowed_statuses: Annotated[list[str], Field(description="What the order can be moved to.")]
+    external_reference: str | None
+    metadata: dict[str, Any]
+    notes: Notes
     created_at: datetime | None
     updated_at: datetime | None
 
@@ -242,7 +286,7 @@ class Event(BaseModel):
     """Something that happened to an order. `number` is the order's version after it."""
 
     number: int
-    type: Annotated[str, Field(description="placed, failed, moved, cancelled, returned or changed")]
+    type: Annotated[str, Field(description="placed, failed, moved, cancelled, returned, described or changed")]
     before: Annotated[dict[str, Any] | None, Field(description="The members of the order that changed, as they were.")]
     after: dict[str, Any] | None
     details: Annotated[dict[str, Any] | None, Field(description="What was asked for beyond that.")]
@@ -287,16 +331,22 @@ class WorkflowGraph(BaseModel):
 
 
 class OrderList(BaseModel):
-    """A page of orders, newest first. `next` is the address of the following page, or null."""
+    """A page of orders. `next` is the address of the following page, or null; `total_count` is there for who asks."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {"orders": [_ORDER_EXAMPLE], "next": "/orders?limit=1&cursor=AZqx4nw9ekGbUg1sPx6Kdw"}
+            "example": {
+                "orders": [_ORDER_EXAMPLE],
+                "next": "/orders?limit=1&cursor=kEwN0pS9nxqAAAAAAAAAAAGasHFwA3pBm1INbD8einc",
+            }
         }
     )
 
     orders: list[Order]
     next: str | None
+    total_count: Annotated[
+        int | None, Field(description="How many orders the whole list has; only with `include_total`.")
+    ] = None
 
 
 class ProblemError(BaseModel):
@@ -389,20 +439,6 @@ def parse_moment(text: str) -> int | datetime:
     raise invalid("query/at", "at_invalid", "at: a version like 2, or a time like 2026-11-24T08:00:00Z.")
 
 
-def cursor_for(order_id: UUID) -> str:
-    """An opaque cursor: the page after this order."""
-    return base64.urlsafe_b64encode(order_id.bytes).rstrip(b"=").decode()
-
-
-def parse_cursor(cursor: str | None) -> UUID | None:
-    """The order behind a cursor. Raises OrderError."""
-    if cursor is None:
-        return None
-    if not re.fullmatch(CURSOR, cursor):
-        raise invalid("query/cursor", "cursor_invalid", "This cursor is not one of ours; begin without.")
-    return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
-
-
 def invalid_fields(errors: Iterable[dict[str, Any]]) -> OrderError:
     """422 from what validation found."""
     found = [{"pointer": _pointer(e["loc"]), "code": e["type"], "message": _message(e)} for e in errors]
@@ -427,7 +463,7 @@ def _pointer(loc: tuple[str | int, ...]) -> str:
 def _message(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":
         return f"The body is not JSON: {error.get('ctx', {}).get('error', '')} at character {error['loc'][-1]}."
-    return f"{error['msg']}."
+    return f"{error['msg'].removeprefix('Value error, ')}."
 
 
 def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:

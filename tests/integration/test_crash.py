@@ -23,7 +23,7 @@ from orders.change_status import Asked, Units, cancel_order, change_status, expi
 from orders.checkout import Checkout
 from orders.database import Connection, DatabaseUnavailable, connect
 from orders.errors import Code, OrderError
-from orders.order import Author, Line
+from orders.order import NO_DETAILS, Author, Details, Line
 from orders.reconcile import Reconciliation
 from orders.request import Answer
 from orders.settings import Settings
@@ -51,12 +51,16 @@ class World:
     answers: list[Answer | Exception] = field(default_factory=list)
 
     async def place(
-        self, *lines: tuple[int, int], key: str | None = None, customer: int | None = None
+        self,
+        *lines: tuple[int, int],
+        key: str | None = None,
+        customer: int | None = None,
+        details: Details = NO_DETAILS,
     ) -> Answer | None:
         self.asked += 1
         items = [Line(*line) for line in lines] or None
         try:
-            answer = await self.checkout.check_out(customer or next(_customers), items, key, "/orders/1")
+            answer = await self.checkout.check_out(customer or next(_customers), items, key, "/orders/1", details)
         except (OrderError, DatabaseUnavailable) as error:
             self.answers.append(error)
             return None
@@ -125,6 +129,14 @@ async def the_same_key_twice(world: World) -> None:
     await world.place((world.a, 2), key=key, customer=customer)
 
 
+async def the_same_reference_twice(world: World) -> None:
+    details = Details(external_reference=f"ref-{next(_customers)}", metadata='{"channel":"web"}')
+    await asyncio.gather(
+        world.place((world.a, 2), details=details),
+        world.place((world.b, 1), details=details, key=f"key-{next(_customers)}"),
+    )
+
+
 async def a_cancelled_order(world: World) -> None:
     answer = await world.place((world.a, 4), (world.b, 4))
     if answer and answer.order_id:
@@ -188,6 +200,7 @@ SCENARIOS = [
     a_batch_of_orders,
     an_order_from_a_cart,
     the_same_key_twice,
+    the_same_reference_twice,
     a_cancelled_order,
     an_order_cancelled_in_parts,
     an_order_that_comes_back_in_parts,
@@ -299,6 +312,9 @@ def check(world: World, books: Connection) -> None:
             (product_id,),
         )[0][0]
         assert world.sandbox.stock(product_id) == 10 - sold, f"product {product_id}: {sold} sold"
+    references = "SELECT external_reference FROM orders WHERE status <> 'Failed' AND external_reference IS NOT NULL"
+    taken = ask(books, references)
+    assert len(taken) == len(set(taken))
     told = {answer.order_id for answer in world.answers if isinstance(answer, Answer)}
     placed = {row[0] for row in ask(books, "SELECT id::text FROM orders WHERE placed_at IS NOT NULL")}
     assert {str(order_id) for order_id in told} <= placed

@@ -13,7 +13,8 @@ from orders import database
 from orders.app import open_database
 from orders.database import Database, SchemaError
 from orders.settings import Settings
-from orders.store.reading import find_order, list_orders, read_orders
+from orders.store.listing import Filters, list_orders
+from orders.store.reading import find_order, read_orders
 from tests.conftest import ORDERS, execute
 
 OLD_TABLES = """
@@ -92,7 +93,7 @@ def test_a_hundred_thousand_orders_of_the_simpler_service_are_adopted(empty_dsn:
     assert execute(empty_dsn, "SELECT count(*) FROM order_items") == [(100_000,)]
     assert execute(empty_dsn, "SELECT count(*) FROM orders_before_adoption.order_items") == [(100_002,)]
     reader = Database(empty_dsn, threads=1)
-    page = reader.run_sync(lambda c: list_orders(c, limit=1000))
+    page = reader.run_sync(lambda c: list_orders(c, Filters(), limit=1000))
     second = reader.run_sync(lambda c: find_order(c, None, 2))
     assert second is not None
     body = reader.run_sync(lambda c: read_orders(c, [second]))[second]

@@ -51,6 +51,12 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "POST /orders:batch": "place_orders",
         "PUT /orders:batch": "change_order_statuses",
         "GET /workflow": "get_workflow",
+        "PATCH /orders/{id}": "patch_order",
+        "GET /orders.csv": "export_csv",
+        "GET /orders.ndjson": "export_ndjson",
+        "GET /reports/sales": "report_sales",
+        "GET /reports/products": "report_products",
+        "GET /reports/statuses": "report_statuses",
         "GET /customers/{customer_id}/orders": "get_customer_orders",
         "POST /customers/{customer_id}/orders": "place_customer_order",
         "GET /problems": "get_problems",
@@ -115,7 +121,19 @@ def test_the_documented_own_statuses_are_a_table_that_is_accepted() -> None:
 def test_the_readme_names_every_command() -> None:
     said = CliRunner().invoke(cli, ["--help"]).stdout
     commands = re.findall(r"^. (\w+)  ", said, re.MULTILINE)
-    known = {"dev", "serve", "sandbox", "migrate", "worker", "show", "move", "workflow", "reconcile", "doctor"}
+    known = {
+        "dev",
+        "serve",
+        "sandbox",
+        "migrate",
+        "worker",
+        "show",
+        "move",
+        "workflow",
+        "export",
+        "reconcile",
+        "doctor",
+    }
     assert known == set(commands)
     for command in commands:
         assert f"orders {command}" in README, command

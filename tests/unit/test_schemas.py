@@ -1,5 +1,6 @@
 """Identifiers, keys and cursors: what is read from requests."""
 
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orders.errors import OrderError
-from orders.schemas import ItemToOrder, cursor_for, parse_cursor, parse_customer_id, parse_key, parse_order_id
+from orders.listing import cursor_for, first_id, parse_cursor
+from orders.schemas import ItemToOrder, parse_customer_id, parse_key, parse_order_id
+from orders.store.listing import Filters, Position, Sort, SortKey
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "+1", "01", "1.0", "x", "", "٣", "9223372036854775808", "1 ", "1\n"])
@@ -26,7 +29,6 @@ def test_every_customer_id_is_read_back(customer_id: int) -> None:
 def test_every_order_id_is_read_back_and_is_no_customer(order_id: UUID) -> None:
     assert parse_order_id(str(order_id)) == parse_order_id(str(order_id).upper()) == order_id
     assert parse_customer_id(str(order_id)) is None
-    assert parse_cursor(cursor_for(order_id)) == order_id
 
 
 @pytest.mark.parametrize("text", [UUID(int=7).hex, "{" + str(UUID(int=7)) + "}", "urn:uuid:" + str(UUID(int=7))])
@@ -48,10 +50,12 @@ def test_what_is_no_key(values: list[str]) -> None:
         parse_key(values)
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "!" * 22, "A" * 100, "é" * 22, "A" * 21 + "B", "A" * 22 + "=="])
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "AAAA", "!" * 22, "A" * 100, "é" * 43, "A" * 42 + "B", "A" * 43 + "=", "A" * 22]
+)
 def test_what_is_no_cursor(cursor: str) -> None:
     with pytest.raises(OrderError, match="cursor"):
-        parse_cursor(cursor)
+        parse_cursor(cursor, Filters(), Sort())
 
 
 @given(st.integers(1, 2**31 - 1))
@@ -63,3 +67,18 @@ def test_a_whole_number_may_be_written_with_a_fraction_of_zero(quantity: int) ->
 def test_what_is_no_product_id(product_id: object) -> None:
     with pytest.raises(ValidationError):
         ItemToOrder.model_validate({"product_id": product_id, "quantity": 1})
+
+
+@given(st.uuids(), st.none() | st.integers(-(2**62), 2**62), st.none() | st.datetimes(timezones=st.just(UTC)))
+def test_every_cursor_is_read_back(order_id: UUID, number: int | None, moment: datetime | None) -> None:
+    for by, key in (("created_at", None), ("number", number), ("total", number), ("updated_at", moment)):
+        sort, position = Sort(SortKey(by)), Position(key, order_id)
+        assert parse_cursor(cursor_for(position, Filters(), sort), Filters(), sort) == position
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.datetimes(timezones=st.just(UTC)))
+def test_the_smallest_id_of_a_moment_divides_the_orders_before_from_those_after(a: datetime, b: datetime) -> None:
+    created = b.replace(microsecond=b.microsecond // 1000 * 1000)
+    ms = max(0, (created - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
+    if created.year >= 1970:
+        assert (UUID(int=ms << 80 | 7 << 76) >= first_id(a)) == (created >= a)

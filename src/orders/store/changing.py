@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg2.errors
+
 from orders.database import Connection, Cursor, transaction
-from orders.order import Author
+from orders.order import NO_DETAILS, Author, Details
 from orders.store.keys import KeyInUse, Outcome, keep_outcome, keys_in_use
 from orders.store.reading import ALLOWED, ORDER_JSON
 
@@ -45,11 +47,13 @@ class Standing:
     wanted_is_hold: bool
     wanted_gives_back: bool
     parts: tuple[Part, ...]
+    attached: Details = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of an order, and its event. `cancelled` and `returned` map lines to quantities.
+    """What becomes of an order, and its event. `cancelled` and `returned` map lines to quantities; `attached` is what
+    others attach to it from now on (None: as it was).
 
     `back` maps products to stock that goes back: with `is_rest` it is all that is left of the order, which happens once
     in its life.
@@ -70,6 +74,7 @@ class Change:
     details: Mapping[str, Any] | None = None
     reason: str | None = None
     note: str | None = None
+    attached: Details | None = None
 
 
 Decide = Callable[[Standing], Change | None]
@@ -77,11 +82,12 @@ Decide = Callable[[Standing], Change | None]
 
 
 def change_order(
-    connection: Connection, order_id: UUID, wanted: str, decide: Decide, key: tuple[str, bytes] | None = None
+    connection: Connection, order_id: UUID, wanted: str | None, decide: Decide, key: tuple[str, bytes] | None = None
 ) -> str | KeyInUse | None:
     """One order, in one transaction: its JSON afterwards, or None if there is none. Two at once take turns.
 
     With a key (and its request's fingerprint) the JSON is remembered; a key that is known already changes nothing.
+    Raises ReferenceTaken.
     """
     with transaction(connection) as cursor:
         standing = lock_orders(cursor, {order_id: wanted}).get(order_id)
@@ -113,6 +119,10 @@ class KeyTaken(Exception):
     """A request for another order, with the same key, was first. Nothing was written."""
 
 
+class ReferenceTaken(Exception):
+    """Another order has the external reference. Nothing was written."""
+
+
 def change_stale(
     connection: Connection, status: str, stayed: timedelta, wanted: str, limit: int, decide: Decide
 ) -> int:
@@ -141,11 +151,11 @@ _STALE = """
 """
 
 
-def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str]) -> dict[UUID, Standing]:
+def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID, Standing]:
     """Lock those of these orders that exist until the transaction ends, and read where they stand.
 
-    `wanted` maps each to the status that it is to have. Foreign keys may go on referring to them meanwhile. The lock is
-    a statement of its own, so that what is read after it is what others have left.
+    `wanted` maps each to the status that it is to have (None: the one that it has). Foreign keys may go on referring to
+    them meanwhile. The lock is a statement of its own, so that what is read after it is what others have left.
     """
     cursor.execute(
         f"""
@@ -154,15 +164,18 @@ def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str]) -> dict[UUID, Standi
                coalesce(t.is_hold, false), coalesce(t.gives_stock_back, false),
                (SELECT json_agg(json_build_array(i.id, i.product_id, i.quantity, i.unit_price, i.cancelled, i.returned)
                                 ORDER BY i.id)
-                FROM order_items i WHERE i.order_id = o.id)
+                FROM order_items i WHERE i.order_id = o.id),
+               o.external_reference, o.metadata::text, o.public_note, o.private_note
         FROM unnest(%(ids)s::uuid[], %(wanted)s::text[]) w(id, status) JOIN orders o USING (id)
         LEFT JOIN order_statuses t ON t.status = w.status
         """,
         {"ids": [str(order_id) for order_id in wanted], "wanted": list(wanted.values())},
     )
     return {
-        UUID(i): Standing(UUID(i), status, held_from, version, total, tuple(allowed), hold, back, _parts(parts))
-        for i, status, held_from, version, total, allowed, hold, back, parts in cursor
+        UUID(i): Standing(
+            UUID(i), status, held_from, version, total, tuple(allowed), hold, back, _parts(parts), Details(*attached)
+        )
+        for i, status, held_from, version, total, allowed, hold, back, parts, *attached in cursor
     }
 
 
@@ -179,7 +192,12 @@ def write_changes(cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID]
     # Those that have something to do: each statement costs its planning.
     statements = [statement for need, statement in _WRITE if parameters[need]]
     statements.append(f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(read)s::uuid[])")
-    cursor.execute(";".join(statements), parameters)
+    try:
+        cursor.execute(";".join(statements), parameters)
+    except psycopg2.errors.UniqueViolation as error:
+        if error.diag.constraint_name == "orders_one_per_reference":
+            raise ReferenceTaken from None
+        raise
     return {UUID(order_id): document for order_id, document in cursor}
 
 
@@ -200,6 +218,15 @@ _WRITE = (
                 FROM unnest(%(ids)s::uuid[], %(statuses)s::text[], %(held_from)s::text[], %(totals)s::bigint[])
                     n(id, status, held_from, total), order_events e
                 WHERE o.id = n.id AND e.order_id = n.id AND e.number = o.version + 1""",
+    ),
+    (
+        "attached",
+        """
+            UPDATE orders o SET external_reference = n.reference, metadata = n.metadata,
+                                public_note = n.public_note, private_note = n.private_note
+                FROM unnest(%(attached)s::uuid[], %(references)s::text[], %(metadata)s::jsonb[], %(public)s::text[],
+                            %(private)s::text[]) n(id, reference, metadata, public_note, private_note)
+                WHERE o.id = n.id""",
     ),
     (
         "parts",
@@ -224,6 +251,7 @@ _WRITE = (
 
 def _parameters(changes: Sequence[Change]) -> dict[str, Any]:
     parts = [(part, change) for change in changes for part in {**change.cancelled, **change.returned}]
+    attached = [(str(c.standing.id), c.attached) for c in changes if c.attached is not None]
     back = [(change, *units) for change in changes for units in change.back.items()]
     return {
         "ids": [str(c.standing.id) for c in changes],
@@ -238,6 +266,11 @@ def _parameters(changes: Sequence[Change]) -> dict[str, Any]:
         "statuses": [c.status for c in changes],
         "held_from": [c.held_from for c in changes],
         "totals": [c.total for c in changes],
+        "attached": [order_id for order_id, _ in attached],
+        "references": [details.external_reference for _, details in attached],
+        "metadata": [details.metadata for _, details in attached],
+        "public": [details.public_note for _, details in attached],
+        "private": [details.private_note for _, details in attached],
         "parts": [part for part, _ in parts],
         "cancelled": [change.cancelled.get(part, 0) for part, change in parts],
         "returned": [change.returned.get(part, 0) for part, change in parts],

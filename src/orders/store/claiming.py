@@ -1,7 +1,7 @@
 """CLAIM: who gets a product's row may write its stock. What it got, what stood in the way, and how to give it up."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +17,14 @@ class CartOrder:
     order_id: UUID
     is_placed: bool
     body: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceOrder:
+    """The order that has an external reference already, or is being placed with it (then `is_placed` is False)."""
+
+    order_id: UUID
+    is_placed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,7 @@ class Claimed:
     keys_in_use: dict[str, KeyInUse]
     cart_orders: dict[tuple[int, int], CartOrder]
     due: tuple[Due, ...]
+    references: dict[str, ReferenceOrder] = field(default_factory=dict)
 
 
 def claim(
@@ -47,6 +56,7 @@ def claim(
     products: Sequence[int],
     keys: dict[str, bytes],
     carts: Sequence[tuple[int, int]],
+    references: Sequence[str] = (),
 ) -> Claimed:
     """CLAIM: a row per product and per key, as many as are free. Products of which a quiet time has ended are free."""
     statement = """
@@ -84,10 +94,13 @@ def claim(
         keys_in_use=keys_in_use(connection, known) if known else {},
         cart_orders=_cart_orders(connection, carts) if carts else {},
         due=tuple(Due(UUID(order_id), *row) for order_id, *row in due or ()),
+        references=reference_orders(connection, references) if references else {},
     )
 
 
-def look(connection: Connection, products: Sequence[int], carts: Sequence[tuple[int, int]]) -> Claimed:
+def look(
+    connection: Connection, products: Sequence[int], carts: Sequence[tuple[int, int]], references: Sequence[str]
+) -> Claimed:
     """What CLAIM would find if all of these products were free; nothing is claimed."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -97,7 +110,19 @@ def look(connection: Connection, products: Sequence[int], carts: Sequence[tuple[
         )
         due = tuple(Due(UUID(order_id), *row) for order_id, *row in cursor)
     cart_orders = _cart_orders(connection, carts) if carts else {}
-    return Claimed(frozenset(products), frozenset(), {}, cart_orders, due)
+    taken = reference_orders(connection, references) if references else {}
+    return Claimed(frozenset(products), frozenset(), {}, cart_orders, due, taken)
+
+
+def reference_orders(connection: Connection, references: Sequence[str]) -> dict[str, ReferenceOrder]:
+    """The orders that have these external references. One that failed has none any more."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT external_reference, id, status <> 'Pending' OR adopted FROM orders
+               WHERE external_reference = ANY(%s::text[]) AND (status <> 'Failed' OR adopted)""",
+            (list(references),),
+        )
+        return {reference: ReferenceOrder(UUID(order_id), placed) for reference, order_id, placed in cursor}
 
 
 def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> dict[tuple[int, int], CartOrder]:

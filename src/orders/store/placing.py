@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg2.errors
 
 from orders.database import Connection
-from orders.order import Author, Line
+from orders.order import NO_DETAILS, Author, Details, Line
 from orders.plan import Change
 from orders.store.claiming import Due
 from orders.store.keys import Outcome
@@ -21,8 +21,11 @@ class BatchLost(Exception):
     """The batch is no longer ours: its lease ran out and a recovering replica has taken it over."""
 
 
-class CartTaken(Exception):
-    """Another batch is placing an order for one of this batch's carts."""
+class Taken(Exception):
+    """Another batch is placing an order for one of this batch's carts, or with one of its external references."""
+
+
+_ONE_ORDER_EACH = ("orders_one_per_cart", "orders_one_per_reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class NewOrder:
     cart_id: int | None
     total: int
     items: tuple[tuple[Line, str, int], ...]
+    details: Details = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,16 @@ class Intent:
     outcomes: dict[str, Outcome]
     freed_keys: Sequence[str]
     unreadable: Sequence[int]
+
+    @property
+    def plain(self) -> list[NewOrder]:
+        """The orders to which nothing is attached: nearly all."""
+        return [order for order in self.orders if order.details == NO_DETAILS]
+
+    @property
+    def described(self) -> list[NewOrder]:
+        """The others."""
+        return [order for order in self.orders if order.details != NO_DETAILS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +137,28 @@ _INTEND = (
                 WHERE r.order_id = d.order_id AND r.product_id = d.product_id AND r.number = d.number""",
     ),
     (
+        "plain",
+        """
+            INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at)
+                SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s, to_timestamp(ms / 1000::float8)
+                FROM unnest(%(ids)s::uuid[], %(customers)s::bigint[], %(totals)s::bigint[], %(carts)s::bigint[],
+                            %(created_ms)s::bigint[]) o(id, customer_id, total, cart_id, ms)""",
+    ),
+    (
+        "described",
+        """
+            INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at,
+                                external_reference, metadata, public_note, private_note)
+                SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s, to_timestamp(ms / 1000::float8),
+                       reference, metadata, public_note, private_note
+                FROM unnest(%(d_ids)s::uuid[], %(d_customers)s::bigint[], %(d_totals)s::bigint[], %(d_carts)s::bigint[],
+                            %(d_created_ms)s::bigint[], %(references)s::text[], %(metadata)s::jsonb[],
+                            %(public)s::text[], %(private)s::text[])
+                    o(id, customer_id, total, cart_id, ms, reference, metadata, public_note, private_note)""",
+    ),
+    (
         "orders",
         """
-            INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id)
-                SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s
-                FROM unnest(%(ids)s::uuid[], %(customers)s::bigint[], %(totals)s::bigint[], %(carts)s::bigint[])
-                    o(id, customer_id, total, cart_id);
             INSERT INTO order_items (order_id, product_id, quantity, name, unit_price)
                 SELECT * FROM unnest(
                     %(item_orders)s::uuid[], %(item_products)s::bigint[], %(item_quantities)s::integer[],
@@ -160,7 +190,7 @@ FAIL = """
 def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent) -> None:
     """INTEND: before and after of each product, and the orders as `Pending`. Claims that nobody needs are given up.
 
-    Raises BatchLost or CartTaken; then nothing was written.
+    Raises BatchLost or Taken; then nothing was written.
     """
     statement = _statements(_INTEND, intent)
     orders, changes = intent.orders, intent.changes
@@ -174,10 +204,12 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
         "due_orders": [str(d.order_id) for d in intent.due],
         "due_products": [d.product_id for d in intent.due],
         "due_numbers": [d.number for d in intent.due],
-        "ids": [str(order.id) for order in orders],
-        "customers": [order.customer_id for order in orders],
-        "totals": [order.total for order in orders],
-        "carts": [order.cart_id for order in orders],
+        **_order_parameters("", intent.plain),
+        **_order_parameters("d_", intent.described),
+        "references": [order.details.external_reference for order in intent.described],
+        "metadata": [order.details.metadata for order in intent.described],
+        "public": [order.details.public_note for order in intent.described],
+        "private": [order.details.private_note for order in intent.described],
         "item_orders": [str(order_id) for order_id, *_ in items],
         "item_products": [line.product_id for _, line, _, _ in items],
         "item_quantities": [line.quantity for _, line, _, _ in items],
@@ -190,11 +222,22 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
         with connection.cursor() as cursor:
             cursor.execute(statement, {**parameters, **_outcome_parameters(intent.outcomes)})
     except psycopg2.errors.UniqueViolation as error:
-        if error.diag.constraint_name == "orders_one_per_cart":
-            raise CartTaken from None
+        if error.diag.constraint_name in _ONE_ORDER_EACH:
+            raise Taken(error.diag.constraint_name) from None
         raise
     except psycopg2.Error as error:
         raise _named(error) from None
+
+
+def _order_parameters(prefix: str, orders: Sequence[NewOrder]) -> dict[str, Any]:
+    """`created_ms` is in the ID, so that a list by creation is a list by ID (ADR 10)."""
+    return {
+        f"{prefix}ids": [str(order.id) for order in orders],
+        f"{prefix}customers": [order.customer_id for order in orders],
+        f"{prefix}totals": [order.total for order in orders],
+        f"{prefix}carts": [order.cart_id for order in orders],
+        f"{prefix}created_ms": [order.id.int >> 80 for order in orders],
+    }
 
 
 _SETTLE = (

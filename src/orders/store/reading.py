@@ -1,6 +1,5 @@
 """Reading orders. PostgreSQL builds the JSON; nobody takes it apart again on its way to the client."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,18 +27,10 @@ ORDER_JSON = f"""json_build_object(
         FROM order_items i WHERE i.order_id = o.id), '[]'),
     'currency', o.currency, 'total', o.total, 'version', o.version,
     'allowed_statuses', {ALLOWED},
+    'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{{}}'),
+    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', {_TIME.format("o.created_at")}, 'updated_at', {_TIME.format("o.updated_at")})::text"""
 """The order `o` as the wire has it."""
-
-_IS_PLACED = "(o.status NOT IN ('Pending', 'Failed') OR o.adopted)"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a list, newest first: each order's JSON, and where the next page begins (None: this is the last)."""
-
-    orders: list[str]
-    next_before: UUID | None
 
 
 def read_orders(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
@@ -101,38 +92,3 @@ def read_history(connection: Connection, order_id: UUID) -> History | None:
         )
         row = cursor.fetchone()
         return History(*row) if row else None
-
-
-def list_orders(
-    connection: Connection,
-    *,
-    customer_id: int | None = None,
-    statuses: Sequence[str] = (),
-    before: UUID | None = None,
-    limit: int,
-) -> Page:
-    """The newest orders that are older than the order `before`. Without `statuses`: those that are placed."""
-    where = ["o.status = ANY(%(statuses)s)" if statuses else _IS_PLACED]
-    if customer_id is not None:
-        where.append("o.customer_id = %(customer_id)s")
-    if before is not None:
-        where.append("o.id < %(before)s")
-    statement = f"""
-        SELECT o.id, {ORDER_JSON} FROM orders o WHERE {" AND ".join(where)} ORDER BY o.id DESC LIMIT %(limit)s
-    """
-    parameters = {
-        "customer_id": customer_id,
-        "statuses": [str(status) for status in statuses],
-        "limit": limit + 1,
-        "before": before and str(before),
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        rows = cursor.fetchall()
-    more = len(rows) > limit
-    return Page([document for _, document in rows[:limit]], UUID(rows[limit - 1][0]) if more else None)
-
-
-def page_json(page: Page, next_url: str | None) -> bytes:
-    """The page as the wire has it."""
-    return f'{{"orders":[{",".join(page.orders)}],"next":{json.dumps(next_url)}}}'.encode()

@@ -25,11 +25,11 @@ class Changed:
 
 
 def rehearse_changes(
-    connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany, key: str | None = None
+    connection: Connection, wanted: Mapping[UUID, str | None], decide: DecideMany, key: str | None = None
 ) -> Changed | KeyInUse:
     """`change_order` and `change_orders`, rolled back: constraints and triggers have really run.
 
-    Raises what `decide` raises. With a key that is known already: what is known.
+    Raises what `decide` raises, and ReferenceTaken. With a key that is known already: what is known.
     """
     with undone(connection) as cursor:
         standings = lock_orders(cursor, wanted)
@@ -95,6 +95,10 @@ def _row(order: NewOrder) -> dict[str, Any]:
         "customer_id": order.customer_id,
         "cart_id": order.cart_id,
         "total": order.total,
+        "external_reference": order.details.external_reference,
+        "metadata": order.details.metadata and json.loads(order.details.metadata),
+        "public_note": order.details.public_note,
+        "private_note": order.details.private_note,
     }
 
 

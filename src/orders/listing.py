@@ -1,0 +1,267 @@
+"""Lists on the wire: the parameters that say which orders, in which order, and the cursors that `next` carries."""
+
+import base64
+import hashlib
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlencode
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from orders.errors import OrderError, invalid
+from orders.order import MAX_ID
+from orders.schemas import CURSOR, Identifier, StatusName, parse_status_or_refuse
+from orders.store.listing import Filters, Position, Range, Sort, SortKey
+from orders.workflow import Workflow
+
+T = TypeVar("T")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_MILLISECOND = timedelta(milliseconds=1)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d))?", re.ASCII)
+_METADATA = re.compile(r"metadata\[(.{1,100})\]", re.DOTALL)
+_LAST_MS = 2**48 - 1
+_NO_KEY = -(2**63)
+_CURSOR = struct.Struct(">8sq16s")
+MAX_METADATA_FILTERS = 5
+
+
+def _moment(text: object) -> datetime:
+    if not isinstance(text, str) or not _TIME.fullmatch(text):
+        raise ValueError(
+            "must be a day (2026-11-23) or a time with its offset (2026-11-23T22:31:07Z; a + in it is %2B)"
+        )
+    moment = datetime.fromisoformat(text)
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("must be between the years 1 and 9999") from None
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold the character U+0000")
+    return text
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+Text = Annotated[str, AfterValidator(_without_nul)]
+Amount = Annotated[int, Field(ge=0, le=MAX_ID)]
+SortName = Literal[
+    "created_at", "-created_at", "updated_at", "-updated_at", "total", "-total", "number", "-number"
+]  # fmt: skip
+
+
+def _ranged(name: str, bound: str, words: str, example: object) -> Any:
+    return Field(alias=f"{name}[{bound}]", description=f"Only orders {words} this.", examples=[example])
+
+
+def _time(name: str, bound: str, words: str) -> Any:
+    return _ranged(name, bound, words, "2026-11-23T00:00:00Z")
+
+
+class FilterQuery(BaseModel):
+    """Which orders. Besides these: `metadata[key]=value`, for a member of the metadata that is this string."""
+
+    model_config = ConfigDict(extra="allow")  # for metadata[…]; whatever else nobody knows is refused in `to_filters`
+
+    status: Annotated[
+        list[StatusName],
+        Field(description="Only orders with one of these statuses. Without it: those that are placed."),
+    ] = []
+    customer_id: Annotated[Identifier | None, Field(description="Only this customer's orders.")] = None
+    product_id: Annotated[Identifier | None, Field(description="Only orders that have this product.")] = None
+    number: Annotated[Identifier | None, Field(description="Only the order with this number.")] = None
+    external_reference: Annotated[
+        Text | None, Field(max_length=255, description="Only the order with this reference.")
+    ] = None
+    created_at_gte: Annotated[Moment | None, _time("created_at", "gte", "created at or after")] = None
+    created_at_gt: Annotated[Moment | None, _time("created_at", "gt", "created after")] = None
+    created_at_lte: Annotated[Moment | None, _time("created_at", "lte", "created at or before")] = None
+    created_at_lt: Annotated[Moment | None, _time("created_at", "lt", "created before")] = None
+    updated_at_gte: Annotated[Moment | None, _time("updated_at", "gte", "changed last at or after")] = None
+    updated_at_gt: Annotated[Moment | None, _time("updated_at", "gt", "changed last after")] = None
+    updated_at_lte: Annotated[Moment | None, _time("updated_at", "lte", "changed last at or before")] = None
+    updated_at_lt: Annotated[Moment | None, _time("updated_at", "lt", "changed last before")] = None
+    total_gte: Annotated[Amount | None, _ranged("total", "gte", "with a total of at least", 1000)] = None
+    total_gt: Annotated[Amount | None, _ranged("total", "gt", "with a total of more than", 1000)] = None
+    total_lte: Annotated[Amount | None, _ranged("total", "lte", "with a total of at most", 1000)] = None
+    total_lt: Annotated[Amount | None, _ranged("total", "lt", "with a total of less than", 1000)] = None
+
+    def to_filters(self, workflow: Workflow, customer_id: int | None = None) -> Filters:
+        """The filters; `customer_id` is the customer whom the address names. Raises OrderError."""
+        if customer_id is not None and self.customer_id is not None:
+            raise invalid("query/customer_id", "extra_forbidden", "The address names the customer already.")
+        return Filters(
+            statuses=tuple(
+                dict.fromkeys(parse_status_or_refuse(text, "query/status", workflow) for text in self.status)
+            ),
+            customer_id=self.customer_id if customer_id is None else customer_id,
+            product_id=self.product_id,
+            number=self.number,
+            external_reference=self.external_reference,
+            metadata=tuple(sorted(self._metadata())),
+            created=self._created(),
+            updated=self._range("updated_at", _MICROSECOND),
+            total=self._range("total", 1),
+        )
+
+    def _metadata(self) -> Iterator[tuple[str, str]]:
+        extra = self.model_extra or {}
+        for name, value in extra.items():
+            key = _METADATA.fullmatch(name)
+            if key is None:
+                raise invalid(f"query/{name[:60]}", "extra_forbidden", f"There is no parameter {name[:60]!r}.")
+            if not isinstance(value, str) or "\0" in name + value:
+                message = f"{name[:60]} must be given once, as a text without the character U+0000."
+                raise invalid(f"query/{name[:60]}", "metadata_invalid", message)
+            yield key[1], value
+        if len(extra) > MAX_METADATA_FILTERS:
+            raise invalid("query/metadata", "too_long", f"At most {MAX_METADATA_FILTERS} members of the metadata.")
+
+    def _range(self, name: str, step: Any) -> Range[Any]:
+        """The range that the parameters of `name` leave; steps are the smallest difference there is."""
+        at_least, more, at_most, less = (getattr(self, f"{name}_{bound}") for bound in ("gte", "gt", "lte", "lt"))
+        least = [*_given(at_least), *(_next(value, step) for value in _given(more))]
+        end = [*(_next(value, step) for value in _given(at_most)), *_given(less)]
+        return Range(max(least, default=None), min(end, default=None))
+
+    def _created(self) -> Range[UUID]:
+        created = self._range("created_at", _MICROSECOND)
+        least, end = created.least, created.end
+        return Range(None if least is None else first_id(least), None if end is None else first_id(end))
+
+
+class ListQuery(FilterQuery):
+    """Which orders, in which order, and how many at once."""
+
+    sort: Annotated[SortName, Field(description="What to sort by; with a minus: the largest or newest first.")] = (
+        "-created_at"
+    )
+    limit: Annotated[int, Field(ge=1, le=1000, description="Orders per page.")] = 100
+    cursor: Annotated[
+        str | None,
+        Field(description="From the page before: see `next`.", json_schema_extra={"pattern": f"^{CURSOR}$"}),
+    ] = None
+    include_total: Annotated[
+        bool, Field(description="Count all orders of the list, as `total_count`. That takes time where they are many.")
+    ] = False
+
+    def to_sort(self) -> Sort:
+        """The order of the list."""
+        return Sort(SortKey(self.sort.removeprefix("-")), self.sort.startswith("-"))
+
+
+class OneOrManyQuery(ListQuery):
+    """What goes with one order, or with the list of a customer's orders."""
+
+    at: Annotated[
+        str | None,
+        Field(
+            description="For one order: as it was at this time (RFC 3339) or version.", max_length=60, examples=["2"]
+        ),
+    ] = None
+
+
+def parse_filters(texts: Sequence[str], workflow: Workflow) -> Filters:
+    """The filters of some `name=value`, as in the address of a list. Raises OrderError."""
+    given: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        given[name] = [*given.get(name, []), value] if name == "status" else value
+    try:
+        return FilterQuery.model_validate(given).to_filters(workflow)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise invalid(
+            f"query/{name}", first["type"], f"{name}: {first['msg'].removeprefix('Value error, ')}."
+        ) from None
+
+
+METADATA_PARAMETER: dict[str, Any] = {
+    "name": "metadata",
+    "in": "query",
+    "required": False,
+    "style": "deepObject",
+    "explode": True,
+    "description": "`metadata[key]=value`: only orders whose metadata has this member, a string of this value. "
+    f"At most {MAX_METADATA_FILTERS}; all have to hold.",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}, "title": "Metadata"},
+    "example": {"channel": "web"},
+}
+"""OpenAPI's way to say it; the framework has no word for it."""
+
+
+def _given(value: T | None) -> list[T]:
+    return [] if value is None else [value]
+
+
+def _next(value: Any, step: Any) -> Any:
+    """The smallest value that is larger; the largest there is stays as it is."""
+    try:
+        return value + step
+    except OverflowError:
+        return value
+
+
+def first_id(moment: datetime) -> UUID:
+    """No order that was created at `moment` or later has a smaller ID. IDs count milliseconds."""
+    ms = -((_EPOCH - moment) // _MILLISECOND)
+    return UUID(int=min(max(ms, 0), _LAST_MS) << 80)
+
+
+def next_url(path: str, query: ListQuery, filters: Filters, end: Position | None) -> str | None:
+    """The address of the page that begins at `end`, with everything that the client has asked for."""
+    if end is None:
+        return None
+    asked = query.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"cursor"})
+    asked = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asked.items()}
+    asked |= {"limit": query.limit, "cursor": cursor_for(end, filters, query.to_sort())}
+    return f"{path}?{urlencode(asked, doseq=True, safe='[]:')}"
+
+
+def cursor_for(position: Position, filters: Filters, sort: Sort) -> str:
+    """An opaque cursor: the page behind this place in this list."""
+    key = position.key
+    number = (key - _EPOCH) // _MICROSECOND if isinstance(key, datetime) else _NO_KEY if key is None else key
+    packed = _CURSOR.pack(_fingerprint(filters, sort), number, position.id.bytes)
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def parse_cursor(cursor: str | None, filters: Filters, sort: Sort) -> Position | None:
+    """The place behind a cursor of this list. Raises OrderError.
+
+    A cursor is not signed: whatever it says is a key and an ID of the right types, so the page stays an index range.
+    """
+    if cursor is None:
+        return None
+    if not re.fullmatch(CURSOR, cursor):
+        raise _cursor_invalid("This cursor is not one of ours; begin without.")
+    fingerprint, number, order_id = _CURSOR.unpack(base64.urlsafe_b64decode(f"{cursor}="))
+    try:
+        position = Position(_sort_key(number, sort), UUID(bytes=order_id))
+    except (ValueError, OverflowError):
+        raise _cursor_invalid("This cursor is not one of ours; begin without.") from None
+    if fingerprint != _fingerprint(filters, sort):
+        raise _cursor_invalid("This cursor is of a list with other filters or another sort; begin without.")
+    return position
+
+
+def _sort_key(number: int, sort: Sort) -> datetime | int | None:
+    if number == _NO_KEY or sort.by is SortKey.CREATED_AT:
+        return None
+    return _EPOCH + number * _MICROSECOND if sort.by is SortKey.UPDATED_AT else number
+
+
+def _cursor_invalid(message: str) -> OrderError:
+    return invalid("query/cursor", "cursor_invalid", message)
+
+
+def _fingerprint(filters: Filters, sort: Sort) -> bytes:
+    return hashlib.sha256(f"{filters!r} {sort!r}".encode()).digest()[:8]

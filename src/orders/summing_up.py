@@ -1,0 +1,27 @@
+"""Days that are over are summed up, so that reports stay quick. Runs in every replica, one at a time in all of them."""
+
+import asyncio
+import logging
+
+from orders.database import Database, DatabaseUnavailable
+from orders.store.reports import sum_up_a_day
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 0.2
+"""Between two days: a large one takes a database thread for a second, and placing has its turn in between."""
+
+IDLE_S = 60.0
+
+
+async def sum_up_forever(database: Database) -> None:
+    """`sum_up_a_day`, again and again, whatever happens in between."""
+    while True:
+        day = None
+        try:
+            day = await database.run(sum_up_a_day)
+        except DatabaseUnavailable as error:
+            log.warning("summing up waits for the database: %s", error)
+        except Exception:
+            log.exception("a day could not be summed up")
+        await asyncio.sleep(PAUSE_S if day else IDLE_S)

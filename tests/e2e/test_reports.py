@@ -1,0 +1,206 @@
+"""Reports are what a naive count of the orders would give, at any moment, also of days that were summed up."""
+
+import threading
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from orders.database import Database
+from orders.store.reports import Standing, read_product_sales, read_sales, read_standings, sum_up_a_day
+from tests.conftest import Sandbox, execute
+from tests.e2e.conftest import Service
+from tests.e2e.test_contract import problem
+from tests.made_up import make_up
+
+TODAY = datetime.now(UTC).date()
+ORDERS = 3_000
+
+
+@pytest.fixture
+def database(dsn: str) -> Any:
+    make_up(dsn, ORDERS, products=40)
+    # Besides: some that are adopted, and one at the very edges of two days.
+    execute(
+        dsn,
+        """INSERT INTO orders (id, customer_id, status, adopted, created_at, updated_at)
+           SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 1, 'Completed', true, NULL, NULL
+           FROM generate_series(1, 5) n;
+           INSERT INTO order_items (order_id, product_id, quantity) SELECT id, 7, 1 FROM orders WHERE adopted;
+           UPDATE sales_days SET orders = 0;
+           ALTER TABLE orders DISABLE TRIGGER check_status""",  # reports are right after changes that it refuses, too
+    )
+    reader = Database(dsn, threads=2)
+    yield reader
+    reader.close()
+    execute(dsn, "ALTER TABLE orders ENABLE TRIGGER check_status")
+
+
+def naive_sales(dsn: str, first: date, last: date) -> dict[date, tuple[int, int, int]]:
+    days = {first + timedelta(days=n): (0, 0, 0) for n in range((last - first).days + 1)}
+    rows = execute(
+        dsn,
+        """SELECT (created_at AT TIME ZONE 'UTC')::date, total,
+                  (SELECT sum(quantity) FROM order_items i WHERE i.order_id = o.id)
+           FROM orders o WHERE status NOT IN ('Pending', 'Failed', 'Cancelled') AND created_at IS NOT NULL""",
+    )
+    for day, total, units in rows:
+        if first <= day <= last:
+            orders, all_units, revenue = days[day]
+            days[day] = (orders + 1, all_units + (units or 0), revenue + total)
+    return days
+
+
+def naive_products(dsn: str, first: date, last: date) -> dict[int, tuple[int, int, int]]:
+    rows = execute(
+        dsn,
+        """SELECT product_id, count(*), sum(quantity), sum(quantity * unit_price)
+           FROM order_items i JOIN orders o ON o.id = i.order_id
+           WHERE status NOT IN ('Pending', 'Failed', 'Cancelled')
+             AND (created_at AT TIME ZONE 'UTC')::date BETWEEN %s AND %s GROUP BY 1""",
+        (first, last),
+    )
+    return {product: (orders, int(units), int(revenue)) for product, orders, units, revenue in rows}
+
+
+def check(database: Database, first: date, last: date) -> None:
+    dsn = database.dsn
+    expected = naive_sales(dsn, first, last)
+    days = database.run_sync(lambda c: read_sales(c, "day", first, last))
+    assert {day.begin: (day.orders, day.units, day.revenue) for day in days} == expected
+    for by, begins in (("week", lambda d: d - timedelta(days=d.weekday())), ("month", lambda d: d.replace(day=1))):
+        sums: dict[date, Counter[str]] = {}
+        for day, (orders, units, revenue) in expected.items():
+            period = sums.setdefault(max(begins(day), first), Counter())  # type: ignore[no-untyped-call]
+            period.update(orders=orders, units=units, revenue=revenue)
+        found = database.run_sync(lambda c, b=by: read_sales(c, b, first, last))  # type: ignore[misc]
+        assert [(p.begin, p.orders, p.units, p.revenue) for p in found] == [
+            (begin, s["orders"], s["units"], s["revenue"]) for begin, s in sorted(sums.items())
+        ]
+    products = database.run_sync(lambda c: read_product_sales(c, "units", first, last, 1000))
+    assert {p.product_id: (p.orders, p.units, p.revenue) for p in products} == naive_products(dsn, first, last)
+    assert [(-p.units, p.product_id) for p in products] == sorted((-p.units, p.product_id) for p in products)
+
+
+def sum_up(database: Database) -> int:
+    count = 0
+    while database.run_sync(sum_up_a_day):
+        count += 1
+    return count
+
+
+SPANS = [
+    (TODAY - timedelta(days=400), TODAY + timedelta(days=3)),
+    (TODAY - timedelta(days=29), TODAY),
+    (TODAY - timedelta(days=100), TODAY - timedelta(days=100)),
+]
+CHANGES = [
+    "UPDATE orders SET status = 'Cancelled' WHERE number %% 7 = 0 AND status IN ('Completed', 'Refunded', 'Ordered')",
+    "UPDATE orders SET status = 'Completed' WHERE number %% 14 = 0 AND status = 'Cancelled'",
+    "UPDATE orders SET total = total + 5 WHERE number %% 100 = 1",
+    "UPDATE order_items SET quantity = quantity + 1 WHERE id %% 50 = 0",
+    "UPDATE orders SET status = 'Shipped' WHERE status = 'Completed' AND number %% 3 = 0",
+]
+
+
+def test_reports_are_what_a_naive_count_gives_whatever_was_summed_up_and_changed_since(database: Database) -> None:
+    for first, last in SPANS:
+        check(database, first, last)
+    assert sum_up(database) in (364, 363, 365)
+    assert sum_up(database) == 0
+    check(database, *SPANS[0])
+    for change in CHANGES:
+        execute(database.dsn, change.replace("%%", "%"))
+        check(database, *SPANS[0])
+        database.run_sync(sum_up_a_day)
+        check(database, *SPANS[0])
+    assert sum_up(database) > 50
+    assert execute(database.dsn, "SELECT * FROM sales_changes WHERE day < current_date - 3") == []
+    for first, last in SPANS:
+        check(database, first, last)
+
+
+def test_a_move_that_changes_no_sale_leaves_the_sums_alone(database: Database) -> None:
+    sum_up(database)
+    execute(database.dsn, "UPDATE orders SET status = 'Delivered', updated_at = now() WHERE status = 'Completed'")
+    assert sum_up(database) == 0
+
+
+def test_changes_while_a_day_is_summed_up_are_never_lost(database: Database) -> None:
+    dsn, stop = database.dsn, threading.Event()
+
+    def change() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            wanted, given = ("Cancelled", "Completed") if n % 2 else ("Completed", "Cancelled")
+            execute(
+                dsn,
+                f"UPDATE orders SET status = '{wanted}' WHERE number % 40 = {n // 2 % 40} AND status = '{given}'",
+            )
+
+    changing = [threading.Thread(target=change) for _ in range(2)]
+    for thread in changing:
+        thread.start()
+    for _ in range(300):
+        database.run_sync(sum_up_a_day)
+    stop.set()
+    for thread in changing:
+        thread.join()
+    check(database, *SPANS[0])
+    sum_up(database)
+    check(database, *SPANS[0])
+
+
+def test_statuses_are_counted_and_their_waits_told(database: Database) -> None:
+    found = {s.status: s for s in database.run_sync(read_standings)}
+    rows = execute(
+        database.dsn,
+        """SELECT status, count(*), min(coalesce(moved_at, placed_at)),
+                  percentile_disc(0.5) WITHIN GROUP (ORDER BY coalesce(moved_at, placed_at))
+           FROM orders WHERE status NOT IN ('Pending', 'Failed') GROUP BY status""",
+    )
+    assert found == {row[0]: Standing(*row) for row in rows}
+
+
+def test_reports_over_http(service: Service, sandbox: Sandbox, dsn: str) -> None:
+    product, other = sandbox.product(10, price=5, name="Tea"), sandbox.product(10, price=100, name="Pot")
+    service.place(1, (product, 3), (other, 1))
+    order = service.place(1, (product, 1)).body
+    gone = service.place(1, (product, 2)).body
+    service.move(gone["id"], "Cancelled")
+    service.move(order["id"], "Paid")
+    day = order["created_at"][:10]
+    report = service.get(f"/reports/sales?from={day}&to={day}").body
+    sums = {"orders": 2, "units": 5, "revenue": 120}
+    assert report == {
+        "from": day, "to": day, "by": "day", "currency": "USD", "periods": [{"from": day, "to": day, **sums}],
+        "total": sums,
+    }  # fmt: skip
+    usual = service.get("/reports/sales?by=week").body
+    assert usual["total"] == sums
+    assert date.fromisoformat(usual["to"]) - date.fromisoformat(usual["from"]) == timedelta(days=29)
+    assert [p["from"] for p in usual["periods"]][1:] == [
+        (date.fromisoformat(p["to"]) + timedelta(days=1)).isoformat() for p in usual["periods"]
+    ][:-1]
+    products = service.get("/reports/products?by=revenue&limit=1").body["products"]
+    assert products == [{"product_id": other, "name": "Pot", "orders": 1, "units": 1, "revenue": 100}]
+    assert service.get("/reports/products").body["products"][0]["name"] == "Tea"
+    statuses = service.get("/reports/statuses").body["statuses"]
+    assert [(s["status"], s["orders"]) for s in statuses] == [("Ordered", 1), ("Paid", 1), ("Cancelled", 1)]
+    assert statuses[1]["oldest_since"] == statuses[1]["median_since"] > statuses[0]["oldest_since"]
+    for path in (
+        "sales?by=year",
+        "sales?from=2026-02-30",
+        "sales?from=2026-02-02&to=2026-02-01",
+        "sales?from=1971-01-01&to=2026-01-01",
+        "sales?from=0001-01-01&to=0001-01-01",
+        "sales?colour=blue",
+        "products?limit=0",
+        "products?by=name",
+        "statuses?by=day",
+    ):
+        problem(service.get(f"/reports/{path}"), 422, "invalid_request")
+    assert service.get("/reports/sales?to=0001-01-01").status == 422
+    assert service.get("/reports/sales?from=9999-12-31&to=9999-12-31").status == 200
