@@ -8,9 +8,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import WithJsonSchema
 
 from orders import change_status as changes
+from orders.api_reading import ReadingRoute
 from orders.batching import Batcher
 from orders.change_status import Asked, Units, change_status
 from orders.checkout import Checkout
@@ -48,6 +50,12 @@ from orders.schemas import (
 from orders.store.reading import list_orders, page_json, read_events, read_orders
 from orders.workflow import Workflow
 
+
+def operation_id(route: APIRoute) -> str:
+    """What the OpenAPI document calls an operation: the name of its function."""
+    return route.name
+
+
 LOADS_AT_ONCE = 2
 """Queries for orders by ID that run at once; the next batch gathers meanwhile."""
 
@@ -67,7 +75,8 @@ class Shop:
         )
 
 
-router = APIRouter()
+router = APIRouter(generate_unique_id_function=operation_id)
+reading = APIRouter(route_class=ReadingRoute, generate_unique_id_function=operation_id)
 
 CustomerId = Annotated[
     str,
@@ -243,7 +252,7 @@ _PARTLY_CHANGED = {
 HEALTH_RESPONSES = problem_responses(Code.DATABASE_UNAVAILABLE)
 
 
-@router.get(
+@reading.get(
     "/orders",
     summary="All orders, newest first",
     tags=["orders"],
@@ -254,7 +263,7 @@ async def get_orders(request: Request, query: Listing) -> Response:
     return await _list(request, query, None)
 
 
-@router.get(
+@reading.get(
     "/orders/{id}",
     summary="One order (by its ID), or all orders of one customer (by the customer's ID)",
     tags=["orders"],
@@ -408,7 +417,7 @@ async def return_order(
     )
 
 
-@router.get(
+@reading.get(
     "/customers/{customer_id}/orders",
     summary="All orders of one customer",
     tags=["customers"],
