@@ -333,7 +333,7 @@ def _wrong_content_type(request: Request, error: RequestValidationError) -> Orde
 def _allowed_methods(request: Request) -> str:
     """The methods of every route at this path: the framework names only the first's, and no HEAD."""
     methods: set[str] = set()
-    for route in api.router.routes:
+    for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
             methods |= route.methods or set()
     methods = methods or {"GET"}
