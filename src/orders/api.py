@@ -8,10 +8,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import WithJsonSchema
 
 from orders import change_status as changes
 from orders.api_dry_run import DryRun, Preview, preview_response
+from orders.api_reading import ReadingRoute
 from orders.batching import Batcher
 from orders.bulk import Wish
 from orders.change_status import Asked, Units, change_status
@@ -50,6 +52,12 @@ from orders.store.listing import Filters, Position, Sort, count_orders, list_ord
 from orders.store.reading import read_events, read_orders
 from orders.workflow import Workflow
 
+
+def operation_id(route: APIRoute) -> str:
+    """What the OpenAPI document calls an operation: the name of its function."""
+    return route.name
+
+
 LOADS_AT_ONCE = 2
 """Queries for orders by ID that run at once; the next batch gathers meanwhile."""
 
@@ -84,7 +92,8 @@ class Shop:
             return await self.database.run(query)
 
 
-router = APIRouter()
+router = APIRouter(generate_unique_id_function=operation_id)
+reading = APIRouter(route_class=ReadingRoute, generate_unique_id_function=operation_id)
 
 CustomerId = Annotated[
     str,
@@ -291,7 +300,7 @@ _DESCRIBED = {
 HEALTH_RESPONSES = problem_responses(Code.DATABASE_UNAVAILABLE)
 
 
-@router.get(
+@reading.get(
     "/orders",
     summary="All orders, newest first",
     tags=["orders"],
@@ -305,7 +314,7 @@ async def get_orders(request: Request, query: Listing) -> Response:
     return await _list(request, query, None)
 
 
-@router.get(
+@reading.get(
     "/orders/{id}",
     summary="One order (by its ID), or all orders of one customer (by the customer's ID)",
     tags=["orders"],
@@ -492,7 +501,7 @@ async def patch_order(
     return _answered(Answer(200, document, None), dry_run)
 
 
-@router.get(
+@reading.get(
     "/customers/{customer_id}/orders",
     summary="All orders of one customer",
     tags=["customers"],

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
-from orders.api import Shop
+from orders.api import Shop, operation_id
 from orders.errors import Code, OrderError
 from orders.schemas import WorkflowGraph, problem_responses
 
-router = APIRouter()
+router = APIRouter(generate_unique_id_function=operation_id)
 
 ProblemCode = Annotated[str, Path(json_schema_extra={"enum": [code.name.lower() for code in Code]})]
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from orders import bulk
-from orders.api import Actor, Shop, details_of
+from orders.api import Actor, Shop, details_of, operation_id
 from orders.api_dry_run import RESULT_EXAMPLE, STOCK_EXAMPLE, DryRun, PreviewedOrder, StockChange
 from orders.bulk import Move, Result, Wish
 from orders.change_status import Asked
@@ -153,7 +153,7 @@ class Results(BaseModel):
     stock: list[StockChange] | None = None
 
 
-router = APIRouter()
+router = APIRouter(generate_unique_id_function=operation_id)
 
 _RESULTS: dict[int | str, dict[str, Any]] = {
     200: {"model": Results, "description": "What became of each, also where all were refused"}

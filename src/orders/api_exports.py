@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
-from orders.api import Shop
+from orders.api import Shop, operation_id
 from orders.database import DatabaseUnavailable
 from orders.errors import Code, OrderError
 from orders.export import chunks, csv_chunk, ndjson_chunk
@@ -17,7 +17,7 @@ from orders.schemas import problem_responses
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(tags=["exports"])
+router = APIRouter(tags=["exports"], generate_unique_id_function=operation_id)
 Wanted = Annotated[FilterQuery, Query()]
 
 

@@ -1,6 +1,7 @@
 """Whatever the neighbours answer: understood as the contract says, or refused; nothing is ordered on rubbish."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -220,6 +221,24 @@ async def test_a_reply_that_is_too_large_is_not_read_to_its_end(script: Script, 
     with pytest.raises(Rubbish, match="larger"):
         await Catalog(neighbour).read(7)
     assert len(script.requests) == 1
+
+
+async def test_a_reply_in_chunks_is_not_believed_to_be_as_short_as_it_says() -> None:
+    async def go_on_and_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(64):
+                writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+                await writer.drain()
+        writer.close()
+
+    client = build_client(timeout_s=5)
+    async with await asyncio.start_server(go_on_and_on, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Rubbish, match="larger"):
+            await Neighbour("It", f"http://127.0.0.1:{port}", client, 1000, 1).get("/products/7")
+        await client.close()
 
 
 async def test_a_refused_connection_is_a_definite_no() -> None:

@@ -49,6 +49,31 @@ class Claimed:
     references: dict[str, ReferenceOrder] = field(default_factory=dict)
 
 
+_CLAIM_KEYS = """
+    INSERT INTO idempotency_keys (key, fingerprint, batch_id)
+        SELECT key, fingerprint, %(batch)s FROM unnest(%(keys)s::text[], %(prints)s::bytea[]) k(key, fingerprint)
+        ORDER BY key ON CONFLICT DO NOTHING;
+"""
+
+_CLAIM = """
+    INSERT INTO stock_claims (product_id, batch_id, lease_until)
+        SELECT product_id, %(batch)s, now() + %(lease)s * interval '1 s'
+        FROM unnest(%(products)s::bigint[]) product_id ORDER BY product_id ON CONFLICT DO NOTHING;
+    SELECT (SELECT array_agg(product_id) FROM stock_claims WHERE batch_id = %(batch)s),
+           (SELECT array_agg(key) FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL),
+           (SELECT json_agg(json_build_array(r.order_id, r.product_id, r.number, r.quantity))
+            FROM stock_returns r
+            WHERE r.product_id = ANY(%(products)s::bigint[]) AND r.returned_at IS NULL AND r.batch_id IS NULL)
+"""
+
+_END_QUIET_TIMES = """
+    DELETE FROM stock_claims WHERE product_id IN (
+        SELECT product_id FROM stock_claims
+        WHERE product_id = ANY(%(products)s::bigint[]) AND batch_id IS NULL AND lands_until < now()
+        ORDER BY product_id FOR UPDATE)
+"""
+
+
 def claim(
     connection: Connection,
     batch: UUID,
@@ -59,23 +84,7 @@ def claim(
     references: Sequence[str] = (),
 ) -> Claimed:
     """CLAIM: a row per product and per key, as many as are free. Products of which a quiet time has ended are free."""
-    statement = """
-        INSERT INTO idempotency_keys (key, fingerprint, batch_id)
-            SELECT key, fingerprint, %(batch)s FROM unnest(%(keys)s::text[], %(prints)s::bytea[]) k(key, fingerprint)
-            ORDER BY key ON CONFLICT DO NOTHING;
-        DELETE FROM stock_claims WHERE product_id IN (
-            SELECT product_id FROM stock_claims
-            WHERE product_id = ANY(%(products)s::bigint[]) AND batch_id IS NULL AND lands_until < now()
-            ORDER BY product_id FOR UPDATE);
-        INSERT INTO stock_claims (product_id, batch_id, lease_until)
-            SELECT product_id, %(batch)s, now() + %(lease)s * interval '1 s'
-            FROM unnest(%(products)s::bigint[]) product_id ORDER BY product_id ON CONFLICT DO NOTHING;
-        SELECT (SELECT array_agg(product_id) FROM stock_claims WHERE batch_id = %(batch)s),
-               (SELECT array_agg(key) FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL),
-               (SELECT json_agg(json_build_array(r.order_id, r.product_id, r.number, r.quantity))
-                FROM stock_returns r JOIN stock_claims c ON c.product_id = r.product_id AND c.batch_id = %(batch)s
-                WHERE r.returned_at IS NULL AND r.batch_id IS NULL)
-    """
+    statement = f"{_CLAIM_KEYS if keys else ''} {_CLAIM}"
     parameters = {
         "batch": str(batch),
         "lease": lease_s,
@@ -86,14 +95,20 @@ def claim(
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         row: Any = cursor.fetchone()
+        if len(row[0] or ()) < len(products):  # only now: looking for quiet times first was a quarter of CLAIM's cost
+            cursor.execute(_END_QUIET_TIMES, parameters)
+            if cursor.rowcount:
+                cursor.execute(statement, parameters)
+                row = cursor.fetchone()
     got, keys_got, due = row
+    of_ours = (Due(UUID(order_id), *row) for order_id, *row in due or ())
     known = [key for key in keys if key not in (keys_got or [])]
     return Claimed(
         products=frozenset(got or ()),
         keys=frozenset(keys_got or ()),
         keys_in_use=keys_in_use(connection, known) if known else {},
         cart_orders=_cart_orders(connection, carts) if carts else {},
-        due=tuple(Due(UUID(order_id), *row) for order_id, *row in due or ()),
+        due=tuple(d for d in of_ours if d.product_id in (got or ())),
         references=reference_orders(connection, references) if references else {},
     )
 
