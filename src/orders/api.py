@@ -23,7 +23,15 @@ from orders.describe import patch_details, to_details
 from orders.dry_run import Rehearsal
 from orders.errors import Code, OrderError, invalid
 from orders.history import read_order_at
-from orders.listing import METADATA_PARAMETER, ListQuery, OneOrManyQuery, next_url, parse_cursor
+from orders.listing import (
+    METADATA_PARAMETER,
+    CustomerListQuery,
+    ListQuery,
+    OneOrManyQuery,
+    PageQuery,
+    next_url,
+    parse_cursor,
+)
 from orders.order import NO_DETAILS, Author, Details, Line
 from orders.request import Answer
 from orders.schemas import (
@@ -139,6 +147,7 @@ ToPlace = Annotated[
     ),
 ]
 Listing = Annotated[ListQuery, Query()]
+CustomerListing = Annotated[CustomerListQuery, Query()]
 OneOrMany = Annotated[OneOrManyQuery, Query()]
 OrderId = Annotated[
     str,
@@ -511,7 +520,7 @@ async def patch_order(
     },
     openapi_extra=_LISTS,
 )
-async def get_customer_orders(request: Request, customer_id: CustomerId, query: Listing) -> Response:
+async def get_customer_orders(request: Request, customer_id: CustomerId, query: CustomerListing) -> Response:
     """The same as `GET /orders/{customer_id}`, at an address that is nobody else's."""
     return await _list(request, query, _customer(customer_id, "a customer's ID (1 … 2^63-1)"))
 
@@ -615,7 +624,7 @@ def _answered(answer: Answer, dry_run: bool = False) -> Response:
     return Response(answer.body, answer.status, headers, "application/problem+json")
 
 
-async def _list(request: Request, query: ListQuery, customer_id: int | None) -> Response:
+async def _list(request: Request, query: PageQuery, customer_id: int | None) -> Response:
     filters, sort, after = _understand(query, _shop(request), customer_id)
     run = _shop(request).database.run
     page = await run(lambda c: list_orders(c, filters, sort, after, limit=query.limit))
@@ -627,7 +636,7 @@ async def _list(request: Request, query: ListQuery, customer_id: int | None) -> 
     )
 
 
-def _understand(query: ListQuery, shop: Shop, customer_id: int | None = None) -> tuple[Filters, Sort, Position | None]:
+def _understand(query: PageQuery, shop: Shop, customer_id: int | None = None) -> tuple[Filters, Sort, Position | None]:
     """Which orders, in which order, and behind which place the page begins. Raises OrderError."""
     filters, sort = query.to_filters(shop.workflow, customer_id), query.to_sort()
     return filters, sort, parse_cursor(query.cursor, filters, sort)

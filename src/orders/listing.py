@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from orders.errors import OrderError, invalid
 from orders.order import MAX_ID
-from orders.schemas import CURSOR, Identifier, StatusName, parse_status_or_refuse
+from orders.schemas import CURSOR, WITHOUT_NUL, Identifier, StatusName, parse_status_or_refuse
 from orders.store.listing import Filters, Position, Range, Sort, SortKey
 from orders.workflow import Workflow
 
@@ -43,14 +43,7 @@ def _moment(text: object) -> datetime:
         raise ValueError("must be between the years 1 and 9999") from None
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not hold the character U+0000")
-    return text
-
-
 Moment = Annotated[datetime, BeforeValidator(_moment)]
-Text = Annotated[str, AfterValidator(_without_nul)]
 Amount = Annotated[int, Field(ge=0, le=MAX_ID)]
 SortName = Literal[
     "created_at", "-created_at", "updated_at", "-updated_at", "total", "-total", "number", "-number"
@@ -65,8 +58,10 @@ def _time(name: str, bound: str, words: str) -> Any:
     return _ranged(name, bound, words, "2026-11-23T00:00:00Z")
 
 
-class FilterQuery(BaseModel):
-    """Which orders. Besides these: `metadata[key]=value`, for a member of the metadata that is this string."""
+class OrderFilters(BaseModel):
+    """Which orders, of all or of the one customer whom the address names. Besides these: `metadata[key]=value`, for a
+    member of the metadata that is this string.
+    """
 
     model_config = ConfigDict(extra="allow")  # for metadata[…]; whatever else nobody knows is refused in `to_filters`
 
@@ -74,11 +69,10 @@ class FilterQuery(BaseModel):
         list[StatusName],
         Field(description="Only orders with one of these statuses. Without it: those that are placed."),
     ] = []
-    customer_id: Annotated[Identifier | None, Field(description="Only this customer's orders.")] = None
     product_id: Annotated[Identifier | None, Field(description="Only orders that have this product.")] = None
     number: Annotated[Identifier | None, Field(description="Only the order with this number.")] = None
     external_reference: Annotated[
-        Text | None, Field(max_length=255, description="Only the order with this reference.")
+        str | None, Field(max_length=255, pattern=WITHOUT_NUL, description="Only the order with this reference.")
     ] = None
     created_at_gte: Annotated[Moment | None, _time("created_at", "gte", "created at or after")] = None
     created_at_gt: Annotated[Moment | None, _time("created_at", "gt", "created after")] = None
@@ -95,13 +89,11 @@ class FilterQuery(BaseModel):
 
     def to_filters(self, workflow: Workflow, customer_id: int | None = None) -> Filters:
         """The filters; `customer_id` is the customer whom the address names. Raises OrderError."""
-        if customer_id is not None and self.customer_id is not None:
-            raise invalid("query/customer_id", "extra_forbidden", "The address names the customer already.")
         return Filters(
             statuses=tuple(
                 dict.fromkeys(parse_status_or_refuse(text, "query/status", workflow) for text in self.status)
             ),
-            customer_id=self.customer_id if customer_id is None else customer_id,
+            customer_id=customer_id,
             product_id=self.product_id,
             number=self.number,
             external_reference=self.external_reference,
@@ -137,8 +129,18 @@ class FilterQuery(BaseModel):
         return Range(None if least is None else first_id(least), None if end is None else first_id(end))
 
 
-class ListQuery(FilterQuery):
-    """Which orders, in which order, and how many at once."""
+class FilterQuery(OrderFilters):
+    """Which of all orders."""
+
+    customer_id: Annotated[Identifier | None, Field(description="Only this customer's orders.")] = None
+
+    def to_filters(self, workflow: Workflow, customer_id: int | None = None) -> Filters:
+        """As above. Where the parameter is there, no address names a customer."""
+        return super().to_filters(workflow, self.customer_id if customer_id is None else customer_id)
+
+
+class Paging(BaseModel):
+    """In which order, and how many at once."""
 
     sort: Annotated[SortName, Field(description="What to sort by; with a minus: the largest or newest first.")] = (
         "-created_at"
@@ -157,7 +159,15 @@ class ListQuery(FilterQuery):
         return Sort(SortKey(self.sort.removeprefix("-")), self.sort.startswith("-"))
 
 
-class OneOrManyQuery(ListQuery):
+class ListQuery(FilterQuery, Paging):
+    """A page of all orders."""
+
+
+class CustomerListQuery(OrderFilters, Paging):
+    """A page of one customer's orders."""
+
+
+class OneOrManyQuery(CustomerListQuery):
     """What goes with one order, or with the list of a customer's orders."""
 
     at: Annotated[
@@ -166,6 +176,9 @@ class OneOrManyQuery(ListQuery):
             description="For one order: as it was at this time (RFC 3339) or version.", max_length=60, examples=["2"]
         ),
     ] = None
+
+
+PageQuery = ListQuery | CustomerListQuery
 
 
 def parse_filters(texts: Sequence[str], workflow: Workflow) -> Filters:
@@ -192,7 +205,13 @@ METADATA_PARAMETER: dict[str, Any] = {
     "explode": True,
     "description": "`metadata[key]=value`: only orders whose metadata has this member, a string of this value. "
     f"At most {MAX_METADATA_FILTERS}; all have to hold.",
-    "schema": {"type": "object", "additionalProperties": {"type": "string"}, "title": "Metadata"},
+    "schema": {
+        "type": "object",
+        "additionalProperties": {"type": "string", "pattern": WITHOUT_NUL},
+        "propertyNames": {"pattern": r"^[^\x00]{1,100}$"},
+        "maxProperties": MAX_METADATA_FILTERS,
+        "title": "Metadata",
+    },
     "example": {"channel": "web"},
 }
 """OpenAPI's way to say it; the framework has no word for it."""
@@ -216,7 +235,7 @@ def first_id(moment: datetime) -> UUID:
     return UUID(int=min(max(ms, 0), _LAST_MS) << 80)
 
 
-def next_url(path: str, query: ListQuery, filters: Filters, end: Position | None) -> str | None:
+def next_url(path: str, query: PageQuery, filters: Filters, end: Position | None) -> str | None:
     """The address of the page that begins at `end`, with everything that the client has asked for."""
     if end is None:
         return None

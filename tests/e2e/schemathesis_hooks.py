@@ -1,29 +1,53 @@
 """What the OpenAPI document can't say, told to schemathesis."""
 
+import re
 import uuid
 from typing import Any
 
 import schemathesis
 
+from orders.describe import check_metadata
 from orders.order import MAX_QUANTITY
+from orders.schemas import CURSOR
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """A key is good for one request only; with another it is refused, which is right and nothing to be reported."""
-    if "Idempotency-Key" in (case.headers or {}) and case.meta and not case.meta.generation.mode.is_negative:
+    """A key is good for one request only, and a cursor for one list only; with another they are refused, which is right
+    and nothing to be reported.
+    """
+    if not case.meta or case.meta.generation.mode.is_negative:
+        return
+    if "Idempotency-Key" in (case.headers or {}):
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
+    for query in (case.query, kwargs.get("params")):
+        if isinstance(query, dict) and re.fullmatch(CURSOR, str(query.get("cursor"))):
+            del query["cursor"]
 
 
 @schemathesis.hook
 def filter_body(context: Any, body: Any) -> bool:
-    """Lines of one product are summed, and a sum has the same limit as a line. A batch names an order or a key once."""
+    """Lines of one product are summed, and a sum has the same limit as a line. A batch names an order or a key once.
+    Metadata are limited as a whole.
+    """
     entries = body.get("orders") if isinstance(body, dict) else None
     if isinstance(entries, list):
-        return all(_names_each_once(entries, member) for member in ("id", "idempotency_key"))
+        once = all(_names_each_once(entries, member) for member in ("id", "idempotency_key"))
+        return once and all(_has_small_metadata(entry) for entry in entries)
+    if not _has_small_metadata(body):
+        return False
     lines = body.get("items") if isinstance(body, dict) else None
     quantities = [line.get("quantity") for line in lines or () if isinstance(line, dict)]
     return sum(q for q in quantities if isinstance(q, int | float)) <= MAX_QUANTITY or len(quantities) == 1
+
+
+def _has_small_metadata(body: Any) -> bool:
+    if isinstance(body, dict) and isinstance(body.get("metadata"), dict):
+        try:
+            check_metadata(body["metadata"])
+        except ValueError:
+            return False
+    return True
 
 
 def _names_each_once(entries: list[Any], member: str) -> bool:
