@@ -33,8 +33,8 @@ test: .venv/made-dev ## run all tests (ARGS="-k cart" for some)
 	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 .PHONY: test
 
-mutants: .venv/made-dev ## take the SQL's guards out, one at a time: does a test fail? (ARGS="placing.py" for some)
-	$(BIN)/python tests/mutants.py $(ARGS)
+mutants: .venv/made-dev ## take the guards out, one at a time: does a test fail? (ARGS="placing.py" for some)
+	$(BIN)/python -m tests.mutants $(ARGS)
 .PHONY: mutants
 
 chaos: .venv/made-dev ## kill everything under load, then check every promise (MINUTES=30 SEED=7)

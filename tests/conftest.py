@@ -1,5 +1,6 @@
 """What tests stand on: a real PostgreSQL, and the sandbox's catalog and carts as real processes."""
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -107,6 +108,13 @@ class Sandbox:
         fields = {**self.fields(product_id), "quantity": quantity}
         assert self.http.put(f"{self.catalog_url}/products/{product_id}", fields).status == 200
 
+    def puts(self, product_id: int) -> list[dict[str, Any]]:
+        """Every PUT of this product that has arrived so far, and what became of it (the catalog's journal)."""
+        puts: list[dict[str, Any]] = []
+        while page := self.http.get(f"{self.catalog_url}/journal?after={puts[-1]['id'] if puts else 0}").body["puts"]:
+            puts += page
+        return [put for put in puts if put["product_id"] == product_id]
+
     def forget(self, product_id: int) -> None:
         assert self.http.send("DELETE", f"{self.catalog_url}/products/{product_id}").status == 204
 
@@ -163,7 +171,8 @@ MISSING = "PgBouncer and PostgreSQL are not installed: apt-get install pgbouncer
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     twice = metafunc.module.__name__.startswith(ALSO_POOLED) and "ORDERS_TEST_DSN" not in os.environ
-    if twice and "postgres" in metafunc.fixturenames:
+    chosen = any("postgres" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if twice and "postgres" in metafunc.fixturenames and not chosen:
         metafunc.parametrize("postgres", ["embedded_server", "pooled_server"], indirect=True, scope="session")
 
 
@@ -211,14 +220,32 @@ def debian_cluster() -> servers.Cluster:
 
 
 def execute(dsn: str, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(dsn)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            return list(cursor.fetchall()) if cursor.description is not None else []
-    finally:
-        connection.close()
+    with contextlib.closing(psycopg2.connect(dsn)) as connection:
+        connection.autocommit = True
+        return ask(connection, statement, parameters)
+
+
+def ask(connection: database.Connection, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+    """`execute` for who asks often: a new connection costs more than most statements."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall()) if cursor.description is not None else []
+
+
+CHILDREN_FIRST = (
+    "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items", "order_metadata",
+    "orders", "sales_days", "sales_of_products", "sales_changes",
+)  # fmt: skip
+EMPTY = ("TRUNCATE stock_record", *(f"DELETE FROM {table}" for table in CHILDREN_FIRST))
+"""Each is a transaction of its own, so that none of them waits for a replica that waits for it. TRUNCATE takes far
+longer than to delete a few rows; but rows of the record can't be deleted.
+"""
+
+
+def empty(connection: database.Connection) -> None:
+    """Not a rollback: the code commits."""
+    for statement in EMPTY:
+        ask(connection, statement)
 
 
 @pytest.fixture
@@ -232,22 +259,31 @@ def empty_dsn(postgres: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def migrated_dsn(postgres: str) -> str:
-    execute(postgres, "DROP DATABASE IF EXISTS orders_test WITH (FORCE)")
-    execute(postgres, "CREATE DATABASE orders_test")
-    dsn = str(psycopg2.extensions.make_dsn(postgres, dbname="orders_test"))
+    return migrated(postgres, "orders_test")
+
+
+@pytest.fixture(scope="session")
+def served_dsn(postgres: str) -> str:
+    """A database that `lasting_services` have to themselves: they would recover what other tests leave."""
+    return migrated(postgres, "orders_served")
+
+
+def migrated(postgres: str, name: str) -> str:
+    execute(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    execute(postgres, f"CREATE DATABASE {name}")
+    dsn = str(psycopg2.extensions.make_dsn(postgres, dbname=name))
     database.migrate(dsn)
     return dsn
 
 
 @pytest.fixture
-def dsn(migrated_dsn: str) -> str:
-    """A database with our tables, empty. TRUNCATE, not a rollback: the code commits."""
-    execute(
-        migrated_dsn,
-        "TRUNCATE orders, order_items, stock_claims, stock_returns, stock_record, idempotency_keys, cart_closings, "
-        "order_events, sales_days, sales_of_products, sales_changes CASCADE",
-    )
-    return migrated_dsn
+def dsn(request: pytest.FixtureRequest, postgres: str) -> str:
+    """A database with our tables, empty."""
+    is_served = "lasting_services" in request.fixturenames
+    dsn = str(request.getfixturevalue("served_dsn" if is_served else "migrated_dsn"))
+    with contextlib.closing(database.connect(dsn)) as connection:
+        empty(connection)
+    return dsn
 
 
 @pytest.fixture

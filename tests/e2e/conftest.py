@@ -63,18 +63,40 @@ def stop(services: Iterable[Service]) -> None:
 
 @pytest.fixture
 def start(http: Http, sandbox: Sandbox, dsn: str) -> Iterator[Start]:
-    """Starts replicas: `start()`, with settings by name."""
+    """Starts replicas: `start()`, with settings by name. They are stopped after the test."""
     running: list[Service] = []
-    usual = {"database_url": dsn, "catalog_url": sandbox.catalog_url, "cart_url": sandbox.cart_url}
 
     def start_one(wait: bool = True, **settings: Any) -> Service:
-        running.append(start_service(http, **{**usual, **settings}))
+        running.append(start_service(http, **{**usual(dsn, sandbox), **settings}))
         return listening(running[-1]) if wait else running[-1]
 
     yield start_one
     stop(running)
 
 
+def usual(dsn: str, sandbox: Sandbox) -> dict[str, str]:
+    """The settings that every replica needs."""
+    return {"database_url": dsn, "catalog_url": sandbox.catalog_url, "cart_url": sandbox.cart_url}
+
+
+@pytest.fixture(scope="module")
+def lasting_services(served_dsn: str) -> Iterator[list[Service]]:
+    """Two replicas that serve one test after the other: to start one takes longer than most tests."""
+    running: list[Service] = []
+    yield running
+    stop(running)
+
+
 @pytest.fixture
-def service(start: Start) -> Service:
-    return start()
+def services(lasting_services: list[Service], http: Http, sandbox: Sandbox, dsn: str) -> list[Service]:
+    """Two replicas with the usual settings. A neighbour's faults in one test don't give it a rest in the next."""
+    if not lasting_services or any(service.process.poll() is not None for service in lasting_services):
+        settings = {**usual(dsn, sandbox), "orders_breaker_failures": 1000}
+        lasting_services[:] = [start_service(http, **settings) for _ in range(2)]
+    return [listening(service) for service in lasting_services]
+
+
+@pytest.fixture
+def service(services: list[Service]) -> Service:
+    """One of `services`. It is not to be killed."""
+    return services[0]

@@ -82,12 +82,13 @@ def test_a_cart_whose_items_are_among_those_of_all_carts(start: Start, sandbox: 
         carts.wait()
 
 
-def test_one_cart_from_two_replicas_at_once_is_one_order(start: Start, sandbox: Sandbox, customer: int) -> None:
-    replicas = [start(), start()]
+def test_one_cart_from_two_replicas_at_once_is_one_order(
+    services: list[Service], sandbox: Sandbox, customer: int
+) -> None:
     product = sandbox.product(100)
     sandbox.fill_cart(customer, (product, 2))
     with ThreadPoolExecutor(8) as clicks:
-        replies = list(clicks.map(lambda n: replicas[n % 2].place(customer), range(8)))
+        replies = list(clicks.map(lambda n: services[n % 2].place(customer), range(8)))
     assert {reply.status for reply in replies} == {201}
     assert len({reply.body["id"] for reply in replies}) == 1
     assert sandbox.stock(product) == 98
@@ -257,15 +258,14 @@ def test_a_refusal_is_repeated_too(service: Service, sandbox: Sandbox, customer:
 
 
 def test_a_key_that_is_still_running_is_409_here_and_on_another_replica(
-    start: Start, sandbox: Sandbox, customer: int
+    services: list[Service], sandbox: Sandbox, customer: int, dsn: str
 ) -> None:
-    replicas = [start(), start()]
     product, key = sandbox.product(10), {"Idempotency-Key": f"s-{customer}"}
-    sandbox.catalog_faults(slow_s=0.7)
+    sandbox.catalog_faults(slow_s=0.8)
     with ThreadPoolExecutor(1) as other:
-        first = other.submit(replicas[0].place, customer, (product, 1), headers=key)
-        time.sleep(0.3)
-        for replica in replicas:
+        first = other.submit(services[0].place, customer, (product, 1), headers=key)
+        wait_until(lambda: execute(dsn, "SELECT 1 FROM idempotency_keys"), "the key is in use")
+        for replica in services:
             reply = replica.place(customer, (product, 1), headers=key)
             problem(reply, 409, "key_in_use")
             assert reply.headers["retry-after"] == "1"
@@ -300,9 +300,8 @@ def test_rubbish_from_the_catalog_places_nothing(service: Service, sandbox: Sand
 
 
 def test_a_cart_that_could_not_be_closed_is_closed_later(
-    start: Start, sandbox: Sandbox, customer: int, dsn: str
+    service: Service, sandbox: Sandbox, customer: int, dsn: str
 ) -> None:
-    service = start()
     product = sandbox.product(5)
     cart = sandbox.fill_cart(customer, (product, 1))
     sandbox.cart_faults(late_rate=1, late_s=60)  # each PUT is answered 504, and lands when the test is over
@@ -370,11 +369,10 @@ def test_lists_show_what_failed_only_to_who_asks(service: Service, sandbox: Sand
     wait_until(lambda: sandbox.stock(product) == 4, "what the failed order took is back")
 
 
-def test_the_last_unit_goes_to_one_of_many(start: Start, sandbox: Sandbox, customer: int) -> None:
-    replicas = [start(), start()]
+def test_the_last_unit_goes_to_one_of_many(services: list[Service], sandbox: Sandbox, customer: int) -> None:
     product = sandbox.product(10)
     with ThreadPoolExecutor(40) as buyers:
-        replies = list(buyers.map(lambda n: replicas[n % 2].place(customer + n, (product, 1)), range(40)))
+        replies = list(buyers.map(lambda n: services[n % 2].place(customer + n, (product, 1)), range(40)))
     assert sorted(reply.status for reply in replies) == [201] * 10 + [400] * 30
     assert sandbox.stock(product) == 0
 

@@ -187,18 +187,17 @@ def test_where_it_is_required_a_change_without_if_match_is_428(start: Start, san
     assert post(service, order, "cancel", If_Match='"1"').status == 200
 
 
-def test_two_hundred_puts_at_once_lose_none(start: Start, sandbox: Sandbox) -> None:
+def test_two_hundred_puts_at_once_lose_none(services: list[Service], sandbox: Sandbox) -> None:
     """On hold, and back: every PUT that changed something is one event, and every other is told the truth."""
-    replicas = [start(), start()]
-    order = placed(replicas[0], (sandbox.product(5), 1))
+    order = placed(services[0], (sandbox.product(5), 1))
     with ThreadPoolExecutor(40) as people:
         replies = list(
-            people.map(lambda n: replicas[n % 2].move(order["id"], ("On Hold", "Ordered")[n // 2 % 2]), range(200))
+            people.map(lambda n: services[n % 2].move(order["id"], ("On Hold", "Ordered")[n // 2 % 2]), range(200))
         )
-    found = events(replicas[0], order)
+    found = events(services[0], order)
     assert [event["number"] for event in found] == list(range(1, len(found) + 1))
     assert len(found) > 20
-    assert replicas[1].get(f"/orders/{order['id']}").body["version"] == len(found)
+    assert services[1].get(f"/orders/{order['id']}").body["version"] == len(found)
     assert {reply.status for reply in replies} == {200}
     after = {event["number"]: event["after"]["status"] for event in found}
     for n, reply in enumerate(replies):

@@ -89,10 +89,11 @@ def test_a_worker_recovers_what_a_killed_replica_left(start: Start, sandbox: San
     sandbox.catalog_faults(late_rate=1, late_s=1)
     with ThreadPoolExecutor(1) as client:
         client.submit(lambda: service.place(customer, (product, 4)))
-        wait_until(lambda: execute(dsn, "SELECT 1 FROM orders WHERE status = 'Pending'"), "the order is being placed")
+        wait_until(lambda: sandbox.puts(product), "the PUT is on its way")
         service.kill()
     sandbox.heal()
-    wait_until(lambda: sandbox.stock(product) == 6, "the PUT lands, after its sender's death")
+    wait_until(lambda: all(put["landed_at"] for put in sandbox.puts(product)), "it lands, after its sender's death")
+    assert sandbox.stock(product) == 6
     execute(dsn, "UPDATE stock_claims SET lease_until = now() - interval '1 s', lands_until = now()")
     said = ""
     for _ in range(2):  # one round finds out what became of the claim, the next gives the stock back

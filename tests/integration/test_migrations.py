@@ -27,7 +27,7 @@ CREATE TABLE order_items (id SERIAL PRIMARY KEY, product_id INT NOT NULL, quanti
 def test_replicas_that_start_together_on_an_empty_database_all_come_up(empty_dsn: str) -> None:
     environment = {**os.environ, "DATABASE_URL": empty_dsn}
     replicas = [subprocess.Popen([*ORDERS, "migrate"], env=environment) for _ in range(4)]
-    assert [replica.wait(timeout=60) for replica in replicas] == [0, 0, 0, 0]
+    assert [replica.wait(timeout=180) for replica in replicas] == [0, 0, 0, 0]
     assert execute(empty_dsn, "SELECT version_num FROM orders_schema_version") == [(database.newest_version(),)]
 
 

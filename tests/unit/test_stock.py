@@ -1,0 +1,103 @@
+"""What becomes of a product's new stock, for everything that the catalog may answer to a PUT and to a look at it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from orders import stock
+from orders.catalog import Product, Written
+from orders.neighbour import NoAnswer
+from orders.plan import Change
+from orders.stock import Fate, write_stock
+
+DONE, UNKNOWN, REFUSED, CHANGED = Written.DONE, Written.UNKNOWN, Written.REFUSED, Written.CHANGED
+BEFORE, AFTER, STRANGE = 5, 3, 90
+GONE, SILENT = None, NoAnswer("no answer")
+WHISPERS = Product(7, "Whispers", 10, BEFORE, None, {})
+
+
+@dataclass
+class ScriptedCatalog:
+    """Answers PUTs and GETs from two lists; after their ends it stays silent and unknown."""
+
+    writes: list[Written]
+    reads: list[int | Exception | None] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
+
+    async def write(self, product: Product, quantity: int, not_after: float) -> Written:
+        self.sent.append(quantity)
+        return self.writes.pop(0) if self.writes else UNKNOWN
+
+    async def read(self, product_id: int) -> Product | None:
+        found = self.reads.pop(0) if self.reads else SILENT
+        if isinstance(found, Exception):
+            raise found
+        return None if found is None else Product(product_id, "Whispers", 10, found, None, {})
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stock, "jittered", lambda pause_s: 0)
+
+
+async def put(catalog: ScriptedCatalog, patience_s: float = 5) -> Fate:
+    give_up_at = asyncio.get_running_loop().time() + patience_s
+    return await write_stock(catalog, WHISPERS, Change(BEFORE, AFTER), give_up_at)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("writes", "reads", "fate"),
+    [
+        ([DONE], [], Fate.LANDED),
+        ([REFUSED], [], Fate.REFUSED),
+        ([CHANGED], [], Fate.CHANGED),
+        ([Written.NOT_SENT, DONE], [], Fate.LANDED),
+        ([Written.NOT_SENT, REFUSED], [], Fate.REFUSED),
+        ([Written.NOT_SENT, CHANGED], [], Fate.CHANGED),
+        ([UNKNOWN], [AFTER], Fate.LANDED_LOUDLY),
+        ([UNKNOWN], [STRANGE], Fate.DOUBT),
+        ([UNKNOWN], [GONE], Fate.DOUBT),
+        ([UNKNOWN, DONE], [BEFORE], Fate.LANDED_LOUDLY),
+        ([UNKNOWN, DONE], [SILENT], Fate.LANDED_LOUDLY),
+        ([UNKNOWN, REFUSED], [BEFORE], Fate.DOUBT),
+        ([UNKNOWN, CHANGED], [BEFORE, AFTER], Fate.LANDED_LOUDLY),
+        ([UNKNOWN, CHANGED], [BEFORE, BEFORE], Fate.DOUBT),  # someone wrote it back, or had not written yet
+        ([UNKNOWN, CHANGED], [BEFORE, STRANGE], Fate.DOUBT),
+        ([UNKNOWN, UNKNOWN, DONE], [BEFORE, BEFORE], Fate.LANDED_LOUDLY),
+        ([UNKNOWN, Written.NOT_SENT, DONE], [BEFORE, BEFORE], Fate.LANDED_LOUDLY),
+    ],
+    ids=repr,
+)
+async def test_a_put_is_sent_until_it_is_certain_what_became_of_it(
+    writes: Sequence[Written], reads: Sequence[int | Exception | None], fate: Fate
+) -> None:
+    catalog = ScriptedCatalog(list(writes), list(reads))
+    assert await put(catalog) is fate
+    assert catalog.sent == [AFTER] * len(writes)  # never another value
+    assert not catalog.reads
+
+
+async def test_who_has_no_time_sends_nothing() -> None:
+    catalog = ScriptedCatalog([DONE])
+    assert await put(catalog, patience_s=0) is Fate.REFUSED
+    assert catalog.sent == []
+
+
+@pytest.mark.parametrize(("written", "fate"), [(UNKNOWN, Fate.DOUBT), (Written.NOT_SENT, Fate.REFUSED)])
+async def test_at_the_end_of_its_time_it_is_in_doubt_only_if_something_was_sent(
+    written: Written, fate: Fate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, loop = ScriptedCatalog([written] * 3), asyncio.get_running_loop()
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + (0 if catalog.writes else 1000))
+    assert await put(catalog, patience_s=900) is fate
+    assert len(catalog.sent) == 3
+
+
+async def test_it_is_not_sent_again_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(stock, "jittered", lambda pause_s: pauses.append(pause_s) or 0)
+    await put(ScriptedCatalog([UNKNOWN] * 6 + [DONE]))
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
