@@ -345,6 +345,7 @@ async def get_order(
     """`GET /orders/{order_id}` answers with the order (`at`: as it was then), `GET /orders/{customer_id}` with a list
     of the customer's orders, newest first; what the ID looks like decides. The other parameters are for the list.
     """
+    known = parse_versions(request.headers.getlist("if-none-match"), "If-None-Match")  # refused beside a list, too
     order_id = parse_order_id(id)
     if order_id is None:
         if query.at is not None:
@@ -359,7 +360,6 @@ async def get_order(
     if body is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
     answer = _order_response(body)
-    known = parse_versions(request.headers.getlist("if-none-match"), "If-None-Match")
     if known is not None and int(answer.headers["etag"].strip('"')) in known:
         return Response(status_code=304, headers={"ETag": answer.headers["etag"]})
     return answer
