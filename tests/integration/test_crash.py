@@ -286,7 +286,7 @@ def check(world: World, books: Connection) -> None:
         )[0][0]
         assert world.sandbox.stock(product_id) == 10 - sold, f"product {product_id}: {sold} sold"
     references = "SELECT external_reference FROM orders WHERE status <> 'Failed' AND external_reference IS NOT NULL"
-    taken = execute(dsn, references)
+    taken = ask(books, references)
     assert len(taken) == len(set(taken))
     told = {answer.order_id for answer in world.answers if isinstance(answer, Answer)}
     placed = {row[0] for row in ask(books, "SELECT id::text FROM orders WHERE placed_at IS NOT NULL")}
