@@ -159,11 +159,11 @@ class Paging(BaseModel):
         return Sort(SortKey(self.sort.removeprefix("-")), self.sort.startswith("-"))
 
 
-class ListQuery(FilterQuery, Paging):
+class ListQuery(Paging, FilterQuery):
     """A page of all orders."""
 
 
-class CustomerListQuery(OrderFilters, Paging):
+class CustomerListQuery(Paging, OrderFilters):
     """A page of one customer's orders."""
 
 
