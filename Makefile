@@ -13,8 +13,9 @@ SEED ?=
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-.venv/made-dev: .venv/made requirements-dev.txt
+.venv/made-dev: .venv/made requirements-dev.txt requirements-client.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-client.txt
 	touch $@
 
 .venv/made-bench: .venv/made requirements-bench.txt

@@ -32,9 +32,9 @@ from orders.database import (
     Database,
     DatabaseUnavailable,
     SchemaError,
-    connect,
     dsn_from_parts,
     migrate,
+    opened,
     require_schema,
     wait_until_up,
     with_defaults,
@@ -107,7 +107,7 @@ def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
 
     Raises SettingsError: there are orders in statuses that it does not have.
     """
-    with contextlib.closing(connect(with_defaults(dsn))) as connection:
+    with opened(dsn) as connection:
         left_behind = install_workflow(connection, workflow, replace=replace)
     if left_behind:
         raise SettingsError(
@@ -118,7 +118,7 @@ def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
 
 def require_workflow(dsn: str, workflow: Workflow, settings: Settings) -> None:
     """Raise SettingsError where the database's table of statuses is another, SchemaError where it has none."""
-    with contextlib.closing(connect(with_defaults(dsn))) as connection:
+    with opened(dsn) as connection:
         installed = installed_workflow(connection)
     if installed is None:
         raise SchemaError(

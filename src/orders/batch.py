@@ -145,6 +145,7 @@ class Batch:
         errors: dict[int, OrderError] = {}
         for product_id, read in reads.items():
             if read.cancel():
+                read.add_done_callback(_ignore)
                 errors[product_id] = _took_too_long()
             elif error := read.exception():
                 errors[product_id] = _catalog_error(error)
@@ -414,6 +415,12 @@ class Batch:
     def _refuse_rest(self, error: OrderError) -> None:
         for waiting in self._placing:
             waiting.refuse(error)
+
+
+def _ignore(read: asyncio.Task[Product | None]) -> None:
+    """Read the error that a cancelled task may end with all the same, or the log has a stack trace of it."""
+    if not read.cancelled():
+        read.exception()
 
 
 def _took_too_long() -> OrderError:

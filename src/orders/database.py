@@ -93,6 +93,20 @@ def connect(dsn: str) -> Connection:
     return connection
 
 
+@contextlib.contextmanager
+def opened(dsn: str) -> Iterator[Connection]:
+    """A connection for a while, with our defaults. Raises DatabaseUnavailable, also where it breaks meanwhile."""
+    connection = connect(with_defaults(dsn))
+    try:
+        yield connection
+    except psycopg2.Error as error:
+        if not _is_broken(error, connection):
+            raise
+        raise DatabaseUnavailable(str(error)) from None
+    finally:
+        connection.close()
+
+
 class _Line:
     """A thread's connection, with a second handle of its socket by which other threads can cut it."""
 
@@ -230,7 +244,7 @@ class Database:
                 line = self._line_that_works(line)
                 job.future.set_result(job.run(line))
             except psycopg2.Error as error:
-                if not _is_broken(error, line):
+                if not _is_broken(error, line.connection if line else None):
                     job.future.set_exception(error)
                     continue
                 self._broken_at = time.monotonic()
@@ -264,10 +278,10 @@ class Database:
         return line
 
 
-def _is_broken(error: psycopg2.Error, line: _Line | None) -> bool:
+def _is_broken(error: psycopg2.Error, connection: Connection | None) -> bool:
     """Whether this is about the connection, not the statement. A server that dies is now and then a DatabaseError."""
     is_ours = isinstance(error, _BROKEN) or type(error) is psycopg2.DatabaseError
-    return is_ours or line is None or line.connection.closed > 0
+    return is_ours or connection is None or connection.closed > 0
 
 
 def wait_until_up(dsn: str, patience_s: float = float("inf")) -> None:
@@ -330,13 +344,8 @@ def require_schema(dsn: str) -> None:
 
 
 def _version_at(dsn: str) -> str | None:
-    connection = connect(with_defaults(dsn))
-    try:
+    with opened(dsn) as connection:
         return schema_version(connection)
-    except _BROKEN as error:
-        raise DatabaseUnavailable(str(error)) from None
-    finally:
-        connection.close()
 
 
 def _upgrade(dsn: str) -> None:

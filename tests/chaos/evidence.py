@@ -182,6 +182,6 @@ async def read_journal(http: Http, catalog_url: str) -> list[Put]:
 
 
 async def read_open_carts(http: Http, carts_url: str) -> frozenset[int]:
-    """The customers whose cart is still to be ordered."""
+    """The IDs of the carts that are still to be ordered."""
     reply = await http.send("GET", f"{carts_url}/carts", patience_s=30)
-    return frozenset(int(cart["customer_id"]) for cart in reply.body["carts"] if cart["status"] == "Active")
+    return frozenset(int(cart["id"]) for cart in reply.body["carts"] if cart["status"] == "Active")

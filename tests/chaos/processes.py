@@ -167,16 +167,18 @@ class World:
 
     async def restart(self, process: Process, within_s: float = 180) -> None:
         """Start it and return when it listens. Raises TimeoutError."""
+        neighbours = [neighbour for neighbour in (self.catalog, self.carts) if neighbour.process is process]
         async with asyncio.timeout(within_s):
             while not process.listens():
                 if process.has_died:
                     self.deaths.append(process.name)
                     process.kill()
+                for neighbour in neighbours:
+                    neighbour.etags_since = None  # it begins without, however shortly before its death they were on
                 process.start()
                 await asyncio.sleep(0.1)
-        for neighbour in (self.catalog, self.carts):
-            if neighbour.process is process:
-                await neighbour.heal()
+        for neighbour in neighbours:
+            await neighbour.heal()
 
     async def watch(self) -> None:
         """Start again what died by itself, until cancelled, as whatever runs services does."""

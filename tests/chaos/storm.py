@@ -94,7 +94,6 @@ class Storm:
             await asyncio.gather(*(self._kill(replica, "replica killed") for replica in self.world.replicas))
 
     async def _kill_catalog(self) -> None:
-        self.world.catalog.etags_since = None  # where it is started again, it begins without
         await self._kill(self.world.catalog.process, "catalog killed")
 
     async def _kill_carts(self) -> None:

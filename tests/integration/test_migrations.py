@@ -1,5 +1,6 @@
 """The tables: made where they are missing, adopted from the simpler service, and refusing impossible rows."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -34,23 +35,28 @@ def test_migrating_again_changes_nothing(empty_dsn: str) -> None:
     assert database.migrate(empty_dsn) == database.newest_version()
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])  # the first only asks whether it is up
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "old"])
 def test_a_database_that_goes_away_while_its_tables_are_looked_at_is_waited_for(
-    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch, number: int, is_new: bool
 ) -> None:
-    looks, look = [], database.schema_version
+    settings = Settings(_env_file=None, database_url=empty_dsn)  # type: ignore[call-arg]
+    if not is_new:
+        open_database(settings)
+    opened, connect = itertools.count(), database.connect
 
-    def interrupted(connection: database.Connection) -> str | None:
-        looks.append(connection)
-        if len(looks) == 1:
+    def connect_to_be_cut(dsn: str) -> database.Connection:
+        connection = connect(dsn)
+        if next(opened) == number:
             with socket.socket(fileno=os.dup(connection.fileno())) as line:
                 line.shutdown(socket.SHUT_RDWR)
-        return look(connection)
+        return connection
 
-    monkeypatch.setattr(database, "schema_version", interrupted)
-    settings = Settings(_env_file=None, database_url=empty_dsn)  # type: ignore[call-arg]
+    monkeypatch.setattr(database, "connect", connect_to_be_cut)
     assert open_database(settings) == empty_dsn
-    assert len(looks) == 2
+    assert next(opened) > 4  # all were opened again
     assert execute(empty_dsn, "SELECT version_num FROM orders_schema_version") == [(database.newest_version(),)]
+    assert execute(empty_dsn, "SELECT count(*) FROM order_workflow") == [(1,)]
 
 
 def test_a_database_of_a_newer_version_is_left_alone(empty_dsn: str) -> None:
