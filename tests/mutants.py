@@ -39,7 +39,8 @@ LIFE = [
 ]
 TESTS = {
     **dict.fromkeys(("placing.py", "claiming.py", "recovering.py", "keys.py"), PLACING),
-    **dict.fromkeys(("batch.py", "recovery.py"), PLACING[1:]),
+    "recovery.py": PLACING[1:],
+    "batch.py": PLACING[2:],
     **{f"{name}.py": [f"tests/unit/test_{name}.py", *PLACING[2:]] for name in ("plan", "stock")},
     **dict.fromkeys(("changing.py", "statuses.py", "reading.py"), LIFE),
     "reconciling.py": ["tests/integration/test_reconcile.py", "tests/e2e/test_survival.py"],

@@ -20,6 +20,13 @@ HORIZON_S, LEASE_S = 2, 100
 BEFORE, AFTER, STRANGE = 5, 4, 90
 
 
+@pytest.fixture
+def patient(settings: Settings) -> Settings:
+    """On a busy machine a catalog that is well must not seem to be silent."""
+    times = {"orders_neighbour_timeout_s": 10, "orders_request_deadline_s": 30, "orders_lease_s": 60}
+    return settings.model_copy(update=times)
+
+
 def leave_behind(dsn: str, product: int, after: int, *, may_land: bool) -> None:
     """A dead batch: its claim with an intent, and an order of one unit."""
     batch, order, lands = str(uuid7()), str(uuid7()), "1 min" if may_land else "-1 s"
@@ -65,20 +72,20 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-async def test_a_dead_batch_is_ended_by_what_the_catalog_says(case: Case, settings: Settings, sandbox: Sandbox) -> None:
-    dsn = settings.database_url or ""
+async def test_a_dead_batch_is_ended_by_what_the_catalog_says(case: Case, patient: Settings, sandbox: Sandbox) -> None:
+    dsn = patient.database_url or ""
     product = sandbox.product(BEFORE if case.found is None else case.found, locked=case.locked)
     if case.found is None:
         sandbox.forget(product)
     leave_behind(dsn, product, case.after, may_land=case.may_land)
-    async with machinery(settings) as built:
+    async with machinery(patient) as built:
         assert (await built.recovery.recover_once()).batches == 1
     owned = execute(
         dsn, "SELECT extract(epoch FROM lands_until - lease_until)::float FROM stock_claims WHERE after > 0"
     )
     assert bool(owned) is not case.is_ended
     if case.locked and owned:
-        assert owned == [(settings.orders_write_horizon_s,)]  # it may have been sent as late as at the lease's end
+        assert owned == [(patient.orders_write_horizon_s,)]  # it may have been sent as late as at the lease's end
     assert execute(dsn, "SELECT status, failure FROM orders") == [("Failed", "order_failed")]
     assert bool(execute(dsn, "SELECT FROM stock_returns")) is case.goes_back
     assert execute(dsn, "SELECT kind, found FROM stock_record") == ([case.record] if case.record else [])
@@ -86,17 +93,27 @@ async def test_a_dead_batch_is_ended_by_what_the_catalog_says(case: Case, settin
         assert sandbox.stock(product) == case.stock
 
 
-async def test_a_catalog_that_is_silent_leaves_it_for_the_next_round(settings: Settings, sandbox: Sandbox) -> None:
+async def test_what_a_dead_batch_took_goes_back(patient: Settings, sandbox: Sandbox) -> None:
     product = sandbox.product(AFTER)
-    leave_behind(settings.database_url or "", product, AFTER, may_land=False)
+    leave_behind(patient.database_url or "", product, AFTER, may_land=False)
+    async with machinery(patient) as built:
+        assert await built.recovery.recover_once() == Recovered(1, 0, 0)
+        assert await built.recovery.recover_once() == Recovered(0, 1, 0)
+        await built.placement.drain()
+    assert sandbox.stock(product) == BEFORE
+
+
+async def test_a_catalog_that_is_silent_leaves_it_for_the_next_round(patient: Settings, sandbox: Sandbox) -> None:
+    product = sandbox.product(AFTER)
+    leave_behind(patient.database_url or "", product, AFTER, may_land=False)
     sandbox.catalog_faults(error_rate=1)
-    async with machinery(settings) as built:
+    async with machinery(patient) as built:
         await built.recovery.recover_once()
         assert execute(built.database.dsn, "SELECT after FROM stock_claims") == [(AFTER,)]
         sandbox.heal()
         execute(built.database.dsn, "UPDATE stock_claims SET lease_until = now() - interval '1 s'")
         assert (await built.recovery.recover_once()).batches == 1
-    assert execute(settings.database_url or "", "SELECT kind FROM stock_record") == [("moved",)]
+    assert execute(patient.database_url or "", "SELECT kind FROM stock_record") == [("moved",)]
 
 
 async def test_a_key_is_free_again_when_nothing_can_run_for_it(settings: Settings) -> None:
