@@ -182,10 +182,10 @@ class Placement:
             self._dispatch()
 
     def _choose(self) -> Sequence[Waiting]:
-        """The next batch: in order of arrival, who needs no product and no cart that another batch is at work on."""
+        """The next batch: in order of arrival, who needs no product and no cart that another batch still works on."""
         now = self._loop.time()
         held = {product_id for product_id, pause in self._held.items() if pause.until > now}
-        busy = held.union(*self._batches.values())
+        busy = held.union(*(products - batch.ended for batch, products in self._batches.items()))
         slow = set().union(*(batch.slow for batch in self._batches))
         carts: set[tuple[int, int] | None] = set()
         chosen: list[Waiting] = []

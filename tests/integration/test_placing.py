@@ -206,10 +206,11 @@ async def test_a_product_is_free_at_once_though_another_of_its_order_is_waited_f
     quick, slow = sandbox.product(5), sandbox.product(5)
     patient = settings.model_copy(update={"orders_request_deadline_s": 60, "orders_lease_s": 90})
     async with machinery(patient) as built:
-        write, may_go = built.catalog.write, asyncio.Event()
+        write, is_held, may_go = built.catalog.write, asyncio.Event(), asyncio.Event()
 
         async def held_up(item: Product, quantity: int, not_after: float = 1e99) -> Written:
             if item.id == slow:
+                is_held.set()
                 await may_go.wait()
             return await write(item, quantity, not_after)
 
@@ -217,6 +218,7 @@ async def test_a_product_is_free_at_once_though_another_of_its_order_is_waited_f
         now = asyncio.get_running_loop().time()
         of_both = Request(1, (Line(quick, 1), Line(slow, 1)), now + 60, "/")
         both = asyncio.create_task(built.placement.place(of_both))
+        await is_held.wait()
         answer = await built.placement.place(Request(2, (Line(quick, 1),), now + 15, "/"))
         assert (answer.status, both.done()) == (201, False)
         may_go.set()
@@ -239,6 +241,24 @@ async def test_a_batch_whose_cart_is_taken_starts_over_and_answers(
         deadline = asyncio.get_running_loop().time() + 10
         answer = await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 1),), deadline, "/")), 20)
     assert (answer.status, taken, sandbox.stock(product)) == (201, [], 4)
+
+
+async def test_a_settle_whose_answer_was_lost_is_found_to_have_happened(
+    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product, settle, lost = sandbox.product(5), placing.settle, [DatabaseUnavailable("the answer is lost")]
+
+    def lost_once(*given: Any) -> Any:
+        settled = settle(*given)
+        if lost:
+            raise lost.pop()
+        return settled
+
+    monkeypatch.setattr(placing, "settle", lost_once)
+    async with machinery(settings) as built:
+        deadline = asyncio.get_running_loop().time() + 10
+        answer = await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 1),), deadline, "/")), 20)
+    assert (answer.status, lost, sandbox.stock(product)) == (201, [], 4)
 
 
 async def test_orders_that_arrive_together_share_one_read_and_one_write(settings: Settings, sandbox: Sandbox) -> None:

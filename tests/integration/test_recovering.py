@@ -14,7 +14,7 @@ from orders.recovery import Recovered
 from orders.settings import Settings
 from orders.store import recovering
 from orders.store.recovering import Ended
-from tests.conftest import Sandbox, execute
+from tests.conftest import Sandbox, execute, wait_until
 
 HORIZON_S, LEASE_S = 2, 100
 BEFORE, AFTER, STRANGE = 5, 4, 90
@@ -91,6 +91,21 @@ async def test_a_dead_batch_is_ended_by_what_the_catalog_says(case: Case, patien
     assert execute(dsn, "SELECT kind, found FROM stock_record") == ([case.record] if case.record else [])
     if case.stock is not None:
         assert sandbox.stock(product) == case.stock
+
+
+async def test_a_put_that_is_sent_again_and_not_acknowledged_stays_in_doubt(
+    patient: Settings, sandbox: Sandbox
+) -> None:
+    product, dsn = sandbox.product(BEFORE), patient.database_url or ""
+    leave_behind(dsn, product, AFTER, may_land=False)
+    sandbox.catalog_faults(late_rate=1, late_s=0.2)
+    async with machinery(patient) as built:
+        await built.recovery.recover_once()
+        assert execute(dsn, "SELECT after, batch_id IS NULL FROM stock_claims") == [(AFTER, False)]
+        wait_until(lambda: sandbox.stock(product) == AFTER, "it lands")
+        execute(dsn, "UPDATE stock_claims SET lease_until = now() - interval '1 s'")
+        await built.recovery.recover_once()
+    assert execute(dsn, "SELECT kind FROM stock_record") == [("moved",)]
 
 
 async def test_what_a_dead_batch_took_goes_back(patient: Settings, sandbox: Sandbox) -> None:
