@@ -16,34 +16,34 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
-import alembic.command  # noqa: F401 (imported for the children)
 import pytest
 
-import orders.cli  # noqa: F401 (for what it imports)
 from orders import embedded
-from tests.conftest import execute
+from tests.conftest import execute, migrated
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "orders"
 SQL = sorted((PACKAGE / "store").glob("*.py"))
 PYTHON = [PACKAGE / name for name in ("plan.py", "batch.py", "stock.py", "recovery.py")]
 
-QUICK = [
-    *(f"tests/unit/test_{name}.py" for name in ("plan", "stock")),
-    *(f"tests/integration/test_{name}.py" for name in ("guards", "recovering")),
+PLACING = [f"tests/integration/test_{name}.py" for name in ("guards", "recovering", "placing", "crash", "reconcile")]
+LIFE = [
+    *(f"tests/integration/test_{name}.py" for name in ("statuses", "reconcile", "crash")),
+    *(f"tests/e2e/test_{name}.py" for name in ("life", "contract")),
 ]
-THOROUGH = [f"tests/integration/test_{name}.py" for name in ("placing", "crash", "reconcile")]
-LIFE = [*(f"tests/integration/test_{name}.py" for name in ("statuses", "reconcile", "crash")), "tests/e2e/test_life.py"]
 TESTS = {
-    **dict.fromkeys(("placing.py", "claiming.py", "recovering.py", "keys.py"), (QUICK, THOROUGH)),
-    **dict.fromkeys((path.name for path in PYTHON), (QUICK, THOROUGH)),
-    **dict.fromkeys(("changing.py", "statuses.py", "reading.py"), (LIFE, ["tests/e2e/test_contract.py"])),
-    "reconciling.py": (["tests/integration/test_reconcile.py"], ["tests/e2e/test_survival.py"]),
+    **dict.fromkeys(("placing.py", "claiming.py", "recovering.py", "keys.py"), PLACING),
+    "recovery.py": PLACING[1:],
+    "batch.py": PLACING[2:],
+    **{f"{name}.py": [f"tests/unit/test_{name}.py", *PLACING[2:]] for name in ("plan", "stock")},
+    **dict.fromkeys(("changing.py", "statuses.py", "reading.py"), LIFE),
+    "reconciling.py": ["tests/integration/test_reconcile.py", "tests/e2e/test_survival.py"],
 }
 """The tests that a file's mutants have to get past, the quick ones first. The rest of the suite is not asked."""
 
@@ -176,81 +176,125 @@ class Trial:
 
     def verdict(self) -> str | None:
         """The first test that fails; nothing: none does. None: not known yet."""
-        if time.monotonic() > self.begun_at + PATIENCE_S:
-            os.killpg(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            return "the tests hang"
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        is_late = time.monotonic() > self.begun_at + PATIENCE_S
+        pid, status = os.waitpid(self.pid, 0 if is_late and self.kill() else os.WNOHANG)
         if not pid:
             return None
+        self.kill()
+        if is_late:
+            return "the tests hang"
+        if status and not self.result.exists():
+            raise RuntimeError(f"the tests of {self.mutant.name} did not run")
+        return self.result.read_text() if status else ""
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "failed"
+
+    def kill(self) -> bool:
+        """The child and what its tests have started."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # servers of the tests that the end of these has left
-        log = (self.folder / "log").read_text()
-        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", log, re.MULTILINE)
-        if status and not failed:
-            raise RuntimeError(f"the tests of {self.mutant.name} did not run: {log[-2000:]}")
-        return failed.group(1) if failed else ""
+            os.killpg(self.pid, signal.SIGKILL)
+        return True
 
 
-def begin(mutant: Mutant, dsn: str) -> Trial:
-    folder = Path(tempfile.mkdtemp(prefix="mutant-"))
-    source = folder / "src"
-    shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-    (source / mutant.path.relative_to(ROOT / "src")).write_text(mutant.text)
-    pid = os.fork()
-    if not pid:
-        try:
-            run_tests(mutant, source, dsn)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(3)
-    return Trial(mutant, folder, pid, time.monotonic())
+class Trials:
+    """A pytest plugin: once the tests are collected it forks a child for each mutant, which goes on to run them."""
 
+    def __init__(self, chosen: list[Mutant], dsns: list[str], first: int | None, minutes: float) -> None:
+        self.survivors = 0
+        self._chosen = chosen
+        self._first = first
+        self._dsns = dsns
+        self._until = time.monotonic() + 60 * minutes
+        self._result: Path | None = None
 
-def run_tests(mutant: Mutant, source: Path, dsn: str) -> None:
-    """In the child: import the mutant in place of what it was made from, and see. Does not return."""
-    os.setsid()
-    os.chdir(ROOT)
-    log = os.open(source.parent / "log", os.O_WRONLY | os.O_CREAT)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.environ |= {"PYTHONPATH": str(source), "ORDERS_TEST_DSN": dsn, "ORDERS_TEST_CRASH_STRIDE": "2"}
-    sys.path.insert(0, str(source))
-    for name in [name for name in sys.modules if name.split(".")[0] in ("orders", "tests")]:
-        del sys.modules[name]
-    code = 0
-    for tests in TESTS[mutant.path.name]:
-        code = code or pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", IMPORTED, *tests])
-    sys.stdout.flush()
-    os._exit(code)
-
-
-def try_all(chosen: list[Mutant], jobs: int, minutes: float) -> int:
-    """Print what becomes of each; returns how many survive. Those that are not begun in time are left out."""
-    until = time.monotonic() + 60 * minutes
-    left, survivors, tried = list(reversed(chosen)), 0, 0
-    running: dict[str, Trial] = {}
-    with servers(jobs) as dsns:
-        while running or (left and time.monotonic() < until):
-            for dsn in dsns:
-                if dsn not in running and left and time.monotonic() < until:
-                    running[dsn] = begin(left.pop(), dsn)
-            time.sleep(0.05)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        left, tried = list(reversed(self._chosen)), 0
+        running: dict[str, Trial] = {}
+        while running or (left and time.monotonic() < self._until):
+            for dsn in self._dsns:
+                if dsn not in running and left and time.monotonic() < self._until:
+                    trial = self._begin(session, left.pop(), dsn)
+                    if trial is None:
+                        return None  # in the child: pytest runs the tests
+                    running[dsn] = trial
+            time.sleep(0.02)
             for dsn, trial in list(running.items()):
                 if (verdict := trial.verdict()) is not None:
                     tried += 1
-                    survivors += not verdict
+                    self.survivors += not verdict
                     end = f"caught by {verdict.split('::')[-1]}" if verdict else "SURVIVES"
-                    print(f"{tried}/{len(chosen)}  {trial.mutant.name}  {trial.mutant.what}  {end}", flush=True)
+                    print(f"{tried}/{len(self._chosen)}  {trial.mutant.name}  {trial.mutant.what}  {end}", flush=True)
                     shutil.rmtree(running.pop(dsn).folder)
-    print(f"{tried - survivors} of {tried} are missed by a test when they are gone; {len(left)} were not tried.")
-    return survivors
+        print(f"{tried - self.survivors} of {tried} would be missed; {self.survivors} survive, {len(left)} not tried.")
+        return True
+
+    def _begin(self, session: pytest.Session, mutant: Mutant, dsn: str) -> Trial | None:
+        trial = Trial(mutant, Path(tempfile.mkdtemp(prefix="mutant-")), 0, time.monotonic())
+        source = trial.folder / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        (source / mutant.path.relative_to(ROOT / "src")).write_text(mutant.text)
+        trial.pid = os.fork()
+        if trial.pid:
+            return trial
+        os.setsid()
+        self._result = trial.result
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        os.environ |= {"PYTHONPATH": str(source), "ORDERS_TEST_DSN": dsn}
+        transplant(mutant)
+        order = TESTS[mutant.path.name][: self._first]
+        items = [item for item in session.items if file_of(item) in order]
+        session.items[:] = sorted(items, key=lambda item: order.index(file_of(item)))
+        return None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._result and report.failed:
+            self._result.write_text(report.nodeid)
+            os._exit(1)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        if self._result:
+            os._exit(0)
+
+
+def file_of(item: pytest.Item) -> str:
+    return str(item.path.relative_to(ROOT))
+
+
+def transplant(mutant: Mutant) -> None:
+    """Give the functions and constants of the imported module what the mutant says, wherever they are known already."""
+    name = ".".join(mutant.path.relative_to(ROOT / "src").with_suffix("").parts)
+    module = sys.modules[name]
+    changed = types.ModuleType(name)
+    sys.modules[name] = changed  # dataclasses look themselves up there
+    exec(compile(mutant.text, mutant.path, "exec"), changed.__dict__)
+    sys.modules[name] = module
+    for member, new in vars(changed).items():
+        old = vars(module)[member]
+        if isinstance(old, types.FunctionType) and old.__module__ == name:
+            old.__code__ = new.__code__
+        elif isinstance(old, type) and old.__module__ == name:
+            for method in vars(old).values() if not issubclass(old, Enum) else ():
+                if isinstance(method, types.FunctionType) and method.__name__ in vars(new):
+                    method.__code__ = vars(new)[method.__name__].__code__
+        elif isinstance(old, str | tuple | int | float):
+            replace_everywhere(member, old, new)
+
+
+def replace_everywhere(member: str, old: object, new: object) -> None:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("orders.") and vars(module).get(member) is old:
+            setattr(module, member, new)
 
 
 @contextlib.contextmanager
 def servers(count: int) -> Iterator[list[str]]:
-    """So many PostgreSQL servers; one does for all mutants that are tried one after the other."""
+    """So many PostgreSQL servers, with our tables; one does for all mutants that are tried one after the other."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         Path(folder).chmod(0o755)
         places = [Path(folder) / str(n) for n in range(count)]
@@ -259,10 +303,25 @@ def servers(count: int) -> Iterator[list[str]]:
             for dsn in dsns:
                 execute(dsn, "ALTER SYSTEM SET fsync = off")
                 execute(dsn, "SELECT pg_reload_conf()")
+                migrated(dsn, "orders_test")
+                migrated(dsn, "orders_served")
             yield dsns
         finally:
             for place in places:
                 embedded.stop(place)
+
+
+def try_all(chosen: list[Mutant], jobs: int, first: int | None, minutes: float) -> int:
+    """Print what becomes of each; returns how many survive. Those that are not begun in time are left out."""
+    tests = sorted({test for mutant in chosen for test in TESTS[mutant.path.name][:first]})
+    os.environ |= {"ORDERS_TEST_CRASH_STRIDE": "2", "ORDERS_TEST_DSN": "in each child its own"}
+    with servers(jobs) as dsns:
+        os.environ["ORDERS_TEST_KEEP_DATABASE"] = "yes"
+        trials = Trials(chosen, dsns, first, minutes)
+        ended = pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-W", IMPORTED, *tests], plugins=[trials])
+    if ended not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise RuntimeError("the tests can't be collected")
+    return trials.survivors
 
 
 def main() -> int:
@@ -272,6 +331,7 @@ def main() -> int:
     arguments.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments.add_argument("--sample", type=int, help="so many of them, drawn by chance")
     arguments.add_argument("--seed", type=int, default=1, help="for the sample")
+    arguments.add_argument("--first", type=int, help="ask only so many of a file's test files, the quick ones")
     arguments.add_argument("--minutes", type=float, default=24 * 60, help="begin none after so long")
     arguments.add_argument("--list", action="store_true", help="only list them")
     given = arguments.parse_args()
@@ -283,7 +343,7 @@ def main() -> int:
     if given.list:
         print(*(f"{m.name}  {m.what}" for m in chosen), sep="\n")
         return 0
-    return 1 if try_all(chosen, given.jobs, given.minutes) else 0
+    return 1 if try_all(chosen, given.jobs, given.first, given.minutes) else 0
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Batch:
         self._products: dict[int, Product] = {}
         self._changes: dict[int, Change] = {}
         self._fates: dict[int, Fate] = {}
-        self._ended: set[int] = set()
+        self.ended: set[int] = set()  # products that it has done with: their claims are gone
         self._has_failures = False
         self._carries_returns = False
         self._placing: list[Waiting] = []
@@ -355,13 +355,13 @@ class Batch:
     async def _settle(self, *, is_last: bool) -> None:
         """Settle what is certain by now. What is still on its way stays with the batch."""
         placed, failed, again = self._decide()
-        ended = {p: fate for p, fate in self._fates.items() if fate is not Fate.DOUBT and p not in self._ended}
+        ended = {p: fate for p, fate in self._fates.items() if fate is not Fate.DOUBT and p not in self.ended}
         if not (placed or failed or again or ended or is_last):
             return
         self._has_failures = self._has_failures or bool(failed or again)
         verdict = self._verdict(placed, failed, again, ended, is_last=is_last)
         bodies = await self._settle_surely(verdict)
-        self._ended |= ended.keys()
+        self.ended |= ended.keys()
         decided = {*placed, *failed, *again}
         self._placing = [w for w in self._placing if w not in decided]
         for waiting in placed:
@@ -417,7 +417,7 @@ class Batch:
             freed_keys=[keyed[w] for w in again if w in keyed],
             has_failures=self._has_failures,
             carries_returns=self._carries_returns,
-            hand_over=is_last and bool(self._changes.keys() - self._ended - ended.keys()),
+            hand_over=is_last and bool(self._changes.keys() - self.ended - ended.keys()),
             authors={w.order_id: w.request.author for w in (*placed, *failed, *again) if w.request},
         )
 

@@ -182,12 +182,12 @@ class Placement:
             self._dispatch()
 
     def _choose(self) -> Sequence[Waiting]:
-        """The next batch: in order of arrival, who needs no product that another batch is at work on, and no cart
+        """The next batch: in order of arrival, who needs no product that another batch is still at work on, and no cart
         and no reference that is in this one already.
         """
         now = self._loop.time()
         held = {product_id for product_id, pause in self._held.items() if pause.until > now}
-        busy = held.union(*self._batches.values())
+        busy = held.union(*(products - batch.ended for batch, products in self._batches.items()))
         slow = set().union(*(batch.slow for batch in self._batches))
         taken: set[tuple[str, object]] = set()
         chosen: list[Waiting] = []

@@ -92,8 +92,12 @@ def order(c: Connection, name: str, batch: str, status: str, lines: dict[int, in
         (str(order_id(name)), status, str(BATCH[batch]), failure, placed, cart),
     )
     for product, quantity in lines.items():
-        item = "INSERT INTO order_items (order_id, product_id, quantity) VALUES (%s, %s, %s)"
-        ask(c, item, (str(order_id(name)), product, quantity))
+        item(c, name, product, quantity)
+
+
+def item(c: Connection, order: str, product: int, quantity: int) -> None:
+    statement = "INSERT INTO order_items (order_id, product_id, quantity) VALUES (%s, %s, %s)"
+    ask(c, statement, (str(order_id(order)), product, quantity))
 
 
 def due(
@@ -148,7 +152,7 @@ def test_a_claim_takes_what_is_free_and_only_that(database: Connection) -> None:
     claim(database, 21, None)
     claim(database, 22, None)
     claim(database, 23, None)
-    ask(database, "UPDATE stock_claims SET lands_until = now() - interval '1 s' WHERE product_id IN (21, 23)")
+    ask(database, "UPDATE stock_claims SET lands_until = now() - interval '1 s' WHERE product_id IN (11, 21, 23)")
     due(database, "a4", 21, 1)
     due(database, "a4", 21, 2, returned=True)
     due(database, "a4", 21, 3, carried_by="b")
@@ -217,6 +221,7 @@ def intent(changes: dict[int, Change], **more: Any) -> Intent:
 def test_an_intent_is_written_for_the_batch_and_what_it_does_not_need_is_free(database: Connection) -> None:
     order_of_two = NewOrder(order_id("n1"), 42, None, 3, ((Line(1, 1), "x", 1), (Line(3, 1), "y", 2)))
     carried = [Due(order_id("a4"), 1, 3, 1), Due(order_id("a4"), 2, 3, 1)]
+    due(database, "b4", 1, 3)
     claim(database, 6, "a")
     touched = Touched(database)
     placing.intend(
@@ -266,6 +271,7 @@ def test_nothing_is_intended_where_the_lease_of_one_product_is_over(database: Co
 
 
 def test_settle_ends_what_the_verdict_names_of_the_batch(database: Connection) -> None:
+    claim(database, 6, "a", (5, 4))
     touched = Touched(database)
     author = Author("anna", "r")
     verdict = Verdict(
@@ -273,7 +279,7 @@ def test_settle_ends_what_the_verdict_names_of_the_batch(database: Connection) -
         failed={order_id("a2"): "order_failed"},
         landed=[1, 2, 5],
         quiet=[2, 12],
-        refused=[3],
+        refused=[3, 6],
         took=[1, 2, 5, 11],
         outcomes={"a2": REFUSED, "a-done": REFUSED, "b2": REFUSED},
         keys_of_placed={order_id("a1"): "a1"},
@@ -288,7 +294,7 @@ def test_settle_ends_what_the_verdict_names_of_the_batch(database: Connection) -
     assert bodies.keys() == {order_id("a1")}
     assert found.keys() == {
         "order a1", "order a2", "event a1", "event a2", "closing a1", "key a1", "key a2", "key a5",
-        "claim 1", "claim 2", "claim 3", "claim 4", "claim 5", "record 1", "record 2",
+        "claim 1", "claim 2", "claim 3", "claim 4", "claim 5", "claim 6", "record 1", "record 2",
         "return a2 2 0", "return a3 1 0", "return a4 1 1", "return a4 2 1", "return a4 3 1",
     }  # fmt: skip
     assert (found["order a1"]["status"], found["order a2"]["status"]) == ("Ordered", "Failed")
@@ -377,6 +383,7 @@ def test_a_batch_that_is_alive_is_not_taken_over(database: Connection) -> None:
 
 
 def test_what_is_taken_over_is_the_dead_batch_and_no_other(database: Connection) -> None:
+    claim(database, 6, "b")
     lease_is_over(database, "a")
     lease_is_over(database, "b")
     touched = Touched(database)
@@ -404,13 +411,17 @@ def test_the_same_value_is_intended_again_for_one_product(database: Connection) 
 
 
 def test_claims_are_ended_as_recovery_found_them(database: Connection) -> None:
+    for product in (6, 7):  # the first is refused as well, of the other nothing is known yet
+        claim(database, product, "a", (5, 4))
+    due(database, "a4", 7, 1, carried_by="a")
+    item(database, "a3", 11, 1)
+    item(database, "b3", 1, 1)
     touched = Touched(database)
-    recovering.end_claims(
-        database, BATCH["a"], 1, Ended(landed=[1, 5, 11], refused=[3, 13], drifted={2: 20, 12: 20, 4: None})
-    )
+    found_out = Ended(landed=[1, 5, 11], refused=[3, 6, 13], drifted={2: 20, 12: 20, 4: None})
+    recovering.end_claims(database, BATCH["a"], 1, found_out)
     found = touched()
     assert found.keys() == {
-        *(f"claim {product}" for product in (1, 2, 3, 4, 5)), "record 1", "record 2", "record 4", "return a3 1 0",
+        *(f"claim {product}" for product in (1, 2, 3, 4, 5, 6)), "record 1", "record 2", "record 4", "return a3 1 0",
         *(f"return a4 {product} 1" for product in (1, 2, 3, 4)),
     }  # fmt: skip
     assert {found[f"claim {product}"]["batch_id"] for product in (1, 2, 3, 4, 5)} == {None}

@@ -22,7 +22,7 @@ from orders.plan import Change
 from orders.request import Answer, Request
 from orders.settings import Settings
 from orders.store import claiming, placing
-from orders.store.placing import BatchLost, Intent, NewOrder
+from orders.store.placing import BatchLost, CartTaken, Intent, NewOrder
 from tests.conftest import Sandbox, execute
 
 ORDER = NewOrder(uuid7(), 42, 3, 10, ((Line(1, 1), "Whispers", 10),))
@@ -184,6 +184,81 @@ async def test_who_waits_for_a_held_product_is_told_so_at_the_deadline(settings:
         requests = [Request(n + 1, (Line(held, 1),), deadline, "/") for n in range(100)]
         ends = await asyncio.gather(*map(built.placement.place, requests), return_exceptions=True)
     assert [end.code for end in ends if isinstance(end, OrderError)] == [Code.STOCK_BUSY] * 100
+
+
+async def test_who_waits_for_a_slow_catalog_is_answered_at_the_deadline(settings: Settings, sandbox: Sandbox) -> None:
+    product = sandbox.product(10)
+    sandbox.catalog_faults(slow_s=8)
+    patient = settings.model_copy(update={"orders_neighbour_timeout_s": 9})
+    async with machinery(patient) as built:
+        now = asyncio.get_running_loop().time
+        begun_at = now()
+        with pytest.raises(OrderError) as caught:
+            await built.placement.place(Request(42, (Line(product, 1),), begun_at + 0.5, "/"))
+        assert now() - begun_at < 5
+        assert caught.value.code is Code.ORDER_FAILED
+    assert execute(settings.database_url or "", "SELECT * FROM stock_claims") == []
+
+
+async def test_a_product_is_free_at_once_though_another_of_its_order_is_waited_for(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    quick, slow = sandbox.product(5), sandbox.product(5)
+    patient = settings.model_copy(update={"orders_request_deadline_s": 60, "orders_lease_s": 90})
+    async with machinery(patient) as built:
+        write, is_held, may_go = built.catalog.write, asyncio.Event(), asyncio.Event()
+
+        async def held_up(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+            if item.id == slow:
+                is_held.set()
+                await may_go.wait()
+            return await write(item, quantity, not_after)
+
+        built.catalog.write = held_up  # type: ignore[method-assign]
+        now = asyncio.get_running_loop().time()
+        of_both = Request(1, (Line(quick, 1), Line(slow, 1)), now + 60, "/")
+        both = asyncio.create_task(built.placement.place(of_both))
+        await is_held.wait()
+        answer = await built.placement.place(Request(2, (Line(quick, 1),), now + 15, "/"))
+        assert (answer.status, both.done()) == (201, False)
+        may_go.set()
+        assert (await both).status == 201
+    assert (sandbox.stock(quick), sandbox.stock(slow)) == (3, 4)
+
+
+async def test_a_batch_whose_cart_is_taken_starts_over_and_answers(
+    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product, intend, taken = sandbox.product(5), placing.intend, [CartTaken()]
+
+    def taken_once(*given: Any) -> None:
+        if taken:
+            raise taken.pop()
+        intend(*given)
+
+    monkeypatch.setattr(placing, "intend", taken_once)
+    async with machinery(settings) as built:
+        deadline = asyncio.get_running_loop().time() + 10
+        answer = await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 1),), deadline, "/")), 20)
+    assert (answer.status, taken, sandbox.stock(product)) == (201, [], 4)
+
+
+async def test_a_settle_whose_answer_was_lost_is_found_to_have_happened(
+    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product, settle, lost = sandbox.product(5), placing.settle, [DatabaseUnavailable("the answer is lost")]
+
+    def lost_once(*given: Any) -> Any:
+        settled = settle(*given)
+        if lost:
+            raise lost.pop()
+        return settled
+
+    monkeypatch.setattr(placing, "settle", lost_once)
+    async with machinery(settings) as built:
+        deadline = asyncio.get_running_loop().time() + 10
+        answer = await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 1),), deadline, "/")), 20)
+    assert (answer.status, lost, sandbox.stock(product)) == (201, [], 4)
 
 
 async def test_orders_that_arrive_together_share_one_read_and_one_write(settings: Settings, sandbox: Sandbox) -> None:

@@ -79,8 +79,10 @@ async def test_a_put_is_sent_until_it_is_certain_what_became_of_it(
     assert not catalog.reads
 
 
-async def test_who_has_no_time_sends_nothing() -> None:
-    catalog = ScriptedCatalog([DONE])
+async def test_who_has_no_time_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog, loop = ScriptedCatalog([DONE]), asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
     assert await put(catalog, patience_s=0) is Fate.REFUSED
     assert catalog.sent == []
 
