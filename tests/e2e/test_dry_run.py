@@ -298,6 +298,47 @@ def test_a_batch_of_moves_as_it_would_be(service: Service, sandbox: Sandbox, dsn
         assert foreseeable(would["events"]) == foreseeable(events(service, did["order"])[1:])
 
 
+# What others attach -----------------------------------------------------------------------------------------------
+
+
+def attached(reference: str) -> dict[str, Any]:
+    return {"external_reference": reference, "metadata": {"channel": "web"}, "notes": {"private": "Ring twice."}}
+
+
+def test_fields_for_others_are_shown_and_kept_also_in_a_batch(service: Service, sandbox: Sandbox, dsn: str) -> None:
+    product, reference = sandbox.product(9), f"dry-{next(_customers)}"
+    entry = {**wish((product, 2)), **attached(reference)}
+    with nothing_happens(service, sandbox, dsn):
+        shown = place(service, entry, query=DRY).body["results"][0]["order"]
+        twice = place(service, entry, {**wish((product, 1)), **attached(reference)}, query=DRY).body["results"]
+    assert [result["status"] for result in twice] == [201, 409]
+    order = place(service, entry).body["results"][0]["order"]
+    assert order["metadata"] == {"channel": "web"}
+    assert foreseeable(shown) == foreseeable(order)
+    with nothing_happens(service, sandbox, dsn):
+        taken = service.http.post(
+            f"{service.url}/orders/{next(_customers)}{DRY}", {"items": entry["items"], **attached(reference)}
+        )
+    assert problem(taken, 409, "external_reference_taken")["order_id"] == order["id"]
+
+
+def test_a_patch_as_it_would_be(service: Service, sandbox: Sandbox, dsn: str) -> None:
+    product, reference = sandbox.product(9), f"dry-{next(_customers)}"
+    order, other = (placed(service, (product, 1)) for _ in range(2))
+    url, patch = f"{service.url}/orders/{order['id']}", attached(reference)
+    with nothing_happens(service, sandbox, dsn):
+        shown = preview(service.http.send("PATCH", url + DRY, patch))
+    assert shown["stock"] == []
+    real = service.http.send("PATCH", url, patch).body
+    assert foreseeable(shown["order"]) == foreseeable(real)
+    assert foreseeable(shown["events"]) == foreseeable(events(service, order)[1:])
+    with nothing_happens(service, sandbox, dsn):
+        taken = service.http.send(
+            "PATCH", f"{service.url}/orders/{other['id']}{DRY}", {"external_reference": reference}
+        )
+    assert problem(taken, 409, "external_reference_taken")["order_id"] == order["id"]
+
+
 # The parameter ----------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +364,7 @@ def test_anything_but_true_and_false_is_422_on_every_write_and_does_nothing(
         ("POST", f"/orders/{next(_customers)}", items),
         ("POST", f"/customers/{next(_customers)}/orders", items),
         ("PUT", f"/orders/{order['id']}", {"status": "Paid"}),
+        ("PATCH", f"/orders/{order['id']}", {"metadata": {"channel": "web"}}),
         ("POST", f"/orders/{order['id']}/cancel", None),
         ("POST", f"/orders/{order['id']}/return", None),
         ("POST", "/orders:batch", {"orders": [wish((product, 1))]}),
