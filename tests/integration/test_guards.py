@@ -170,6 +170,7 @@ def test_a_claim_takes_what_is_free_and_only_that(database: Connection) -> None:
 
 
 def test_a_claim_that_is_given_up_takes_nothing_else_along(database: Connection) -> None:
+    claim(database, 6, "a")
     touched = Touched(database)
     claiming.release(database, BATCH["a"], [1, 3, 13], ["a1", "a-done", "b1"])
     assert touched() == {"claim 3": None, "key a1": None}
