@@ -33,7 +33,7 @@ PLACED_AT_ONCE = 100
 """Orders in one POST: each may need the cart service and its own products, and all share one deadline."""
 
 MOVED_AT_ONCE = 1000
-"""Orders in one PUT: with all or nothing they are locked together, for a quarter of a second."""
+"""Orders in one PUT: with all or nothing they are locked together, until the last of them is written."""
 
 _ID = "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"
 

@@ -18,7 +18,7 @@ from orders.store.changing import Change, DecideMany, Standing, change_orders
 log = logging.getLogger(__name__)
 
 AT_ONCE = 200
-"""So many orders are moved in one transaction: they are locked for some 50 ms, and a thousand cost five commits."""
+"""So many orders are moved, and locked meanwhile, in one transaction: a thousand cost five commits."""
 
 
 @dataclass(frozen=True, slots=True)

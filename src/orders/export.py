@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAGE = 1_000
-"""Orders that are read at once: some 50 ms of a database thread."""
+"""Orders that are read at once: placing has to wait no longer than that for a database thread."""
 
 PATIENCE_S = 20.0
 """So long does an export wait for a database that is away before it breaks off."""
