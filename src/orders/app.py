@@ -22,9 +22,10 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from orders import api, api_about, api_bulk, api_exports, api_reports, embedded
-from orders.api import Shop
-from orders.api_bulk import OneOfManyToPlace
+from orders import embedded
+from orders.api import about, bulk, exports, orders, reports
+from orders.api.bulk import OneOfManyToPlace
+from orders.api.shop import Shop, operation_id
 from orders.cart import Carts
 from orders.cart_closing import CartClosing
 from orders.catalog import Catalog
@@ -53,7 +54,7 @@ from orders.workflow import CANCELLED, Workflow, load_workflow, parse_workflow
 
 log = logging.getLogger(__name__)
 
-ROUTERS = (api.reading, api.router, api_bulk.router, api_exports.router, api_reports.router, api_about.router)
+ROUTERS = (orders.reading, orders.router, bulk.router, exports.router, reports.router, about.router)
 
 MAX_BODY_BYTES = 1024 * 1024
 """An order of the most products that are allowed fits thirty times."""
@@ -240,7 +241,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Places orders that are never oversold, never lost and never doubled.",
         version=VERSION,
         lifespan=lifespan,
-        generate_unique_id_function=api.operation_id,
+        generate_unique_id_function=operation_id,
         license_info={"name": "MIT", "identifier": "MIT"},
         servers=[{"url": "/", "description": "This service"}],
         redoc_url=None,
@@ -284,7 +285,7 @@ def _add_pages_about_it(app: FastAPI) -> None:
             "health": "/health",
         }
 
-    @app.get("/health", summary="Whether it works", tags=["about"], responses=api.HEALTH_RESPONSES)
+    @app.get("/health", summary="Whether it works", tags=["about"], responses=orders.HEALTH_RESPONSES)
     async def get_health(request: Request) -> dict[str, Any]:
         """200 where the database answers; 503 where it does not."""
         built: Machinery = request.app.state.machinery

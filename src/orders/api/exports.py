@@ -1,4 +1,4 @@
-"""The routes of exports: the lists of api.py as files, in constant memory."""
+"""The routes of exports: the lists of `orders` as files, in constant memory."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
-from orders.api import Shop, operation_id
+from orders.api.shop import Shop, operation_id
 from orders.database import DatabaseUnavailable
 from orders.errors import Code, OrderError
 from orders.export import chunks, csv_chunk, ndjson_chunk

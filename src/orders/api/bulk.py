@@ -9,8 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from orders import bulk
-from orders.api import Actor, Shop, details_of, operation_id
-from orders.api_dry_run import RESULT_EXAMPLE, STOCK_EXAMPLE, DryRun, PreviewedOrder, StockChange
+from orders.api.dry_run import RESULT_EXAMPLE, STOCK_EXAMPLE, DryRun, PreviewedOrder, StockChange
+from orders.api.orders import details_of
+from orders.api.parameters import Actor
+from orders.api.shop import Shop, operation_id
 from orders.bulk import Move, Result, Wish
 from orders.change_status import Asked
 from orders.dry_run import Stock, stock_json

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
-from orders.api import Shop, operation_id
+from orders.api.shop import Shop, operation_id
 from orders.errors import Code, OrderError
 from orders.schemas import WorkflowGraph, problem_responses
 

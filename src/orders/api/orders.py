@@ -1,33 +1,40 @@
 """The routes: from HTTP to the use cases, and back. Orders pass through as the JSON that PostgreSQL built."""
 
-import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
-from pydantic import WithJsonSchema
 
 from orders import change_status as changes
-from orders.api_dry_run import DryRun, Preview, preview_response
-from orders.api_reading import ReadingRoute
-from orders.batching import Batcher
+from orders.api.dry_run import DryRun, Preview, preview_response
+from orders.api.parameters import (
+    WITHOUT_PARAMETERS,
+    Actor,
+    CustomerId,
+    CustomerListing,
+    CustomerOrOrderId,
+    IfMatch,
+    IfNoneMatch,
+    Key,
+    Listing,
+    OneOrMany,
+    OrderId,
+    ToCancel,
+    ToPlace,
+    ToReturn,
+)
+from orders.api.reading import ReadingRoute
+from orders.api.shop import Shop, operation_id
 from orders.bulk import Wish
 from orders.change_status import Asked, Units, change_status
-from orders.checkout import Checkout
-from orders.database import Connection, Database
 from orders.describe import patch_details, to_details
-from orders.dry_run import Rehearsal
 from orders.errors import Code, OrderError, invalid
 from orders.history import read_order_at
 from orders.listing import (
     METADATA_PARAMETER,
-    CustomerListQuery,
-    ListQuery,
-    OneOrManyQuery,
     PageQuery,
     next_url,
     parse_cursor,
@@ -35,8 +42,6 @@ from orders.listing import (
 from orders.order import NO_DETAILS, Author, Details, Line
 from orders.request import Answer
 from orders.schemas import (
-    CUSTOMER_ID,
-    KEY,
     Cancellation,
     EventList,
     NewStatus,
@@ -54,169 +59,13 @@ from orders.schemas import (
     parse_status_or_refuse,
     parse_versions,
     problem_responses,
-    unknown_parameters,
 )
 from orders.store.listing import Filters, Position, Sort, count_orders, list_orders, page_json
-from orders.store.reading import read_events, read_orders
-from orders.workflow import Workflow
-
-
-def operation_id(route: APIRoute) -> str:
-    """What the OpenAPI document calls an operation: the name of its function."""
-    return route.name
-
-
-LOADS_AT_ONCE = 2
-"""Queries for orders by ID that run at once; the next batch gathers meanwhile."""
-
-
-T = TypeVar("T")
-
-SLOW_READS_AT_ONCE = 2
-"""Reports and pages of exports that are read at once; the other threads are for placing."""
-
-
-class Shop:
-    """What the routes need: the database, the use cases, the table of statuses, and reads by ID that are answered
-    together. `needs_if_match`: whether changing an order does.
-    """
-
-    def __init__(
-        self, database: Database, checkout: Checkout, workflow: Workflow, needs_if_match: bool, rehearsal: Rehearsal
-    ) -> None:
-        self.database = database
-        self.checkout = checkout
-        self.rehearsal = rehearsal
-        self.workflow = workflow
-        self.needs_if_match = needs_if_match
-        self.orders: Batcher[UUID, str] = Batcher(
-            lambda ids: database.run(lambda c: read_orders(c, ids)), parallel=LOADS_AT_ONCE
-        )
-        self.slow_reads = asyncio.Semaphore(SLOW_READS_AT_ONCE)
-
-    async def read_slowly(self, query: Callable[[Connection], T]) -> T:
-        """A query that may take seconds: it waits for its turn, so that placing always finds a database thread."""
-        async with self.slow_reads:
-            return await self.database.run(query)
-
+from orders.store.reading import read_events
 
 router = APIRouter(generate_unique_id_function=operation_id)
 reading = APIRouter(route_class=ReadingRoute, generate_unique_id_function=operation_id)
 
-CustomerId = Annotated[
-    str,
-    Path(description="The customer: 1 … 2^63-1.", examples=["42"], json_schema_extra={"pattern": f"^{CUSTOMER_ID}$"}),
-]
-CustomerOrOrderId = Annotated[
-    str,
-    Path(
-        description="A customer's ID (an integer) means that customer; an order's ID (a UUID) means that order.",
-        examples=["42", "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
-        json_schema_extra={"anyOf": [{"pattern": f"^{CUSTOMER_ID}$"}, {"format": "uuid"}]},
-    ),
-]
-Key = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="1 … 255 visible ASCII characters of your choice; repeating the request with the same key "
-        "repeats the answer and orders nothing twice. Kept 72 hours at least.",
-        examples=["7f3d2c1e"],
-        json_schema_extra={"pattern": f"^({KEY})$"},
-    ),
-]
-ToPlace = Annotated[
-    OrderToPlace | None,
-    Body(
-        openapi_examples={
-            "items": {
-                "summary": "Explicit items",
-                "value": {"items": [{"product_id": 7, "quantity": 2}, {"product_id": 3, "quantity": 1}]},
-            },
-            "details": {
-                "summary": "With fields for others",
-                "value": {
-                    "items": [{"product_id": 7, "quantity": 2}],
-                    "external_reference": "web-2026-004711",
-                    "metadata": {"channel": "web", "gift": True},
-                    "notes": {"public": "Leave it with the neighbour."},
-                },
-            },
-            "cart": {"summary": "The customer's cart", "value": {}},
-        }
-    ),
-]
-Listing = Annotated[ListQuery, Query()]
-CustomerListing = Annotated[CustomerListQuery, Query()]
-OneOrMany = Annotated[OneOrManyQuery, Query()]
-OrderId = Annotated[
-    str,
-    Path(
-        description="The order.",
-        json_schema_extra={"format": "uuid"},
-        examples=["019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
-    ),
-]
-Actor = Annotated[
-    str,
-    Header(
-        alias="X-Actor",
-        description="Who asks, for the order's history: visible ASCII characters and spaces.",
-        min_length=1,
-        max_length=100,
-        pattern=r"^[\x20-\x7e]+$",
-        examples=["anna@shop.example"],
-    ),
-]
-_ETAGS = {"type": "string", "pattern": r'^("[0-9]{1,9}"(, ?"[0-9]{1,9}")*|\*)$'}
-IfMatch = Annotated[
-    str | None,
-    WithJsonSchema(_ETAGS),
-    Header(alias="If-Match", description="The order's `ETag`: 412 if it has changed since.", examples=['"1"']),
-]
-IfNoneMatch = Annotated[
-    str | None,
-    WithJsonSchema(_ETAGS),
-    Header(alias="If-None-Match", description="The order's `ETag`: 304 if it has not changed.", examples=['"1"']),
-]
-
-ToCancel = Annotated[
-    Cancellation | None,
-    Body(
-        openapi_examples={
-            "whole": {"summary": "The whole order", "value": {"reason": "customer", "note": "Changed their mind."}},
-            "part": {
-                "summary": "A part of it",
-                "value": {"reason": "inventory", "items": [{"id": 1, "quantity": 2}]},
-            },
-            "without restocking": {"summary": "The goods are gone", "value": {"reason": "other", "restock": False}},
-        }
-    ),
-]
-ToReturn = Annotated[
-    Return | None,
-    Body(
-        openapi_examples={
-            "part": {
-                "summary": "Two came back, one of them damaged",
-                "value": {
-                    "reason": "customer",
-                    "items": [{"id": 1, "quantity": 1}, {"id": 1, "quantity": 1, "condition": "damaged"}],
-                },
-            },
-            "whole": {"summary": "All of it", "value": {"note": "Refused at the door."}},
-        }
-    ),
-]
-
-
-async def _refuse_parameters(request: Request) -> None:
-    """Parameters that nobody knows are refused, not ignored."""
-    if request.query_params:
-        raise unknown_parameters(request.query_params)
-
-
-WITHOUT_PARAMETERS = [Depends(_refuse_parameters)]
 
 _PREVIEWED: dict[int | str, dict[str, Any]] = {
     200: {"model": Preview, "description": "With `dry_run=true`: what placing it would do"}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from orders.api import Shop, operation_id
+from orders.api.shop import Shop, operation_id
 from orders.errors import Code, invalid
 from orders.schemas import problem_responses
 from orders.store.reports import Measure, Period, read_product_sales, read_sales, read_standings

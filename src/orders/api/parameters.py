@@ -1,0 +1,124 @@
+"""The parameters and bodies of the routes, as the document at /docs describes them."""
+
+from typing import Annotated
+
+from fastapi import Body, Depends, Header, Path, Query, Request
+from pydantic import WithJsonSchema
+
+from orders.listing import CustomerListQuery, ListQuery, OneOrManyQuery
+from orders.schemas import CUSTOMER_ID, KEY, Cancellation, OrderToPlace, Return, unknown_parameters
+
+CustomerId = Annotated[
+    str,
+    Path(description="The customer: 1 … 2^63-1.", examples=["42"], json_schema_extra={"pattern": f"^{CUSTOMER_ID}$"}),
+]
+CustomerOrOrderId = Annotated[
+    str,
+    Path(
+        description="A customer's ID (an integer) means that customer; an order's ID (a UUID) means that order.",
+        examples=["42", "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
+        json_schema_extra={"anyOf": [{"pattern": f"^{CUSTOMER_ID}$"}, {"format": "uuid"}]},
+    ),
+]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="1 … 255 visible ASCII characters of your choice; repeating the request with the same key "
+        "repeats the answer and orders nothing twice. Kept 72 hours at least.",
+        examples=["7f3d2c1e"],
+        json_schema_extra={"pattern": f"^({KEY})$"},
+    ),
+]
+ToPlace = Annotated[
+    OrderToPlace | None,
+    Body(
+        openapi_examples={
+            "items": {
+                "summary": "Explicit items",
+                "value": {"items": [{"product_id": 7, "quantity": 2}, {"product_id": 3, "quantity": 1}]},
+            },
+            "details": {
+                "summary": "With fields for others",
+                "value": {
+                    "items": [{"product_id": 7, "quantity": 2}],
+                    "external_reference": "web-2026-004711",
+                    "metadata": {"channel": "web", "gift": True},
+                    "notes": {"public": "Leave it with the neighbour."},
+                },
+            },
+            "cart": {"summary": "The customer's cart", "value": {}},
+        }
+    ),
+]
+Listing = Annotated[ListQuery, Query()]
+CustomerListing = Annotated[CustomerListQuery, Query()]
+OneOrMany = Annotated[OneOrManyQuery, Query()]
+OrderId = Annotated[
+    str,
+    Path(
+        description="The order.",
+        json_schema_extra={"format": "uuid"},
+        examples=["019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
+    ),
+]
+Actor = Annotated[
+    str,
+    Header(
+        alias="X-Actor",
+        description="Who asks, for the order's history: visible ASCII characters and spaces.",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[\x20-\x7e]+$",
+        examples=["anna@shop.example"],
+    ),
+]
+_ETAGS = {"type": "string", "pattern": r'^("[0-9]{1,9}"(, ?"[0-9]{1,9}")*|\*)$'}
+IfMatch = Annotated[
+    str | None,
+    WithJsonSchema(_ETAGS),
+    Header(alias="If-Match", description="The order's `ETag`: 412 if it has changed since.", examples=['"1"']),
+]
+IfNoneMatch = Annotated[
+    str | None,
+    WithJsonSchema(_ETAGS),
+    Header(alias="If-None-Match", description="The order's `ETag`: 304 if it has not changed.", examples=['"1"']),
+]
+
+ToCancel = Annotated[
+    Cancellation | None,
+    Body(
+        openapi_examples={
+            "whole": {"summary": "The whole order", "value": {"reason": "customer", "note": "Changed their mind."}},
+            "part": {
+                "summary": "A part of it",
+                "value": {"reason": "inventory", "items": [{"id": 1, "quantity": 2}]},
+            },
+            "without restocking": {"summary": "The goods are gone", "value": {"reason": "other", "restock": False}},
+        }
+    ),
+]
+ToReturn = Annotated[
+    Return | None,
+    Body(
+        openapi_examples={
+            "part": {
+                "summary": "Two came back, one of them damaged",
+                "value": {
+                    "reason": "customer",
+                    "items": [{"id": 1, "quantity": 1}, {"id": 1, "quantity": 1, "condition": "damaged"}],
+                },
+            },
+            "whole": {"summary": "All of it", "value": {"note": "Refused at the door."}},
+        }
+    ),
+]
+
+
+async def _refuse_parameters(request: Request) -> None:
+    """Parameters that nobody knows are refused, not ignored."""
+    if request.query_params:
+        raise unknown_parameters(request.query_params)
+
+
+WITHOUT_PARAMETERS = [Depends(_refuse_parameters)]
