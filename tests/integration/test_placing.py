@@ -22,7 +22,7 @@ from orders.plan import Change
 from orders.request import Answer, Request
 from orders.settings import Settings
 from orders.store import claiming, placing
-from orders.store.placing import BatchLost, CartTaken, Intent, NewOrder
+from orders.store.placing import BatchLost, Intent, NewOrder, Taken
 from tests.conftest import Sandbox, execute
 
 ORDER = NewOrder(uuid7(), 42, 3, 10, ((Line(1, 1), "Whispers", 10),))
@@ -229,7 +229,7 @@ async def test_a_product_is_free_at_once_though_another_of_its_order_is_waited_f
 async def test_a_batch_whose_cart_is_taken_starts_over_and_answers(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    product, intend, taken = sandbox.product(5), placing.intend, [CartTaken()]
+    product, intend, taken = sandbox.product(5), placing.intend, [Taken("orders_one_per_cart")]
 
     def taken_once(*given: Any) -> None:
         if taken:
