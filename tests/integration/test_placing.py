@@ -5,7 +5,7 @@ import itertools
 import threading
 import time
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
@@ -21,7 +21,7 @@ from orders.order import Line
 from orders.plan import Change
 from orders.request import Answer, Request
 from orders.settings import Settings
-from orders.store import claiming, placing
+from orders.store import claiming, placing, recovering
 from orders.store.placing import BatchLost, Intent, NewOrder, Taken
 from tests.conftest import Sandbox, execute
 
@@ -186,7 +186,9 @@ async def test_who_waits_for_a_held_product_is_told_so_at_the_deadline(settings:
     assert [end.code for end in ends if isinstance(end, OrderError)] == [Code.STOCK_BUSY] * 100
 
 
-async def test_who_waits_for_a_slow_catalog_is_answered_at_the_deadline(settings: Settings, sandbox: Sandbox) -> None:
+async def test_who_waits_for_a_slow_catalog_is_answered_at_the_deadline(
+    settings: Settings, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
     product = sandbox.product(10)
     sandbox.catalog_faults(slow_s=8)
     patient = settings.model_copy(update={"orders_neighbour_timeout_s": 9})
@@ -198,6 +200,7 @@ async def test_who_waits_for_a_slow_catalog_is_answered_at_the_deadline(settings
         assert now() - begun_at < 5
         assert caught.value.code is Code.ORDER_FAILED
     assert execute(settings.database_url or "", "SELECT * FROM stock_claims") == []
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_product_is_free_at_once_though_another_of_its_order_is_waited_for(
@@ -289,9 +292,11 @@ async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(settings: Set
         async def silent(query: Query[Any]) -> Any:
             number = next(statements)
             if number == 1:
-                raise DatabaseUnavailable("no answer")
+                await run(query)
             if number == 2:
                 await is_back.wait()
+            if number in (1, 3):
+                raise DatabaseUnavailable("no answer")
             return await run(query)
 
         built.database.run = silent  # type: ignore[method-assign]
@@ -301,6 +306,141 @@ async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(settings: Set
         assert caught.value.code is Code.DATABASE_UNAVAILABLE
         is_back.set()
     assert execute(settings.database_url or "", "SELECT * FROM stock_claims") == []
+
+
+# What the mutants of batch.py asked for ----------------------------------------------------------------------------
+
+
+async def test_a_product_whose_put_went_unanswered_keeps_quiet_and_no_other(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    loud, plain = sandbox.product(5), sandbox.product(5)
+    async with machinery(settings) as built:
+        write, unanswered = built.catalog.write, {loud}
+
+        async def first_without_answer(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+            written = await write(item, quantity, not_after)
+            if item.id in unanswered:
+                unanswered.remove(item.id)
+                return Written.UNKNOWN
+            return written
+
+        built.catalog.write = first_without_answer  # type: ignore[method-assign]
+        deadline = asyncio.get_running_loop().time() + 3
+        answer = await built.placement.place(Request(42, (Line(loud, 1), Line(plain, 1)), deadline, "/"))
+    assert (answer.status, sandbox.stock(loud), sandbox.stock(plain)) == (201, 4, 4)
+    claims = execute(settings.database_url or "", "SELECT product_id, batch_id, after FROM stock_claims")
+    assert claims == [(loud, None, None)]
+
+
+async def test_who_waits_for_one_product_keeps_no_other_from_other_replicas(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    held, free = sandbox.product(5), sandbox.product(5)
+    other_replica = connect(settings.database_url or "")
+    claiming.claim(other_replica, uuid7(), 600, [held], {}, [])
+    async with machinery(settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 60})) as built:
+        now = asyncio.get_running_loop().time()
+        of_both = Request(1, (Line(held, 1), Line(free, 1)), now + 60, "/", key="waits", fingerprint=b"f")
+        waiting = asyncio.create_task(built.placement.place(of_both))
+        await asyncio.sleep(0.3)
+        for _ in range(100):  # it asks again now and then, and has it for that moment
+            if free in claiming.claim(other_replica, uuid7(), 600, [free], {}, []).products:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("the product is kept from others")
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_each_order_of_a_batch_is_answered_at_its_own_deadline(settings: Settings, sandbox: Sandbox) -> None:
+    product = sandbox.product(5)
+    other_replica, other_batch = connect(settings.database_url or ""), uuid7()
+    claiming.claim(other_replica, other_batch, 600, [product], {}, [])
+    async with machinery(settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 60})) as built:
+        write, may_go = built.catalog.write, asyncio.Event()
+
+        async def held_up(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+            await may_go.wait()
+            return await write(item, quantity, not_after)
+
+        built.catalog.write = held_up  # type: ignore[method-assign]
+        now = asyncio.get_running_loop().time()
+        soon, late = (
+            asyncio.create_task(built.placement.place(Request(n, (Line(product, 1),), now + within_s, "/")))
+            for n, within_s in ((1, 3), (2, 60))
+        )
+        await asyncio.sleep(0.3)
+        claiming.release(other_replica, other_batch, [product], [])  # both were waiting: they go together
+        with pytest.raises(OrderError, match="too long to take the stock"):
+            await asyncio.wait_for(soon, 20)
+        assert not late.done()
+        may_go.set()
+        assert (await late).status == 201
+    assert sandbox.stock(product) == 3  # what was taken for the one that failed goes back with the next batch
+
+
+async def test_clients_of_a_batch_that_was_taken_over_are_told(settings: Settings, sandbox: Sandbox) -> None:
+    product = sandbox.product(5)
+    async with machinery(settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 60})) as built:
+        write, is_held, may_go = built.catalog.write, asyncio.Event(), asyncio.Event()
+
+        async def held_up(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+            is_held.set()
+            await may_go.wait()
+            return await write(item, quantity, not_after)
+
+        built.catalog.write = held_up  # type: ignore[method-assign]
+        deadline = asyncio.get_running_loop().time() + 60
+        client = asyncio.create_task(built.placement.place(Request(42, (Line(product, 1),), deadline, "/")))
+        await is_held.wait()
+        dsn = settings.database_url or ""
+        execute(dsn, "UPDATE stock_claims SET lease_until = now() - interval '1 s'")
+        [(dead,)] = execute(dsn, "SELECT batch_id FROM stock_claims")
+        recovering.take_over(connect(dsn), UUID(dead), uuid7(), 10)
+        may_go.set()
+        with pytest.raises(OrderError, match="interrupted"):
+            await asyncio.wait_for(client, 20)
+    assert execute(dsn, "SELECT status FROM orders") == [("Failed",)]
+
+
+async def due_back(dsn: str, product: int) -> None:
+    """One unit of the only order there is is to go back."""
+    execute(dsn, "INSERT INTO stock_returns (order_id, product_id, quantity) SELECT id, %s, 1 FROM orders", (product,))
+
+
+async def test_stock_goes_back_without_any_order_and_from_a_catalog_that_takes_its_time(
+    settings: Settings, sandbox: Sandbox
+) -> None:
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+        deadline = asyncio.get_running_loop().time() + 3
+        await built.placement.place(Request(42, (Line(product, 1),), deadline, "/"))
+        await due_back(settings.database_url or "", product)
+        sandbox.catalog_faults(slow_s=0.1)
+        built.placement.give_back([product])
+        await built.placement.drain()
+    assert sandbox.stock(product) == 5
+
+
+async def test_a_batch_that_ends_in_doubt_is_recoverys_at_once(settings: Settings, sandbox: Sandbox) -> None:
+    product, dsn = sandbox.product(5), settings.database_url or ""
+    patient = settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 1})
+    async with machinery(patient) as built:
+        deadline = asyncio.get_running_loop().time() + 3
+        await built.placement.place(Request(42, (Line(product, 1),), deadline, "/"))
+        await due_back(dsn, product)
+
+        async def no_answer(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+            sandbox.catalog_faults(error_rate=1)  # nor can it be read any more
+            return Written.UNKNOWN
+
+        built.catalog.write = no_answer  # type: ignore[method-assign]
+        built.placement.give_back([product])
+        await built.placement.drain()
+    sandbox.heal()
+    assert execute(dsn, "SELECT after, lease_until <= now() FROM stock_claims") == [(5, True)]
 
 
 async def alarms(settings: Settings) -> None:
