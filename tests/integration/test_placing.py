@@ -405,6 +405,20 @@ async def test_clients_of_a_batch_that_was_taken_over_are_told(settings: Setting
     assert execute(dsn, "SELECT status FROM orders") == [("Failed",)]
 
 
+async def test_clients_of_a_batch_that_can_not_be_settled_are_told(
+    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("something that nobody thought of")
+
+    monkeypatch.setattr(placing, "settle", fail)
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+        deadline = asyncio.get_running_loop().time() + 30
+        with pytest.raises(OrderError, match="could not be completed"):
+            await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 1),), deadline, "/")), 20)
+
+
 async def due_back(dsn: str, product: int) -> None:
     """One unit of the only order there is is to go back."""
     execute(dsn, "INSERT INTO stock_returns (order_id, product_id, quantity) SELECT id, %s, 1 FROM orders", (product,))
