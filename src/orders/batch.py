@@ -209,8 +209,20 @@ class Batch:
             patience_s = min(map(self._deadline, waiting)) - self._now()
             _, pending = await asyncio.wait(pending, timeout=max(0.0, patience_s))
             for late in [w for w in waiting if pending and self._deadline(w) <= self._now()]:
-                late.refuse(_took_too_long())
                 waiting.remove(late)
+                if late.request and late.request.key:
+                    self._spawn(self._refuse_durably(late, _took_too_long()))
+                else:
+                    late.refuse(_took_too_long())
+
+    async def _refuse_durably(self, waiting: Waiting, error: OrderError) -> None:
+        """Once its key remembers the error; where that can't be had, it is told that nothing was decided."""
+        remembered = outcomes({waiting: error})
+        try:
+            is_kept = await self._database.run(lambda c: placing.keep_outcomes(c, self.id, remembered))
+        except DatabaseUnavailable:
+            is_kept = False
+        waiting.refuse(error if is_kept else _undecided(waiting, error))
 
     def _deadline(self, waiting: Waiting) -> float:
         request = waiting.request
@@ -285,16 +297,17 @@ class Batch:
         """Nothing was sent: take everything back, and answer with `error` or (None) start over."""
         self._placing = []
         refused = {w: error for w in self._waiting if error and w.request}
-        remembered = outcomes(refused)
+        remembered, is_undone = outcomes(refused), False
         try:
             async with asyncio.timeout(UNDO_PATIENCE_S):
                 await self._database.run(lambda c: placing.abandon(c, self.id, remembered))
+            is_undone = True
         except (DatabaseUnavailable, TimeoutError):
             self._spawn(self._abandon_later(remembered))
         finally:
             for waiting in self._waiting:
                 if error:
-                    waiting.refuse(error)
+                    waiting.refuse(error if is_undone else _undecided(waiting, error))
             if not error:
                 self._requeue(self._waiting, ())
 
@@ -463,7 +476,7 @@ class Batch:
 
     def _refuse_rest(self, error: OrderError) -> None:
         for waiting in self._placing:
-            waiting.refuse(error)
+            waiting.refuse(_undecided(waiting, error))
 
 
 def _references(requests: Iterable[Request]) -> list[str]:
@@ -474,6 +487,15 @@ def _ignore(read: asyncio.Task[Product | None]) -> None:
     """Read the error that a cancelled task may end with all the same, or the log has a stack trace of it."""
     if not read.cancelled():
         read.exception()
+
+
+def _undecided(waiting: Waiting, error: OrderError) -> OrderError:
+    """What is told instead of an error that the request's key could not be made to remember: with the same key it may
+    still be placed, by a repetition.
+    """
+    if waiting.request and waiting.request.key and is_recorded(error):
+        return OrderError(Code.STOCK_BUSY, error.detail, retry_after_s=5)
+    return error
 
 
 def _took_too_long() -> OrderError:

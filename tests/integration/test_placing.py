@@ -419,6 +419,57 @@ async def test_clients_of_a_batch_that_can_not_be_settled_are_told(
             await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 1),), deadline, "/")), 20)
 
 
+async def test_who_is_refused_at_the_deadline_has_a_key_that_remembers_it(settings: Settings, sandbox: Sandbox) -> None:
+    product, dsn = sandbox.product(5), settings.database_url or ""
+    other_replica, other_batch = connect(dsn), uuid7()
+    claiming.claim(other_replica, other_batch, 600, [product], {}, [])
+    patient = {"orders_lease_s": 90, "orders_request_deadline_s": 60, "orders_neighbour_timeout_s": 50}
+    async with machinery(settings.model_copy(update=patient)) as built:
+        read, may_go = built.catalog.read, asyncio.Event()
+
+        async def held_up(product_id: int) -> Product | None:
+            await may_go.wait()
+            return await read(product_id)
+
+        built.catalog.read = held_up  # type: ignore[method-assign]
+        now = asyncio.get_running_loop().time()
+        soon, late = (
+            asyncio.create_task(
+                built.placement.place(Request(n, (Line(product, 1),), now + within_s, "/", key=f"key-{n}"))
+            )
+            for n, within_s in ((1, 3), (2, 60))
+        )
+        await asyncio.sleep(0.3)
+        claiming.release(other_replica, other_batch, [product], [])  # both were waiting: they go together
+        with pytest.raises(OrderError, match="too long to answer"):
+            await asyncio.wait_for(soon, 20)
+        # Whatever becomes of the batch now, this is the key's outcome.
+        assert execute(dsn, "SELECT key, status FROM idempotency_keys ORDER BY 1") == [("key-1", 500), ("key-2", None)]
+        may_go.set()
+        assert (await late).status == 201
+    assert sandbox.stock(product) == 4
+
+
+async def test_where_a_key_can_not_remember_nothing_was_decided(
+    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any) -> Any:
+        raise DatabaseUnavailable("it went away")
+
+    monkeypatch.setattr(placing, "keep_outcomes", unreachable)
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+
+        async def never(product_id: int) -> Product | None:
+            await asyncio.Event().wait()
+
+        built.catalog.read = never  # type: ignore[method-assign, assignment]
+        deadline = asyncio.get_running_loop().time() + 1
+        with pytest.raises(OrderError) as caught:
+            await asyncio.wait_for(built.placement.place(Request(1, (Line(product, 1),), deadline, "/", key="k")), 20)
+    assert (caught.value.code, caught.value.retry_after_s) == (Code.STOCK_BUSY, 5)
+
+
 async def due_back(dsn: str, product: int) -> None:
     """One unit of the only order there is is to go back."""
     execute(dsn, "INSERT INTO stock_returns (order_id, product_id, quantity) SELECT id, %s, 1 FROM orders", (product,))

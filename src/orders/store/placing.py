@@ -396,6 +396,13 @@ def abandon(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -
         )
 
 
+def keep_outcomes(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -> bool:
+    """Remember the outcomes of requests that the batch goes on without; False: a key is not the batch's any more."""
+    with connection.cursor() as cursor:
+        cursor.execute(_KEEP_OUTCOMES, {"batch": str(batch), **_outcome_parameters(outcomes)})
+        return cursor.rowcount == len(outcomes)
+
+
 def _statements(table: Iterable[tuple[str, str]], needs: Intent | Verdict) -> str:
     """One string, one transaction, of those statements that have something to do: each costs its planning (0.2 ms)."""
     return ";".join(statement for need, statement in table if need == ALWAYS or getattr(needs, need))
