@@ -22,7 +22,7 @@ from orders.app import create_app, database_dsn, log_to_stderr, machinery, open_
 from orders.change_status import Asked, change_status
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
 from orders.errors import Code, OrderError
-from orders.export_file import ExportFailed, Format, export_file
+from orders.export_file import ExportFailed, Format, export_file, format_of
 from orders.listing import parse_filters
 from orders.order import Author
 from orders.reconcile import Reconciliation, Undecided
@@ -54,7 +54,9 @@ def main() -> None:
         cli()
     except SettingsError as error:
         _fail(str(error), 2)
-    except (DatabaseUnavailable, SchemaError, OrderError) as error:
+    except OrderError as error:
+        _fail(error.detail, 2 if error.code is Code.INVALID_REQUEST else 1)
+    except (DatabaseUnavailable, SchemaError) as error:
         _fail(str(error), 1)
 
 
@@ -287,7 +289,9 @@ def _count(text: str) -> tuple[int, int, int]:
 @cli.command()
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - is the standard output.")],
-    file_format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.CSV,
+    file_format: Annotated[
+        Format | None, typer.Option("--format", "-f", help="What to write; without it what the file's name ends with.")
+    ] = None,
     filters: Annotated[
         list[str] | None,
         typer.Option(
@@ -299,9 +303,7 @@ def export(
     settings = _settings()
     try:
         wanted = parse_filters(filters or [], load_workflow(settings.orders_workflow))
-        count = asyncio.run(export_file(open_database(settings), wanted, file_format, output))
-    except OrderError as error:
-        _fail(error.detail, 2 if error.code is Code.INVALID_REQUEST else 1)
+        count = asyncio.run(export_file(open_database(settings), wanted, file_format or format_of(output), output))
     except ExportFailed as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:

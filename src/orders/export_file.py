@@ -28,6 +28,12 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+def format_of(output: Path) -> Format:
+    """What the file's name ends with; CSV where that says nothing."""
+    ending = output.suffix.removeprefix(".").lower()
+    return Format(ending) if ending in list(Format) else Format.CSV
+
+
 class ExportFailed(Exception):
     """There is no file. The message says why, and what to do."""
 

@@ -224,6 +224,8 @@ async def test_a_product_is_free_at_once_though_another_of_its_order_is_waited_f
         await is_held.wait()
         answer = await built.placement.place(Request(2, (Line(quick, 1),), now + 15, "/"))
         assert (answer.status, both.done()) == (201, False)
+        leases = "SELECT product_id, lease_until > now() + interval '30 s' FROM stock_claims"
+        assert execute(settings.database_url or "", leases) == [(slow, True)]  # what is waited for stays ours
         may_go.set()
         assert (await both).status == 201
     assert (sandbox.stock(quick), sandbox.stock(slow)) == (3, 4)

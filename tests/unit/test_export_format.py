@@ -1,0 +1,21 @@
+"""Which format an export is written in."""
+
+from pathlib import Path
+
+import pytest
+
+from orders.export_file import Format, format_of
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("orders.csv", Format.CSV),
+        ("orders.ndjson", Format.NDJSON),
+        ("Orders.PARQUET", Format.PARQUET),
+        ("orders.txt", Format.CSV),
+        ("-", Format.CSV),
+    ],
+)
+def test_the_ending_of_the_name_says_it(name: str, expected: Format) -> None:
+    assert format_of(Path(name)) is expected
