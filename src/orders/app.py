@@ -13,7 +13,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pyreqwest.client import Client
@@ -24,7 +23,8 @@ from uuid_utils.compat import uuid7
 
 from orders import embedded
 from orders.api import about, bulk, exports, orders, reports
-from orders.api.bulk import OneOfManyToPlace
+from orders.api.document import describe_api
+from orders.api.parameters import REQUEST_ID, WITHOUT_PARAMETERS
 from orders.api.shop import Shop, operation_id
 from orders.cart import Carts
 from orders.cart_closing import CartClosing
@@ -46,7 +46,7 @@ from orders.errors import Code, OrderError, invalid, problem
 from orders.neighbour import Neighbour, build_client
 from orders.placement import Placement
 from orders.recovery import Recovery
-from orders.schemas import STATUSES, ItemToOrder, Problem, invalid_fields
+from orders.schemas import invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
 from orders.store.statuses import install_workflow, installed_workflow
 from orders.summing_up import sum_up_forever
@@ -59,8 +59,7 @@ ROUTERS = (orders.reading, orders.router, bulk.router, exports.router, reports.r
 MAX_BODY_BYTES = 1024 * 1024
 """An order of the most products that are allowed fits thirty times."""
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=-]{1,128}")
-"""What is taken for a request's ID: anything that a log line or a URL can carry."""
+_REQUEST_ID = re.compile(REQUEST_ID.encode())
 
 DRAIN_S = 20.0
 """So long does a shutdown wait for batches that are under way; what is left then is recovery's."""
@@ -254,7 +253,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(HeadIsGet)
     app.add_middleware(RequestId)
-    app.openapi = lambda: _openapi(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
+    app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
 
 
@@ -272,7 +271,9 @@ def log_to_stderr() -> None:
 
 
 def _add_pages_about_it(app: FastAPI) -> None:
-    @app.get("/", summary="What this is", tags=["about"])
+    options: dict[str, Any] = {"tags": ["about"], "dependencies": WITHOUT_PARAMETERS}
+
+    @app.get("/", summary="What this is", responses=about.REFUSED, **options)
     async def get_about() -> dict[str, str]:
         """What this service is, and where to look."""
         return {
@@ -285,7 +286,7 @@ def _add_pages_about_it(app: FastAPI) -> None:
             "health": "/health",
         }
 
-    @app.get("/health", summary="Whether it works", tags=["about"], responses=orders.HEALTH_RESPONSES)
+    @app.get("/health", summary="Whether it works", responses=orders.HEALTH_RESPONSES, **options)
     async def get_health(request: Request) -> dict[str, Any]:
         """200 where the database answers; 503 where it does not."""
         built: Machinery = request.app.state.machinery
@@ -335,7 +336,8 @@ def _wrong_content_type(request: Request, error: RequestValidationError) -> Orde
     if not any(e["loc"] == ("body",) and isinstance(e.get("input"), bytes) for e in error.errors()):
         return None
     given = request.headers.get("content-type", "without a type")
-    message = f"Send the body as application/json; it came as {given[:60]}."
+    wanted = "application/merge-patch+json" if request.method == "PATCH" else "application/json"
+    message = f"Send the body as {wanted}; it came as {given[:60]}."
     return invalid("header/Content-Type", "content_type", message)
 
 
@@ -409,7 +411,7 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-        is_good = not given or (len(given) == 1 and REQUEST_ID.fullmatch(given[0]) is not None)
+        is_good = not given or (len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) is not None)
         request_id = given[0] if given and is_good else uuid7().hex.encode()
         scope.setdefault("state", {})["request_id"] = request_id.decode()
 
@@ -425,53 +427,3 @@ class RequestId:
                 "header/X-Request-ID", "request_id_invalid", "X-Request-ID: 1 to 128 of A-Z a-z 0-9 -._~:/+="
             )
             await _problem_response(Request(scope), error)(scope, receive, send_with_id)
-
-
-def _openapi(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title,
-            version=app.version,
-            summary=app.summary,
-            description=_DESCRIPTION,
-            routes=app.routes,
-            servers=app.servers,
-            license_info=app.license_info,
-            tags=_TAGS,
-        )
-        schemas = document["components"]["schemas"]
-        # FastAPI does not see the first, and rounds the others' 2^63-1 to a float.
-        for model in (Problem, ItemToOrder, OneOfManyToPlace):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas.update(schema.pop("$defs", {}), **{model.__name__: schema})
-        document["security"] = []  # said openly: authentication is the business of whatever stands in front
-        _name_statuses(document, list(workflow.by_name))
-        app.openapi_schema = document
-    return app.openapi_schema
-
-
-def _name_statuses(document: Any, names: list[str]) -> None:
-    """Wherever the built-in statuses are named, name those of the shop."""
-    if isinstance(document, dict) and document.get("enum") == STATUSES:
-        document["enum"] = names
-    for inner in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
-        _name_statuses(inner, names)
-
-
-_DESCRIPTION = """
-Turns a shopping cart, or a list of items, into an order whose stock is really taken from the product catalog.
-
-* A **customer ID** is an integer, an **order ID** a UUID: that tells `GET /orders/{customer_id}` from
-  `GET /orders/{order_id}`. Both are the one operation `GET /orders/{id}` here, because OpenAPI knows no two paths that
-  differ only in a parameter's name. `/customers/{customer_id}/orders` says the same without ambiguity.
-* **201 if and only if the order is placed and its stock is taken.** After any other answer nothing was ordered.
-* **`dry_run=true`** on any write tells what would be: the order, the stock and the events. Nothing is written or sent.
-* Errors are RFC 9457 problem documents; `GET /problems` lists them.
-"""
-_TAGS = [
-    {"name": "orders", "description": "Placing, reading and moving orders."},
-    {"name": "customers", "description": "The customer's operations at addresses of their own."},
-    {"name": "reports", "description": "Totals for people."},
-    {"name": "exports", "description": "Whole lists as files."},
-    {"name": "about", "description": "The service itself."},
-]

@@ -40,12 +40,15 @@ COLUMNS = {
     "metadata": "o.metadata::text",
     "public_note": "o.public_note",
     "private_note": "o.private_note",
+    "version": "o.version",
     "item_id": "i.id",
     "product_id": "i.product_id",
     "name": "i.name",
     "quantity": "i.quantity",
     "unit_price": "i.unit_price",
     "item_total": "i.quantity * i.unit_price",
+    "cancelled": "i.cancelled",
+    "returned": "i.returned",
 }
 """The columns of a line, each with where it comes from."""
 

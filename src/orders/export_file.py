@@ -114,7 +114,8 @@ class _Parquet:
                 "Parquet needs pyarrow, which is not installed: pip install -r requirements-parquet.txt"
             ) from None
         whole, time = pyarrow.int64(), pyarrow.timestamp("us", tz="UTC")
-        types = {"created_at": time, "updated_at": time, "quantity": pyarrow.int32()}
+        types = {"created_at": time, "updated_at": time}
+        types |= dict.fromkeys(("version", "quantity", "cancelled", "returned"), pyarrow.int32())
         types |= dict.fromkeys(
             ("number", "customer_id", "total", "item_id", "product_id", "unit_price", "item_total"), whole
         )

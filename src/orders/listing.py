@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from orders.errors import OrderError, invalid
 from orders.order import MAX_ID
-from orders.schemas import CURSOR, WITHOUT_NUL, Identifier, StatusName, parse_status_or_refuse
+from orders.schemas import CURSOR, WITHOUT_NUL, Identifier, StatusName, parse_status_or_refuse, refused_parameters
 from orders.store.listing import Filters, Position, Range, Sort, SortKey
 from orders.workflow import Workflow
 
@@ -108,7 +108,7 @@ class OrderFilters(BaseModel):
         for name, value in extra.items():
             key = _METADATA.fullmatch(name)
             if key is None:
-                raise invalid(f"query/{name[:60]}", "extra_forbidden", f"There is no parameter {name[:60]!r}.")
+                raise refused_parameters([name])
             if not isinstance(value, str) or "\0" in name + value:
                 message = f"{name[:60]} must be given once, as a text without the character U+0000."
                 raise invalid(f"query/{name[:60]}", "metadata_invalid", message)

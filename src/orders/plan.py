@@ -8,11 +8,12 @@ from orders.order import Line
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """A line that falls short: what was asked, and what was available when its turn came."""
+    """A line that falls short: what was asked, and what was available when its turn came (0 of an unknown product)."""
 
     product_id: int
     requested: int
     available: int
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def plan(stock: Mapping[int, int], returns: Mapping[int, int], orders: Sequence[
     decisions = []
     for lines in orders:
         shortages = tuple(
-            Shortage(line.product_id, line.quantity, left.get(line.product_id, 0))
+            Shortage(line.product_id, line.quantity, left.get(line.product_id, 0), line.product_id in left)
             for line in lines
             if line.quantity > left.get(line.product_id, 0)
         )

@@ -90,8 +90,10 @@ def insufficient(request: Request, shortages: Sequence[Shortage]) -> OrderError:
     errors = [
         {
             **({"pointer": request.pointers[s.product_id]} if s.product_id in request.pointers else {}),
-            "code": "insufficient_inventory",
-            "message": f"Product {s.product_id}: {s.requested} requested, {s.available} available.",
+            "code": "insufficient_inventory" if s.is_known else "unknown_product",
+            "message": f"Product {s.product_id}: {s.requested} requested, {s.available} available."
+            if s.is_known
+            else f"The catalog has no product {s.product_id}.",
             "product_id": s.product_id,
             "requested": s.requested,
             "available": s.available,

@@ -13,9 +13,9 @@ from orders.errors import Code, OrderError, invalid, problem
 from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY
 from orders.workflow import Workflow, load_workflow, parse_workflow
 
-_ID_EXAMPLE = "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"
-_ORDER_EXAMPLE: dict[str, Any] = {
-    "id": _ID_EXAMPLE,
+ID_EXAMPLE = "01a20a88-cc73-7a41-9b52-0d6c3f1e8a77"
+ORDER_EXAMPLE: dict[str, Any] = {
+    "id": ID_EXAMPLE,
     "number": 1,
     "customer_id": 42,
     "status": "Ordered",
@@ -73,7 +73,7 @@ STATUSES = list(load_workflow().by_name)
 
 StatusName = Annotated[str, Field(json_schema_extra={"enum": STATUSES})]
 
-_PLACED_EXAMPLE: dict[str, Any] = {
+PLACED_EXAMPLE: dict[str, Any] = {
     "number": 1,
     "type": "placed",
     "before": {"status": "Pending"},
@@ -82,7 +82,7 @@ _PLACED_EXAMPLE: dict[str, Any] = {
     "actor": "api",
     "reason": None,
     "note": None,
-    "request_id": "019ab1e27c3d7a419b520d6c3f1e8a70",
+    "request_id": "01a20a88cc737a419b520d6c3f1e8a70",
     "at": "2026-11-23T22:31:07.141592Z",
 }
 _CANCELLED_EXAMPLE: dict[str, Any] = {
@@ -94,7 +94,7 @@ _CANCELLED_EXAMPLE: dict[str, Any] = {
     "actor": "anna",
     "reason": "customer",
     "note": "Ordered one too many.",
-    "request_id": "019ab1e27c3d7a419b520d6c3f1e8a71",
+    "request_id": "01a20a88cc737a419b520d6c3f1e8a71",
     "at": "2026-11-24T08:00:00.271828Z",
 }
 
@@ -264,7 +264,7 @@ class Item(BaseModel):
 class Order(BaseModel):
     """An order. Money is an integer in the catalog's own unit; what an adopted order never recorded is null."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _ORDER_EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"example": ORDER_EXAMPLE})
 
     id: UUID
     number: int
@@ -300,7 +300,7 @@ class Event(BaseModel):
 class EventList(BaseModel):
     """What happened to an order, first things first; numbered without gaps."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"events": [_PLACED_EXAMPLE, _CANCELLED_EXAMPLE]}})
+    model_config = ConfigDict(json_schema_extra={"example": {"events": [PLACED_EXAMPLE, _CANCELLED_EXAMPLE]}})
 
     events: list[Event]
 
@@ -336,7 +336,7 @@ class OrderList(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
-                "orders": [_ORDER_EXAMPLE],
+                "orders": [ORDER_EXAMPLE],
                 "next": "/orders?limit=1&cursor=kEwN0pS9nxqAAAAAAAAAAAGasHFwA3pBm1INbD8einc",
             }
         }
@@ -442,14 +442,15 @@ def parse_moment(text: str) -> int | datetime:
 def invalid_fields(errors: Iterable[dict[str, Any]]) -> OrderError:
     """422 from what validation found."""
     found = [{"pointer": _pointer(e["loc"]), "code": e["type"], "message": _message(e)} for e in errors]
-    where = ", ".join(str(e["pointer"]) for e in found[:3])
+    where = ", ".join("its body" if e["pointer"] == "#" else str(e["pointer"]) for e in found[:3])
     return OrderError(Code.INVALID_REQUEST, f"The request is malformed at {where}.", extra={"errors": found})
 
 
-def unknown_parameters(names: Iterable[str]) -> OrderError:
-    """422 for query parameters where there are none."""
-    message = "Extra inputs are not permitted"
-    return invalid_fields({"loc": ("query", name), "type": "extra_forbidden", "msg": message} for name in names)
+def refused_parameters(names: Iterable[str], why: str = "There is no parameter {!r}.") -> OrderError:
+    """422 for query parameters that have no meaning where they are; `why` has a place for the name."""
+    found = [(f"query/{name[:60]}", why.format(name[:60])) for name in names]
+    errors = [{"pointer": pointer, "code": "extra_forbidden", "message": message} for pointer, message in found]
+    return OrderError(Code.INVALID_REQUEST, " ".join(message for _, message in found[:3]), extra={"errors": errors})
 
 
 def _pointer(loc: tuple[str | int, ...]) -> str:
@@ -461,8 +462,14 @@ def _pointer(loc: tuple[str | int, ...]) -> str:
 
 
 def _message(error: dict[str, Any]) -> str:
-    if error["type"] == "json_invalid":
-        return f"The body is not JSON: {error.get('ctx', {}).get('error', '')} at character {error['loc'][-1]}."
+    place, name = error["loc"][0], str(error["loc"][-1])[:60]
+    match error["type"]:
+        case "json_invalid":
+            return f"The body is not JSON: {error.get('ctx', {}).get('error', '')} at character {name}."
+        case "missing":
+            return "A body is needed; there is none." if name == "body" else f"{name} is needed; it is missing."
+        case "extra_forbidden":
+            return f"There is no {'member' if place == 'body' else 'parameter'} {name!r}."
     return f"{error['msg'].removeprefix('Value error, ')}."
 
 
@@ -471,7 +478,8 @@ def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         kind = code.value
-        example = problem(OrderError(code, kind.advice), "/orders/42")
+        detail, extra = _PROBLEM_EXAMPLES.get(code, (kind.advice, {}))
+        example = problem(OrderError(code, detail, extra=extra), "/")  # `app` puts the operation's address there
         entry = responses.setdefault(kind.status, {"description": kind.title, "content": _problem_content()})
         if kind.title not in entry["description"]:
             entry["description"] += f" · {kind.title}"
@@ -480,6 +488,37 @@ def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
         entry["content"]["application/problem+json"]["examples"][example["code"]] = {"value": example}
     return responses
 
+
+def _one_error(pointer: str, code: str, message: str, **more: Any) -> tuple[str, dict[str, Any]]:
+    return message, {"errors": [{"pointer": pointer, "code": code, "message": message, **more}]}
+
+
+_MOVES_LEFT = ["Delivered", "Completed", "Returned", "Refunded"]
+_CANT_MOVE = f"An order that is Shipped can't become Cancelled; it can become {', '.join(_MOVES_LEFT)}."
+_PROBLEM_EXAMPLES: dict[Code, tuple[str, dict[str, Any]]] = {
+    Code.INVALID_REQUEST: _one_error("query/colour", "extra_forbidden", "There is no parameter 'colour'."),
+    Code.INSUFFICIENT_INVENTORY: _one_error(
+        "#/items/0",
+        "insufficient_inventory",
+        "Product 8: 2 requested, 1 available.",
+        product_id=8,
+        requested=2,
+        available=1,
+    ),
+    Code.STATUS_NOT_ALLOWED: (_CANT_MOVE, {"allowed_statuses": _MOVES_LEFT}),
+    Code.QUANTITY_EXCEEDED: _one_error(
+        "#/items/0/quantity", "quantity_exceeded", "Line 1: 3 asked for, 2 left.", left=2
+    ),
+    Code.VERSION_CHANGED: ("The order has version 3, which is none of those that you named.", {"version": 3}),
+    Code.BATCH_REFUSED: _one_error(
+        "#/orders/1", "status_not_allowed", _CANT_MOVE, id=ID_EXAMPLE, allowed_statuses=_MOVES_LEFT
+    ),
+    Code.EXTERNAL_REFERENCE_TAKEN: (
+        f"The external reference 'web-2026-004711' is that of order {ID_EXAMPLE}.",
+        {"order_id": ID_EXAMPLE},
+    ),
+}
+"""Of errors whose document has more members than every error: their `detail`, and these members."""
 
 _RETRY_AFTER = {"description": "So many seconds later.", "schema": {"type": "integer", "minimum": 1}}
 

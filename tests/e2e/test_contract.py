@@ -144,10 +144,11 @@ def test_head_is_answered_as_get_without_the_body(service: Service, customer: in
 def test_too_little_is_400_and_names_every_short_line(service: Service, sandbox: Sandbox, customer: int) -> None:
     enough, little, unknown = sandbox.product(9), sandbox.product(1), 2**62
     body = problem(service.place(customer, (enough, 1), (little, 2), (unknown, 3)), 400, "insufficient_inventory")
-    assert [(e["pointer"], e["product_id"], e["requested"], e["available"]) for e in body["errors"]] == [
-        ("#/items/1", little, 2, 1),
-        ("#/items/2", unknown, 3, 0),
+    assert [(e["pointer"], e["code"], e["product_id"], e["requested"], e["available"]) for e in body["errors"]] == [
+        ("#/items/1", "insufficient_inventory", little, 2, 1),
+        ("#/items/2", "unknown_product", unknown, 3, 0),
     ]
+    assert body["errors"][1]["message"] == f"The catalog has no product {unknown}."
     assert (sandbox.stock(enough), sandbox.stock(little)) == (9, 1)
     problem(service.get(f"/orders/{customer}"), 404, "no_orders_for_customer")
 
@@ -185,10 +186,48 @@ def test_a_malformed_order_is_422_and_says_where(service_for_reading: Service, b
         ("/orders/42?cursor=%00", "query/cursor"),
         (f"/orders/{NOWHERE}?cursor=x", "query/cursor"),
         (f"/orders/{NOWHERE}?status=teleported", "query/status"),
+        (f"/orders/{NOWHERE}?limit=2", "query/limit"),
+        (f"/orders/{NOWHERE}?metadata[channel]=web", "query/metadata[channel]"),
+        (f"/orders/{NOWHERE}?total[gte]=2&at=1", "query/total[gte]"),
+        ("/health?x=1", "query/x"),
+        ("/?x=1", "query/x"),
+        ("/workflow?x=1", "query/x"),
+        ("/problems?x=1", "query/x"),
+        ("/problems/not_found?x=1", "query/x"),
+        ("/reports/statuses?x=1", "query/x"),
     ],
 )
 def test_a_malformed_query_is_422_and_says_where(service_for_reading: Service, path: str, pointer: str) -> None:
     assert problem(service_for_reading.get(path), 422, "invalid_request")["errors"][0]["pointer"] == pointer
+
+
+def test_the_defaults_of_a_list_are_let_through_beside_an_order(
+    service: Service, sandbox: Sandbox, customer: int
+) -> None:
+    order = service.place(customer, (sandbox.product(5), 1)).body
+    reply = service.get(f"/orders/{order['id']}?sort=-created_at&limit=100&include_total=false")  # as clients send it
+    assert reply.body == order
+
+
+def test_what_is_wrong_is_said_in_plain_words(service_for_reading: Service) -> None:
+    http, url = service_for_reading.http, service_for_reading.url
+
+    def messages(reply: Reply) -> list[str]:
+        return [error["message"] for error in problem(reply, 422, "invalid_request")["errors"]]
+
+    assert messages(service_for_reading.get("/orders?colour=blue")) == ["There is no parameter 'colour'."]
+    assert messages(service_for_reading.get("/reports/sales?colour=blue")) == ["There is no parameter 'colour'."]
+    assert messages(http.put(f"{url}/orders/{NOWHERE}?colour=blue", {"status": "Paid"})) == [
+        "There is no parameter 'colour'."
+    ]
+    assert messages(http.put(f"{url}/orders/{NOWHERE}", {"status": "Paid", "colour": 1})) == [
+        "There is no member 'colour'."
+    ]
+    assert messages(http.put(f"{url}/orders/{NOWHERE}", {})) == ["status is needed; it is missing."]
+    assert messages(http.send("PUT", f"{url}/orders/{NOWHERE}")) == ["A body is needed; there is none."]
+    for value in ("maybe", "1"):
+        reply = http.put(f"{url}/orders/{NOWHERE}?dry_run={value}", {"status": "Paid"})
+        assert messages(reply) == ["dry_run: true or false, once."]
 
 
 def test_a_parameter_that_nobody_knows_is_422(service: Service, sandbox: Sandbox, customer: int) -> None:

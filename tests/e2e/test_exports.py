@@ -65,12 +65,15 @@ def test_csv_and_ndjson_are_the_list_oldest_first(service: Service, sandbox: San
         "metadata": '{"a": "b"}',
         "public_note": "two\r\nlines, \\n",
         "private_note": "'-1",
+        "version": "1",
         "item_id": str(order["items"][0]["id"]),
         "product_id": str(product),
         "name": '\'=cmd()\n"x", ☎',
         "quantity": "2",
         "unit_price": "10",
         "item_total": "20",
+        "cancelled": "0",
+        "returned": "0",
     }
     for query in ("status=failed&status=paid", "product_id=7&total[gte]=5", "metadata[channel]=web"):
         wanted = service.get(f"/orders?{query}&sort=created_at&limit=1000").body["orders"]

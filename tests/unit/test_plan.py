@@ -25,7 +25,7 @@ def test_an_order_that_needs_too_much_is_refused_and_takes_nothing() -> None:
 
 def test_every_line_that_falls_short_is_named() -> None:
     decided = plan({1: 0}, {}, [[Line(1, 1), Line(2, 3)]])
-    assert decided.shortages == ((Shortage(1, 1, 0), Shortage(2, 3, 0)),)
+    assert decided.shortages == ((Shortage(1, 1, 0), Shortage(2, 3, 0, is_known=False)),)
     assert decided.changes == {}
 
 
@@ -34,7 +34,7 @@ def test_stock_that_is_due_back_is_there_for_the_first_order() -> None:
 
 
 def test_a_product_that_the_catalog_lost_gets_nothing_back() -> None:
-    assert plan({}, {1: 2}, [[Line(1, 1)]]).shortages == ((Shortage(1, 1, 0),),)
+    assert plan({}, {1: 2}, [[Line(1, 1)]]).shortages == ((Shortage(1, 1, 0, is_known=False),),)
 
 
 @given(STOCK, STOCK, st.lists(LINES, max_size=6))

@@ -5,12 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
+from orders.api.parameters import WITHOUT_PARAMETERS
 from orders.api.shop import Shop, operation_id
 from orders.errors import Code, OrderError
 from orders.schemas import WorkflowGraph, problem_responses
 
 router = APIRouter(generate_unique_id_function=operation_id)
 
+REFUSED = problem_responses(Code.INVALID_REQUEST)
 ProblemCode = Annotated[str, Path(json_schema_extra={"enum": [code.name.lower() for code in Code]})]
 
 
@@ -18,7 +20,8 @@ ProblemCode = Annotated[str, Path(json_schema_extra={"enum": [code.name.lower() 
     "/workflow",
     summary="Which statuses there are, and which may follow which",
     tags=["about"],
-    responses={200: {"model": WorkflowGraph, "description": "The table of statuses"}},
+    responses={200: {"model": WorkflowGraph, "description": "The table of statuses"}, **REFUSED},
+    dependencies=WITHOUT_PARAMETERS,
 )
 async def get_workflow(request: Request) -> dict[str, Any]:
     """The table of statuses as JSON and, in it, as a Mermaid diagram."""
@@ -26,7 +29,13 @@ async def get_workflow(request: Request) -> dict[str, Any]:
     return shop.workflow.document()
 
 
-@router.get("/problems", summary="Every error there is", tags=["about"])
+@router.get(
+    "/problems",
+    summary="Every error there is",
+    tags=["about"],
+    responses=REFUSED,
+    dependencies=WITHOUT_PARAMETERS,
+)
 async def get_problems() -> dict[str, dict[str, Any]]:
     """Each error's code with its HTTP status, its title, and what to do about it."""
     return {code.name.lower(): _describe(code) for code in Code}
@@ -37,6 +46,7 @@ async def get_problems() -> dict[str, dict[str, Any]]:
     summary="What an error means",
     tags=["about"],
     responses=problem_responses(Code.NOT_FOUND, Code.INVALID_REQUEST),
+    dependencies=WITHOUT_PARAMETERS,
 )
 async def get_problem(code: ProblemCode) -> JSONResponse:
     """The page behind a problem's `type`."""

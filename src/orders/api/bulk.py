@@ -19,6 +19,7 @@ from orders.dry_run import Stock, stock_json
 from orders.errors import Code, invalid
 from orders.order import Author, Line
 from orders.schemas import (
+    ID_EXAMPLE,
     WHOLE,
     Event,
     Identifier,
@@ -36,8 +37,6 @@ PLACED_AT_ONCE = 100
 
 MOVED_AT_ONCE = 1000
 """Orders in one PUT: with all or nothing they are locked together, until the last of them is written."""
-
-_ID = "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"
 
 
 def _as_order_id(text: str) -> str:
@@ -82,7 +81,7 @@ class OneOfManyToMove(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    id: Annotated[str, AfterValidator(_as_order_id), Field(examples=[_ID], json_schema_extra={"format": "uuid"})]
+    id: Annotated[str, AfterValidator(_as_order_id), Field(examples=[ID_EXAMPLE], json_schema_extra={"format": "uuid"})]
     status: Annotated[StatusName, Field(examples=["Confirmed"])]
     version: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
     note: Note = None
@@ -97,7 +96,7 @@ class OrdersToMove(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "orders": [{"id": _ID, "status": "Shipped", "version": 3, "note": "With the 5 o'clock van."}],
+                    "orders": [{"id": ID_EXAMPLE, "status": "Shipped", "version": 3, "note": "On van 5."}],
                     "error_policy": "each",
                 }
             ]

@@ -4,27 +4,28 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from orders.dry_run import preview_json
 from orders.errors import invalid
 from orders.request import Answer
-from orders.schemas import Event, Item, Order, unknown_parameters
+from orders.schemas import ORDER_EXAMPLE, PLACED_EXAMPLE, Event, Item, Order, refused_parameters
 
 
 async def read_dry_run(
     request: Request,
     dry_run: Annotated[
-        bool,
+        Any,  # not bool, which would take "yes" and "1" too
+        WithJsonSchema({"type": "boolean", "default": False}),
         Query(description="Only tell what would be: nothing is written, and nothing sent to the catalog or the carts."),
     ] = False,
 ) -> bool:
     """The one parameter of writes. Raises OrderError: others are refused, not ignored, and so is any other value."""
     if others := [name for name in request.query_params if name != "dry_run"]:
-        raise unknown_parameters(others)
+        raise refused_parameters(others)
     if request.query_params.getlist("dry_run") not in ([], ["true"], ["false"]):
         raise invalid("query/dry_run", "bool_parsing", "dry_run: true or false, once.")
-    return dry_run
+    return bool(dry_run == "true")
 
 
 DryRun = Annotated[bool, Depends(read_dry_run)]
@@ -56,53 +57,21 @@ class StockChange(BaseModel):
 
 
 _ORDER: dict[str, Any] = {
+    **ORDER_EXAMPLE,
     "id": None,
     "number": None,
-    "customer_id": 42,
-    "status": "Ordered",
-    "items": [
-        {
-            "id": None,
-            "product_id": 7,
-            "name": "Whispers of the Night",
-            "quantity": 2,
-            "unit_price": 10,
-            "total": 20,
-            "cancelled": 0,
-            "returned": 0,
-        }
-    ],
-    "currency": "USD",
-    "total": 20,
-    "version": 1,
-    "allowed_statuses": ["Confirmed", "Paid", "On Hold", "Cancelled"],
-    "external_reference": None,
-    "metadata": {},
-    "notes": {"public": None, "private": None},
-    "created_at": "2026-11-23T22:31:07.123456Z",
-    "updated_at": "2026-11-23T22:31:07.123456Z",
-}
-_EVENT: dict[str, Any] = {
-    "number": 1,
-    "type": "placed",
-    "before": {"status": "Pending"},
-    "after": {"status": "Ordered"},
-    "details": None,
-    "actor": "api",
-    "reason": None,
-    "note": None,
-    "request_id": "019ab1e27c3d7a419b520d6c3f1e8a70",
-    "at": "2026-11-23T22:31:07.123456Z",
+    "items": [{**item, "id": None} for item in ORDER_EXAMPLE["items"]],
+    "created_at": ORDER_EXAMPLE["updated_at"],
 }
 STOCK_EXAMPLE: list[Any] = [{"product_id": 7, "before": 49, "after": 47}]
-RESULT_EXAMPLE: dict[str, Any] = {"order": _ORDER, "events": [_EVENT]}
+RESULT_EXAMPLE: dict[str, Any] = {"order": _ORDER, "events": [PLACED_EXAMPLE]}
 
 
 class Preview(BaseModel):
     """What a write would have done. Nothing was written, nothing sent."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"dry_run": True, "order": _ORDER, "stock": STOCK_EXAMPLE, "events": [_EVENT]}}
+        json_schema_extra={"example": {"dry_run": True, **RESULT_EXAMPLE, "stock": STOCK_EXAMPLE}}
     )
 
     dry_run: Literal[True]

@@ -42,9 +42,9 @@ def _described(media_type: str, description: str, example: str) -> dict[str, Any
         "text/csv",
         "A line per item, oldest order first",
         "order_id,number,customer_id,status,created_at,updated_at,currency,total,external_reference,metadata,"
-        "public_note,private_note,item_id,product_id,name,quantity,unit_price,item_total\r\n"
-        "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77,1,42,Ordered,2026-11-23T22:31:07.123000Z,"
-        "2026-11-23T22:31:07.141592Z,USD,20,,,,,1,7,Whispers of the Night,2,10,20\r\n",
+        "public_note,private_note,version,item_id,product_id,name,quantity,unit_price,item_total,cancelled,returned\r\n"
+        "01a20a88-cc73-7a41-9b52-0d6c3f1e8a77,1,42,Ordered,2026-11-23T22:31:07.123000Z,"
+        "2026-11-23T22:31:07.141592Z,USD,20,,,,,1,1,7,Whispers of the Night,2,10,20,0,0\r\n",
     ),
 )
 async def export_csv(request: Request, query: Wanted) -> Response:
@@ -60,7 +60,7 @@ async def export_csv(request: Request, query: Wanted) -> Response:
     **_described(
         "application/x-ndjson",
         "A line per order, oldest first",
-        '{"id": "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77", "number": 1, "customer_id": 42, "status": "Ordered", …}\n',
+        '{"id": "01a20a88-cc73-7a41-9b52-0d6c3f1e8a77", "number": 1, "customer_id": 42, "status": "Ordered", …}\n',
     ),
 )
 async def export_ndjson(request: Request, query: Wanted) -> Response:

@@ -59,6 +59,7 @@ from orders.schemas import (
     parse_status_or_refuse,
     parse_versions,
     problem_responses,
+    refused_parameters,
 )
 from orders.store.listing import Filters, Position, Sort, count_orders, list_orders, page_json
 from orders.store.reading import read_events
@@ -155,7 +156,7 @@ _DESCRIBED = {
     ),
 }
 
-HEALTH_RESPONSES = problem_responses(Code.DATABASE_UNAVAILABLE)
+HEALTH_RESPONSES = problem_responses(*_READ_PROBLEMS)
 
 
 @reading.get(
@@ -192,7 +193,8 @@ async def get_order(
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 (for the docs, as all headers; read with all its values)
 ) -> Response:
     """`GET /orders/{order_id}` answers with the order (`at`: as it was then), `GET /orders/{customer_id}` with a list
-    of the customer's orders, newest first; what the ID looks like decides. The other parameters are for the list.
+    of the customer's orders, newest first; what the ID looks like decides. The other parameters are for the list;
+    beside one order they are refused, unless they have their default, which generated clients send.
     """
     known = parse_versions(request.headers.getlist("if-none-match"), "If-None-Match")  # refused beside a list, too
     order_id = parse_order_id(id)
@@ -201,7 +203,8 @@ async def get_order(
             raise invalid("query/at", "extra_forbidden", "at: this is for one order.")
         return await _list(request, query, _customer(id))
     shop = _shop(request)
-    _understand(query, shop)  # an order has no use for them; malformed they are refused all the same
+    if query.model_fields_set:
+        _refuse_what_is_for_lists(query)
     if query.at is not None:
         order = await read_order_at(shop.database, shop.workflow, order_id, parse_moment(query.at))
         return JSONResponse(order, headers={"ETag": f'"{order["version"]}"'})
@@ -425,6 +428,11 @@ def _units(items: Sequence[UnitsToCancel] | None) -> list[Units]:
         Units(i.id, i.quantity, i.condition) if isinstance(i, UnitsToReturn) else Units(i.id, i.quantity)
         for i in items or ()
     ]
+
+
+def _refuse_what_is_for_lists(query: OneOrManyQuery) -> None:
+    if names := query.model_dump(by_alias=True, exclude_defaults=True, exclude={"at"}):
+        raise refused_parameters(names, "{} is for lists; this is the address of one order.")
 
 
 _VERSION = re.compile(r'"version" : ([0-9]+)')

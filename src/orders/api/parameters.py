@@ -6,7 +6,7 @@ from fastapi import Body, Depends, Header, Path, Query, Request
 from pydantic import WithJsonSchema
 
 from orders.listing import CustomerListQuery, ListQuery, OneOrManyQuery
-from orders.schemas import CUSTOMER_ID, KEY, Cancellation, OrderToPlace, Return, unknown_parameters
+from orders.schemas import CUSTOMER_ID, ID_EXAMPLE, KEY, Cancellation, OrderToPlace, Return, refused_parameters
 
 CustomerId = Annotated[
     str,
@@ -16,7 +16,7 @@ CustomerOrOrderId = Annotated[
     str,
     Path(
         description="A customer's ID (an integer) means that customer; an order's ID (a UUID) means that order.",
-        examples=["42", "019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
+        examples=["42", ID_EXAMPLE],
         json_schema_extra={"anyOf": [{"pattern": f"^{CUSTOMER_ID}$"}, {"format": "uuid"}]},
     ),
 ]
@@ -59,7 +59,7 @@ OrderId = Annotated[
     Path(
         description="The order.",
         json_schema_extra={"format": "uuid"},
-        examples=["019ab1e2-7c3d-7a41-9b52-0d6c3f1e8a77"],
+        examples=[ID_EXAMPLE],
     ),
 ]
 Actor = Annotated[
@@ -73,6 +73,9 @@ Actor = Annotated[
         examples=["anna@shop.example"],
     ),
 ]
+REQUEST_ID = r"[A-Za-z0-9._~:/+=-]{1,128}"
+"""What is taken for a request's ID: anything that a log line or a URL can carry."""
+
 _ETAGS = {"type": "string", "pattern": r'^("[0-9]{1,9}"(, ?"[0-9]{1,9}")*|\*)$'}
 IfMatch = Annotated[
     str | None,
@@ -118,7 +121,7 @@ ToReturn = Annotated[
 async def _refuse_parameters(request: Request) -> None:
     """Parameters that nobody knows are refused, not ignored."""
     if request.query_params:
-        raise unknown_parameters(request.query_params)
+        raise refused_parameters(request.query_params)
 
 
 WITHOUT_PARAMETERS = [Depends(_refuse_parameters)]

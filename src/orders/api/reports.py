@@ -34,7 +34,8 @@ class Span(BaseModel):
         last = self.last or datetime.now(UTC).date()
         first = self.first or last - timedelta(days=min(USUAL_DAYS - 1, last.toordinal() - 1))
         if first > last:
-            raise invalid("query/from", "span_invalid", f"{first} is after {last}.")
+            which = "`to`" if self.last else "today, which `to` is where it is left out"
+            raise invalid("query/from", "span_invalid", f"from: {first} is after {last}, {which}.")
         if (last - first).days >= MAX_DAYS or first.year < 1971:
             raise invalid("query/from", "span_invalid", f"At most {MAX_DAYS} days, from 1971 on.")
         return first, last

@@ -1,0 +1,88 @@
+"""The OpenAPI document: what FastAPI finds in the routes, and what it can't see."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from orders.api.bulk import OneOfManyToPlace, Results
+from orders.api.dry_run import Preview
+from orders.api.parameters import REQUEST_ID
+from orders.schemas import ID_EXAMPLE, STATUSES, EventList, ItemToOrder, Order, OrderList, Problem
+from orders.workflow import Workflow
+
+
+def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
+    """The document at `/openapi.json`, with the shop's statuses. Made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=_DESCRIPTION,
+            routes=app.routes,
+            servers=app.servers,
+            license_info=app.license_info,
+            tags=_TAGS,
+        )
+        schemas = document["components"]["schemas"]
+        # FastAPI does not see the first, and rounds the others' 2^63-1 to a float.
+        for model in (Problem, ItemToOrder, OneOfManyToPlace):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}), **{model.__name__: schema})
+        for answer in (Order, OrderList, EventList, Preview, Results):  # FastAPI leaves out what is null
+            schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
+        document["security"] = []  # said openly: authentication is the business of whatever stands in front
+        document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
+        for path, operations in document["paths"].items():
+            _name_instance(operations, path)
+            operations["parameters"] = [{"$ref": "#/components/parameters/RequestId"}]
+        _name_statuses(document, list(workflow.by_name))
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _name_statuses(document: Any, names: list[str]) -> None:
+    """Wherever the built-in statuses are named, name those of the shop."""
+    if isinstance(document, dict) and document.get("enum") == STATUSES:
+        document["enum"] = names
+    for inner in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
+        _name_statuses(inner, names)
+
+
+def _name_instance(operations: dict[str, Any], path: str) -> None:
+    """Give the examples of problems the address at which they are met."""
+    for operation in operations.values():
+        customer_or_order = "42" if operation["operationId"] in ("get_order", "place_order") else ID_EXAMPLE
+        instance = path.format(id=customer_or_order, customer_id="42", code="not_found")
+        for response in operation["responses"].values():
+            for example in response.get("content", {}).get("application/problem+json", {}).get("examples", {}).values():
+                example["value"]["instance"] = instance
+
+
+_REQUEST_ID = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "required": False,
+    "description": "Names this request in the logs and in the order's history. Every answer has it, or one of our own.",
+    "schema": {"type": "string", "pattern": f"^{REQUEST_ID}$"},
+    "example": "checkout-7f3d2c1e",
+}
+
+_DESCRIPTION = """
+Turns a shopping cart, or a list of items, into an order whose stock is really taken from the product catalog.
+
+* A **customer ID** is an integer, an **order ID** a UUID: that tells `GET /orders/{customer_id}` from
+  `GET /orders/{order_id}`. Both are the one operation `GET /orders/{id}` here, because OpenAPI knows no two paths that
+  differ only in a parameter's name. `/customers/{customer_id}/orders` says the same without ambiguity.
+* **201 if and only if the order is placed and its stock is taken.** After any other answer nothing was ordered.
+* **`dry_run=true`** on any write tells what would be: the order, the stock and the events. Nothing is written or sent.
+* Errors are RFC 9457 problem documents; `GET /problems` lists them.
+"""
+_TAGS = [
+    {"name": "orders", "description": "Placing, reading and moving orders."},
+    {"name": "customers", "description": "The customer's operations at addresses of their own."},
+    {"name": "reports", "description": "Totals for people."},
+    {"name": "exports", "description": "Whole lists as files."},
+    {"name": "about", "description": "The service itself."},
+]
