@@ -201,9 +201,7 @@ def test_a_malformed_query_is_422_and_says_where(service_for_reading: Service, p
     assert problem(service_for_reading.get(path), 422, "invalid_request")["errors"][0]["pointer"] == pointer
 
 
-def test_the_defaults_of_a_list_are_let_through_beside_an_order(
-    service: Service, sandbox: Sandbox, customer: int
-) -> None:
+def test_a_lists_defaults_are_let_through_beside_an_order(service: Service, sandbox: Sandbox, customer: int) -> None:
     order = service.place(customer, (sandbox.product(5), 1)).body
     reply = service.get(f"/orders/{order['id']}?sort=-created_at&limit=100&include_total=false")  # as clients send it
     assert reply.body == order

@@ -430,7 +430,7 @@ def _units(items: Sequence[UnitsToCancel] | None) -> list[Units]:
     ]
 
 
-def _refuse_what_is_for_lists(query: OneOrManyQuery) -> None:
+def _refuse_what_is_for_lists(query: PageQuery) -> None:
     if names := query.model_dump(by_alias=True, exclude_defaults=True, exclude={"at"}):
         raise refused_parameters(names, "{} is for lists; this is the address of one order.")
 
