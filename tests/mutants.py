@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 from orders import embedded
+from orders.store.functions import Function
 from tests.conftest import execute, migrated
 
 ROOT = Path(__file__).parents[1]
@@ -282,6 +283,8 @@ def transplant(mutant: Mutant) -> None:
             for method in vars(old).values() if not issubclass(old, Enum) else ():
                 if isinstance(method, types.FunctionType) and method.__name__ in vars(new):
                     method.__code__ = vars(new)[method.__name__].__code__
+        elif isinstance(old, Function):
+            vars(old).update(vars(new))  # where it is missing, it is made
         elif isinstance(old, str | tuple | int | float):
             replace_everywhere(member, old, new)
 

@@ -48,11 +48,18 @@ from orders.placement import Placement
 from orders.recovery import Recovery
 from orders.schemas import invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
+from orders.store.claiming import CLAIM
+from orders.store.functions import install, missing
+from orders.store.placing import INTEND, SETTLE
+from orders.store.reading import DOCUMENTS
 from orders.store.statuses import install_workflow, installed_workflow
 from orders.summing_up import sum_up_forever
 from orders.workflow import CANCELLED, Workflow, load_workflow, parse_workflow
 
 log = logging.getLogger(__name__)
+
+FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS)
+"""What is a function in the database."""
 
 ROUTERS = (orders.reading, orders.router, bulk.router, exports.router, reports.router, about.router)
 
@@ -96,15 +103,32 @@ def open_database(settings: Settings) -> str:
         try:
             if settings.orders_migrate_at_start:
                 migrate(dsn)
+                install_functions(dsn)
                 set_workflow(dsn, workflow, replace=False)
             else:
                 require_schema(dsn)
+                require_functions(dsn)
             require_workflow(dsn, workflow, settings)
         except DatabaseUnavailable as error:
             log.warning("the database went away again: %s", error)
             time.sleep(0.2)
         else:
             return dsn
+
+
+def install_functions(dsn: str) -> None:
+    """Make the functions of this version that the database does not have; those of other versions stay."""
+    with opened(dsn) as connection:
+        install(connection, FUNCTIONS)
+
+
+def require_functions(dsn: str) -> None:
+    """Raise SchemaError unless they are there (for who turned migration at start-up off)."""
+    with opened(dsn) as connection, connection.cursor() as cursor:
+        if missing(cursor, FUNCTIONS):
+            raise SchemaError(
+                "The database lacks functions of ours, and ORDERS_MIGRATE_AT_START is off. Run `orders migrate`."
+            )
 
 
 def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:

@@ -18,7 +18,15 @@ import uvicorn
 from starlette.applications import Starlette
 
 from orders import doctor as checks
-from orders.app import create_app, database_dsn, log_to_stderr, machinery, open_database, set_workflow
+from orders.app import (
+    create_app,
+    database_dsn,
+    install_functions,
+    log_to_stderr,
+    machinery,
+    open_database,
+    set_workflow,
+)
 from orders.change_status import Asked, change_status
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
 from orders.errors import Code, OrderError
@@ -154,6 +162,7 @@ def migrate_tables() -> None:
     dsn = database_dsn(settings)
     wait_until_up(dsn, patience_s=10)
     before = migrate(dsn)
+    install_functions(dsn)
     set_workflow(dsn, workflow, replace=True)
     typer.echo(f"The tables are at version {max(newest_version(), before or '')} (before: {before or 'none'}).")
 

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from orders.database import Connection
+from orders.store.functions import ALWAYS, Function
 from orders.store.keys import KeyInUse, keys_in_use
 from orders.store.reading import ORDER_JSON
 
@@ -49,22 +50,30 @@ class Claimed:
     references: dict[str, ReferenceOrder] = field(default_factory=dict)
 
 
-_CLAIM_KEYS = """
-    INSERT INTO idempotency_keys (key, fingerprint, batch_id)
-        SELECT key, fingerprint, %(batch)s FROM unnest(%(keys)s::text[], %(prints)s::bytea[]) k(key, fingerprint)
-        ORDER BY key ON CONFLICT DO NOTHING;
-"""
-
-_CLAIM = """
-    INSERT INTO stock_claims (product_id, batch_id, lease_until)
-        SELECT product_id, %(batch)s, now() + %(lease)s * interval '1 s'
-        FROM unnest(%(products)s::bigint[]) product_id ORDER BY product_id ON CONFLICT DO NOTHING;
-    SELECT (SELECT array_agg(product_id) FROM stock_claims WHERE batch_id = %(batch)s),
-           (SELECT array_agg(key) FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL),
-           (SELECT json_agg(json_build_array(r.order_id, r.product_id, r.number, r.quantity))
-            FROM stock_returns r
-            WHERE r.product_id = ANY(%(products)s::bigint[]) AND r.returned_at IS NULL AND r.batch_id IS NULL)
-"""
+_CLAIM_STEPS = (
+    (
+        "keys",
+        """
+            INSERT INTO idempotency_keys (key, fingerprint, batch_id)
+                SELECT key, fingerprint, %(batch)s
+                FROM unnest(%(keys)s::text[], %(prints)s::bytea[]) k(key, fingerprint)
+                ORDER BY key ON CONFLICT DO NOTHING""",
+    ),
+    (
+        ALWAYS,
+        """
+            INSERT INTO stock_claims (product_id, batch_id, lease_until)
+                SELECT product_id, %(batch)s::uuid, now() + %(lease)s::float8 * interval '1 s'
+                FROM unnest(%(products)s::bigint[]) product_id ORDER BY product_id ON CONFLICT DO NOTHING;
+            RETURN QUERY SELECT
+                (SELECT array_agg(product_id) FROM stock_claims WHERE batch_id = %(batch)s),
+                (SELECT array_agg(key) FROM idempotency_keys WHERE batch_id = %(batch)s AND status IS NULL),
+                (SELECT json_agg(json_build_array(r.order_id, r.product_id, r.number, r.quantity))
+                 FROM stock_returns r
+                 WHERE r.product_id = ANY(%(products)s::bigint[]) AND r.returned_at IS NULL AND r.batch_id IS NULL)""",
+    ),
+)
+CLAIM = Function("claim", _CLAIM_STEPS, rows="products bigint[], keys text[], due json")
 
 _END_QUIET_TIMES = """
     DELETE FROM stock_claims WHERE product_id IN (
@@ -84,7 +93,6 @@ def claim(
     references: Sequence[str] = (),
 ) -> Claimed:
     """CLAIM: a row per product and per key, as many as are free. Products of which a quiet time has ended are free."""
-    statement = f"{_CLAIM_KEYS if keys else ''} {_CLAIM}"
     parameters = {
         "batch": str(batch),
         "lease": lease_s,
@@ -93,12 +101,12 @@ def claim(
         "prints": list(keys.values()),
     }
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
+        CLAIM.call(cursor, parameters)
         row: Any = cursor.fetchone()
         if len(row[0] or ()) < len(products):  # only now: looking for quiet times first was a quarter of CLAIM's cost
             cursor.execute(_END_QUIET_TIMES, parameters)
             if cursor.rowcount:
-                cursor.execute(statement, parameters)
+                CLAIM.call(cursor, parameters)
                 row = cursor.fetchone()
     got, keys_got, due = row
     of_ours = (Due(UUID(order_id), *row) for order_id, *row in due or ())

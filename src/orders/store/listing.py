@@ -12,7 +12,7 @@ import psycopg2.errors
 
 from orders.database import Connection
 from orders.errors import Code, OrderError
-from orders.store.reading import ORDER_JSON
+from orders.store.reading import DOCUMENTS
 from orders.workflow import FAILED, PENDING
 
 T = TypeVar("T")
@@ -95,6 +95,7 @@ _KEYS = {
     SortKey.NUMBER: "o.number",
 }
 _RECORDED = {SortKey.CREATED_AT: "o.id", SortKey.UPDATED_AT: "o.updated_at", SortKey.TOTAL: "o.total"}
+_RECORDED_KEYS = {SortKey.UPDATED_AT: "nullif(key, '-infinity')", SortKey.TOTAL: "nullif(key, -1)"}
 _TYPES = {SortKey.UPDATED_AT: "timestamptz", SortKey.TOTAL: "bigint", SortKey.NUMBER: "bigint"}
 _NEVER = {SortKey.UPDATED_AT: "-infinity", SortKey.TOTAL: -1}
 
@@ -129,13 +130,12 @@ def list_orders(
     Raises OrderError where that takes too long.
     """
     keys, parameters = _page_keys(filters, sort, after, limit + 1, until)
-    order_by = _order_by("p.key", "p.id", sort)
-    recorded = _RECORDED.get(sort.by, "o.number")
-    rows = fetch(
-        connection,
-        f"SELECT o.id, {recorded}, {ORDER_JSON} FROM ({keys}) p JOIN orders o ON o.id = p.id {order_by}",
-        parameters,
-    )
+    statement = f"""
+        WITH page AS MATERIALIZED ({keys})
+        SELECT id, {_RECORDED_KEYS.get(sort.by, "key")}, document
+        FROM page JOIN {DOCUMENTS.of("ARRAY(SELECT id FROM page)")} USING (id) {_order_by("key", "id", sort)}"""
+    with connection.cursor() as cursor:
+        rows = DOCUMENTS.run(cursor, lambda: fetch(connection, statement, parameters))
     end = None
     if len(rows) > limit:
         order_id, key, _ = rows[limit - 1]

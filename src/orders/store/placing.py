@@ -1,6 +1,6 @@
 """INTEND and SETTLE, the commits of a batch before and after its PUTs, and their undo; guarded by the batch's ID."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ from orders.database import Connection
 from orders.order import NO_DETAILS, Author, Details, Line
 from orders.plan import Change
 from orders.store.claiming import Due
+from orders.store.functions import ALWAYS, Function
 from orders.store.keys import Outcome
 from orders.store.reading import ORDER_JSON
 
@@ -110,26 +111,25 @@ _KEEP_OUTCOMES = """
 """
 
 
-ALWAYS = ""
-"""In a table of statements: this one is always run. Otherwise the name of the field that has to hold something."""
-
-_INTEND = (
+_INTEND_STEPS = (
     (
-        "changes",
+        "products",
         """
-            SELECT orders_require((
+            PERFORM orders_require((
                 SELECT count(*) FROM (SELECT FROM stock_claims
-                    WHERE batch_id = %(batch)s AND product_id = ANY(%(products)s::bigint[]) AND lease_until > now()
+                    WHERE batch_id = %(batch)s::uuid AND product_id = ANY(%(products)s::bigint[])
+                        AND lease_until > now()
                     ORDER BY product_id FOR UPDATE) c) = cardinality(%(products)s::bigint[]), 'the lease ran out');
             UPDATE stock_claims c
-                SET before = n.before, after = n.after, lands_until = c.lease_until + %(horizon)s * interval '1 s'
+                SET before = n.before, after = n.after,
+                    lands_until = c.lease_until + %(horizon)s::float8 * interval '1 s'
                 FROM unnest(%(products)s::bigint[], %(before)s::bigint[], %(after)s::bigint[])
                     n(product_id, before, after)
                 WHERE c.product_id = n.product_id""",
     ),
     (ALWAYS, "DELETE FROM stock_claims WHERE batch_id = %(batch)s AND after IS NULL"),
     (
-        "due",
+        "due_orders",
         """
             UPDATE stock_returns r SET batch_id = %(batch)s
                 FROM unnest(%(due_orders)s::uuid[], %(due_products)s::bigint[], %(due_numbers)s::integer[])
@@ -137,7 +137,7 @@ _INTEND = (
                 WHERE r.order_id = d.order_id AND r.product_id = d.product_id AND r.number = d.number""",
     ),
     (
-        "plain",
+        "ids",
         """
             INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at)
                 SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s, to_timestamp(ms / 1000::float8)
@@ -145,7 +145,7 @@ _INTEND = (
                             %(created_ms)s::bigint[]) o(id, customer_id, total, cart_id, ms)""",
     ),
     (
-        "described",
+        "d_ids",
         """
             INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at,
                                 external_reference, metadata, public_note, private_note)
@@ -157,7 +157,7 @@ _INTEND = (
                     o(id, customer_id, total, cart_id, ms, reference, metadata, public_note, private_note)""",
     ),
     (
-        "orders",
+        "item_orders",
         """
             INSERT INTO order_items (order_id, product_id, quantity, name, unit_price)
                 SELECT * FROM unnest(
@@ -170,9 +170,10 @@ _INTEND = (
             UPDATE stock_returns SET retry_at = now() + {_RETURN_AGAIN_AFTER}
                 WHERE product_id = ANY(%(unreadable)s::bigint[]) AND returned_at IS NULL AND batch_id IS NULL""",
     ),
-    ("freed_keys", _FREE_KEYS),
-    ("outcomes", _KEEP_OUTCOMES),
+    ("freed", _FREE_KEYS),
+    ("outcome_keys", _KEEP_OUTCOMES),
 )
+INTEND = Function("intend", _INTEND_STEPS)
 
 
 FAIL = """
@@ -192,7 +193,6 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
 
     Raises BatchLost or Taken; then nothing was written.
     """
-    statement = _statements(_INTEND, intent)
     orders, changes = intent.orders, intent.changes
     items = [(order.id, *item) for order in orders for item in order.items]
     parameters = {
@@ -220,7 +220,7 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
     }
     try:
         with connection.cursor() as cursor:
-            cursor.execute(statement, {**parameters, **_outcome_parameters(intent.outcomes)})
+            INTEND.call(cursor, {**parameters, **_outcome_parameters(intent.outcomes)})
     except psycopg2.errors.UniqueViolation as error:
         if error.diag.constraint_name in _ONE_ORDER_EACH:
             raise Taken(error.diag.constraint_name) from None
@@ -240,13 +240,13 @@ def _order_parameters(prefix: str, orders: Sequence[NewOrder]) -> dict[str, Any]
     }
 
 
-_SETTLE = (
+_SETTLE_STEPS = (
     (
         ALWAYS,
         """
-            SELECT orders_require((
+            PERFORM orders_require((
                 SELECT count(*) FROM (SELECT FROM stock_claims
-                    WHERE batch_id = %(batch)s AND product_id = ANY(%(ended)s::bigint[])
+                    WHERE batch_id = %(batch)s::uuid AND product_id = ANY(%(ended)s::bigint[])
                     ORDER BY product_id FOR UPDATE) c)
                 = cardinality(%(ended)s::bigint[]) AND (
                 SELECT count(*) FROM (SELECT FROM orders
@@ -269,7 +269,7 @@ _SETTLE = (
                 FROM unnest(%(failed)s::uuid[], %(failures)s::text[]) f(id, failure) WHERE o.id = f.id""",
     ),
     (
-        "authors",
+        "author_of",
         """
             INSERT INTO order_events (order_id, number, type, before, after, actor, reason, request_id)
                 SELECT id, 1, CASE WHEN reason IS NULL THEN 'placed' ELSE 'failed' END, '{"status": "Pending"}',
@@ -301,7 +301,7 @@ _SETTLE = (
                 SELECT product_id, batch_id, CASE WHEN is_correction THEN 'corrected' ELSE 'moved' END, before, after
                 FROM stock_claims WHERE batch_id = %(batch)s AND product_id = ANY(%(quiet)s::bigint[]);
             UPDATE stock_claims SET batch_id = NULL, lease_until = NULL, before = NULL, after = NULL,
-                                    is_correction = false, lands_until = now() + %(horizon)s * interval '1 s'
+                                    is_correction = false, lands_until = now() + %(horizon)s::float8 * interval '1 s'
                 WHERE batch_id = %(batch)s AND product_id = ANY(%(quiet)s::bigint[])""",
     ),
     (
@@ -321,16 +321,17 @@ _SETTLE = (
                 WHERE batch_id = %(batch)s""",
     ),
     (
-        "keys_of_placed",
+        "key_orders",
         f"""
             UPDATE idempotency_keys k SET status = 201, body = {ORDER_JSON}, order_id = o.id
                 FROM unnest(%(key_orders)s::uuid[], %(order_keys)s::text[]) n(id, key) JOIN orders o USING (id)
                 WHERE k.key = n.key""",
     ),
-    ("outcomes", _KEEP_OUTCOMES),
-    ("freed_keys", _FREE_KEYS),
-    (ALWAYS, f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])"),
+    ("outcome_keys", _KEEP_OUTCOMES),
+    ("freed", _FREE_KEYS),
+    ("placed", f"RETURN QUERY SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])"),
 )
+SETTLE = Function("settle", _SETTLE_STEPS, rows="id uuid, document text")
 
 
 def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, str]:
@@ -338,7 +339,6 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
 
     Returns the JSON of the placed. Raises BatchLost; then nothing was written.
     """
-    statement = _statements(_SETTLE, verdict)
     parameters = {
         "batch": str(batch),
         "horizon": horizon_s,
@@ -357,11 +357,14 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
         "author_of": [str(i) for i in verdict.authors],
         "actors": [author.actor for author in verdict.authors.values()],
         "reasons": [verdict.failed.get(i) for i in verdict.authors],
+        "has_failures": verdict.has_failures,
+        "carries_returns": verdict.carries_returns,
+        "hand_over": verdict.hand_over,
         "requests": [author.request_id for author in verdict.authors.values()],
     }
     try:
         with connection.cursor() as cursor:
-            cursor.execute(statement, {**parameters, **_outcome_parameters(verdict.outcomes)})
+            SETTLE.call(cursor, {**parameters, **_outcome_parameters(verdict.outcomes)})
             return {UUID(order_id): document for order_id, document in cursor}
     except psycopg2.Error as error:
         raise _named(error) from None
@@ -401,11 +404,6 @@ def keep_outcomes(connection: Connection, batch: UUID, outcomes: dict[str, Outco
     with connection.cursor() as cursor:
         cursor.execute(_KEEP_OUTCOMES, {"batch": str(batch), **_outcome_parameters(outcomes)})
         return cursor.rowcount == len(outcomes)
-
-
-def _statements(table: Iterable[tuple[str, str]], needs: Intent | Verdict) -> str:
-    """One string, one transaction, of those statements that have something to do: each costs its planning (0.2 ms)."""
-    return ";".join(statement for need, statement in table if need == ALWAYS or getattr(needs, need))
 
 
 def _outcome_parameters(outcomes: dict[str, Outcome]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from orders.database import Connection
+from orders.store.functions import ALWAYS, Function
 
 _TIME = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
@@ -33,13 +34,17 @@ ORDER_JSON = f"""json_build_object(
 """The order `o` as the wire has it."""
 
 
+DOCUMENTS = Function(
+    "documents",
+    [(ALWAYS, f"RETURN QUERY SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])")],
+    rows="id uuid, document text",
+)
+
+
 def read_orders(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
     """The JSON of each of these orders that exists, whatever its status."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])",
-            {"ids": [str(order_id) for order_id in ids]},
-        )
+        DOCUMENTS.call(cursor, {"ids": [str(order_id) for order_id in ids]})
         return {UUID(order_id): document for order_id, document in cursor}
 
 

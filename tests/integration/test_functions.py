@@ -1,0 +1,84 @@
+"""The functions in the database: made where they are missing, planned once, never along a whole table."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+
+from orders import database
+from orders.app import FUNCTIONS, install_functions, require_functions
+from orders.database import Connection, SchemaError
+from orders.store.functions import ALWAYS, Function
+from orders.store.reading import read_orders
+from tests.conftest import ORDERS, ask, clean_environment
+from tests.made_up import make_up
+
+
+@pytest.fixture
+def connection(empty_dsn: str) -> Iterator[Connection]:
+    database.migrate(empty_dsn)
+    with contextlib.closing(database.connect(empty_dsn)) as connection:
+        yield connection
+
+
+def made(connection: Connection) -> list[str]:
+    return [str(name) for (name,) in ask(connection, "SELECT proname FROM pg_proc WHERE proname ~ '_[0-9a-f]{12}$'")]
+
+
+def test_a_function_takes_what_it_is_given_and_runs_what_is_needed(connection: Connection) -> None:
+    steps = [
+        ("numbers", "RETURN QUERY SELECT n, %(word)s::text FROM unnest(%(numbers)s::bigint[]) n"),
+        ("is_asked", "RETURN QUERY SELECT 0::bigint, %(word)s"),
+        (ALWAYS, "RETURN QUERY SELECT -1::bigint, 'always'"),
+    ]
+    function = Function("test", steps, rows="number bigint, word text")
+    with connection.cursor() as cursor:
+        function.call(cursor, {"numbers": [1, 2], "word": "a'b", "is_asked": False})
+        assert cursor.fetchall() == [(1, "a'b"), (2, "a'b"), (-1, "always")]
+        function.call(cursor, {"numbers": [], "word": "x", "is_asked": True})
+        assert cursor.fetchall() == [(0, "x"), (-1, "always")]
+
+
+def test_a_parameter_without_a_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="no type is named for word"):
+        Function("test", [(ALWAYS, "PERFORM %(word)s")])
+
+
+def test_another_text_is_another_function() -> None:
+    assert Function("test", [(ALWAYS, "PERFORM 1")]).name != Function("test", [(ALWAYS, "PERFORM 2")]).name
+
+
+def test_replicas_that_start_together_make_each_once(empty_dsn: str, connection: Connection) -> None:
+    with pytest.raises(SchemaError, match="orders migrate"):
+        require_functions(empty_dsn)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(install_functions, [empty_dsn] * 8))
+    assert sorted(made(connection)) == sorted(function.name for function in FUNCTIONS)
+    require_functions(empty_dsn)
+
+
+def test_orders_migrate_makes_them(empty_dsn: str, connection: Connection) -> None:
+    subprocess.run([*ORDERS, "migrate"], env=clean_environment(DATABASE_URL=empty_dsn), check=True)
+    require_functions(empty_dsn)
+
+
+def test_one_that_is_missing_is_made_when_it_is_called(connection: Connection) -> None:
+    assert made(connection) == []
+    assert read_orders(connection, [UUID(int=1)]) == {}
+    assert len(made(connection)) == 1
+
+
+def test_a_plan_that_was_made_of_a_small_table_is_no_scan_of_a_large_one(
+    empty_dsn: str, connection: Connection
+) -> None:
+    make_up(empty_dsn, 60)  # a page or two: PostgreSQL would scan it
+    ids = [UUID(text) for (text,) in ask(connection, "SELECT id FROM orders ORDER BY id LIMIT 50")]
+    assert len(read_orders(connection, ids)) == 50
+    before = ask(connection, "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'orders'")
+    for _ in range(10):
+        read_orders(connection, ids)
+    ask(connection, "SELECT pg_stat_force_next_flush()")
+    assert ask(connection, "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'orders'") == before
