@@ -26,6 +26,12 @@ PASSED_OVER = 8
 """After so many batches went ahead without it, a request's products are kept free for it (so that nothing starves)."""
 
 
+GATHER_S = 0.002
+"""So long after a batch the next one waits for as many orders: clients that were answered together come back together,
+and the first of them would be a batch of its own.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """A product that another replica holds (or that is quiet): when to ask for it again."""
@@ -55,6 +61,8 @@ class Placement:
         self._keys: dict[str, bytes] = {}
         self._giving_back: set[int] = set()
         self._held: dict[int, _Held] = {}
+        self._expected = 0  # orders, until `_gather_until`
+        self._gather_until = -math.inf
         self._alarm: asyncio.Handle | None = None
         self._alarm_at = math.inf  # not asked of the handle: uvloop's has no time where it is due at once
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,10 +163,10 @@ class Placement:
             self._wake_up_at(min(later))
 
     def _dispatch(self) -> None:
-        while self._has_room() and (chosen := self._choose()):
+        while self._has_room() and self._has_gathered() and (chosen := self._choose()):
             batch = Batch(chosen, self._database, self._catalog, self._settings, self._requeue, self._spawn)
             self._batches[batch] = frozenset(p for entry in chosen for p in entry.products)
-            self._spawn(self._run(batch))
+            self._spawn(self._run(batch, len(chosen)))
 
     def _has_room(self) -> bool:
         """Whether another batch may begin. Few large ones cost less than many small ones, so as a rule the next gathers
@@ -172,13 +180,21 @@ class Placement:
             self._wake_up_at(min(young) + STRAGGLER_S)
         return not young
 
-    async def _run(self, batch: Batch) -> None:
+    def _has_gathered(self) -> bool:
+        """Whether as many wait as the last batch had, or had the time to come back."""
+        is_time = len(self._waiting) >= self._expected or self._loop.time() >= self._gather_until
+        if not is_time and self._waiting:
+            self._wake_up_at(self._gather_until)
+        return is_time
+
+    async def _run(self, batch: Batch, size: int) -> None:
         try:
             await batch.run()
         except Exception:
             log.exception("batch %s ended unexpectedly; recovery will look after what is left of it", batch.id)
         finally:
             del self._batches[batch]
+            self._expected, self._gather_until = size, self._loop.time() + GATHER_S
             self._dispatch()
 
     def _choose(self) -> Sequence[Waiting]:
