@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS)
 """What is a function in the database."""
 
-ROUTERS = (orders.reading, orders.router, bulk.router, exports.router, reports.router, about.router)
+ROUTERS = (orders.reading, orders.placing, orders.router, bulk.router, exports.router, reports.router, about.router)
 
 MAX_BODY_BYTES = 1024 * 1024
 """An order of the most products that are allowed fits thirty times."""

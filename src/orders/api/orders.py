@@ -26,7 +26,7 @@ from orders.api.parameters import (
     ToPlace,
     ToReturn,
 )
-from orders.api.reading import ReadingRoute
+from orders.api.reading import PlacingRoute, ReadingRoute
 from orders.api.shop import Shop, operation_id
 from orders.bulk import Wish
 from orders.change_status import Asked, Units, change_status
@@ -66,6 +66,7 @@ from orders.store.reading import read_events
 
 router = APIRouter(generate_unique_id_function=operation_id)
 reading = APIRouter(route_class=ReadingRoute, generate_unique_id_function=operation_id)
+placing = APIRouter(route_class=PlacingRoute, generate_unique_id_function=operation_id)
 
 
 _PREVIEWED: dict[int | str, dict[str, Any]] = {
@@ -236,7 +237,7 @@ async def get_order_events(request: Request, id: OrderId) -> Response:
     return Response(body, media_type="application/json")
 
 
-@router.post(
+@placing.post(
     "/orders/{id}",
     status_code=201,
     summary="Place an order for a customer",
@@ -377,7 +378,7 @@ async def get_customer_orders(request: Request, customer_id: CustomerId, query: 
     return await _list(request, query, _customer(customer_id, "a customer's ID (1 … 2^63-1)"))
 
 
-@router.post(
+@placing.post(
     "/customers/{customer_id}/orders",
     status_code=201,
     summary="Place an order for this customer",
