@@ -19,6 +19,7 @@ import pytest
 from pyreqwest.client import SyncClient, SyncClientBuilder
 
 from orders import database, embedded
+from orders.app import install_functions
 from orders.settings import Settings
 from tests import servers
 
@@ -276,6 +277,7 @@ def migrated(postgres: str, name: str) -> str:
     execute(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     execute(postgres, f"CREATE DATABASE {name}")
     database.migrate(dsn)
+    install_functions(dsn)
     return dsn
 
 

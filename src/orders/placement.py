@@ -32,6 +32,10 @@ and the first of them would be a batch of its own.
 """
 
 
+QUEUE_SHARE = 0.25
+"""Of its deadline a request may spend in the queue before others are refused: who is let in is answered in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """A product that another replica holds (or that is quiet): when to ask for it again."""
@@ -61,6 +65,7 @@ class Placement:
         self._keys: dict[str, bytes] = {}
         self._giving_back: set[int] = set()
         self._held: dict[int, _Held] = {}
+        self._queued_s = 0.0  # so long had the youngest of the last batch waited
         self._expected = 0  # orders, until `_gather_until`
         self._gather_until = -math.inf
         self._alarm: asyncio.Handle | None = None
@@ -107,7 +112,7 @@ class Placement:
         return len(self._waiting)
 
     async def _place(self, request: Request) -> Answer:
-        if len(self._waiting) >= self._settings.orders_queue:
+        if self._is_overloaded():
             raise OrderError(Code.OVERLOADED, f"{len(self._waiting)} orders are waiting already.", retry_after_s=1)
         waiting = Waiting(frozenset(line.product_id for line in request.lines), self._loop.create_future(), request)
         self._waiting.append(waiting)
@@ -120,6 +125,12 @@ class Placement:
         if answer.order_id and not answer.replayed:
             await self._closing.close(answer.order_id, request.customer_id, request.cart_id, request.lines)
         return answer
+
+    def _is_overloaded(self) -> bool:
+        """Whether the queue is full, or takes too long: more wait than go into a batch, and the last waited long."""
+        patience_s = QUEUE_SHARE * self._settings.orders_request_deadline_s
+        is_slow = len(self._waiting) >= self._settings.orders_batch_size and self._queued_s > patience_s
+        return is_slow or len(self._waiting) >= self._settings.orders_queue
 
     def _expire(self, waiting: Waiting) -> None:
         """The deadline has come. One that is in a batch is the batch's to answer."""
@@ -164,9 +175,15 @@ class Placement:
 
     def _dispatch(self) -> None:
         while self._has_room() and self._has_gathered() and (chosen := self._choose()):
+            self._queued_s = self._queued(chosen)
             batch = Batch(chosen, self._database, self._catalog, self._settings, self._requeue, self._spawn)
             self._batches[batch] = frozenset(p for entry in chosen for p in entry.products)
             self._spawn(self._run(batch, len(chosen)))
+
+    def _queued(self, chosen: Sequence[Waiting]) -> float:
+        """How long the youngest of these had waited."""
+        youngest = max((w.request.deadline for w in chosen if w.request), default=math.inf)
+        return self._settings.orders_request_deadline_s - (youngest - self._loop.time())
 
     def _has_room(self) -> bool:
         """Whether another batch may begin. Few large ones cost less than many small ones, so as a rule the next gathers

@@ -68,7 +68,9 @@ class Settings(BaseSettings):
         8, description="most batches at once in one replica; a second begins only beside one that takes long"
     )
     orders_queue: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        5000, description="most orders that may wait in one replica; the next is answered 503"
+        5000,
+        description="most orders that may wait in one replica; the next is answered 503, and so is one that finds more "
+        "than a batch in front of it which takes a quarter of the deadline to come to its turn",
     )
     orders_db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         6, description="database threads, each with a connection of its own"

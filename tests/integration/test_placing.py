@@ -524,3 +524,50 @@ async def alarms(settings: Settings) -> None:
 def test_an_alarm_that_is_due_at_once_can_be_put_forward(settings: Settings) -> None:
     """On the event loop that serves: what uvloop is asked to do at once has no time to compare."""
     uvloop.run(alarms(settings))
+
+
+async def test_under_overload_some_are_answered_in_time_and_the_rest_are_refused_early(
+    settings: Settings, sandbox: Sandbox, dsn: str
+) -> None:
+    """Twice as many come as a slow catalog lets through, for twice as long as they may take."""
+    settings = settings.model_copy(update={"orders_batch_size": 4, "orders_batches": 1})
+    products = [sandbox.product(1000) for _ in range(8)]
+    sandbox.catalog_faults(slow_s=0.1)
+    took: dict[bool, list[float]] = {True: [], False: []}
+    async with machinery(settings) as built:
+        checkout = Checkout(built.database, built.carts, built.placement, settings)
+        now = asyncio.get_running_loop().time
+
+        async def buy(customer: int) -> None:
+            began_at = now()
+            try:
+                await checkout.check_out(customer, [Line(products[customer % 8], 1)], None, "/")
+            except OrderError as error:
+                assert error.code is Code.OVERLOADED
+                took[False].append(now() - began_at)
+            else:
+                took[True].append(now() - began_at)
+
+        buyers = []
+        for customer in range(1, 200):
+            buyers.append(asyncio.create_task(buy(customer)))
+            await asyncio.sleep(0.03)
+        await asyncio.gather(*buyers)
+    assert max(took[True]) < settings.orders_request_deadline_s / 2
+    assert max(took[False]) < 0.1  # before anything was taken
+    assert len(took[True]) > 40
+    assert len(took[False]) > 40
+    assert execute(dsn, "SELECT count(*) FROM orders WHERE status = 'Ordered'") == [(len(took[True]),)]
+
+
+async def test_a_full_queue_is_refused(settings: Settings, sandbox: Sandbox) -> None:
+    settings = settings.model_copy(update={"orders_queue": 2})
+    product = sandbox.product(9)
+    sandbox.catalog_faults(slow_s=0.2)
+    async with machinery(settings) as built:
+        checkout = Checkout(built.database, built.carts, built.placement, settings)
+        orders = [asyncio.create_task(checkout.check_out(n, [Line(product, 1)], None, "/")) for n in range(1, 5)]
+        answers = await asyncio.gather(*orders, return_exceptions=True)
+    assert [isinstance(answer, OrderError) and answer.code for answer in answers] == [
+        False, False, False, Code.OVERLOADED,
+    ]  # fmt: skip
