@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bench import load
 from bench.comparison import Goal, Pace, Result, in_turn
-from bench.rows import customer_paths, filled_database, order_paths, write_paths
+from bench.rows import customer_paths, filled_database, order_paths, report_paths, write_paths
 from bench.world import BenchError, Server, neighbours, replica, serve, sql
 
 FEW = 10_000
@@ -77,50 +77,65 @@ def one_page(server: str, pace: Pace) -> list[Result]:
     ]
 
 
+class Work(NamedTuple):
+    """What is asked of a database with few orders and of one with many."""
+
+    label: str
+    work: str
+    few: Path
+    many: Path
+    goal: Goal
+
+
 def many_orders(server: str, pace: Pace) -> list[Result]:
     """7: latency at one client with many orders in the tables, and with few."""
-    results = []
     with ExitStack() as stack:
         shelf = stack.enter_context(neighbours())
         few_dsn, many_dsn = (filled_database(server, orders) for orders in (FEW, pace.many_orders))
         few, many = (stack.enter_context(replica(dsn, shelf)) for dsn in (few_dsn, many_dsn))
-        for label, work, few_paths, many_paths in (
-            ("one order", "`GET /orders/{order_id}`", order_paths(few_dsn, 3000), order_paths(many_dsn, 3000)),
-            (
-                "page of 50",
-                "`GET /orders/{customer_id}`, page of 50",
-                customer_paths(few_dsn, 100),
-                customer_paths(many_dsn, 100),
-            ),
-            (
-                f"page {PAGE:,}",
-                f"page {PAGE:,} of `GET /orders?status=Completed`",
-                _deep_pages(few, "few"),
-                _deep_pages(many, "many"),
-            ),
-        ):
-            print(f"    {work}", flush=True)
-            for replica_, paths in ((few, few_paths), (many, many_paths)):
-                load.get(3 * pace.scale, replica_.url, paths, 8)  # what the cache can hold is in it
-            found = in_turn(
-                pace.rounds,
-                many=lambda paths=many_paths: load.get(2 * pace.scale, many.url, paths, 1).p50_ms,
-                few=lambda paths=few_paths: load.get(2 * pace.scale, few.url, paths, 1).p50_ms,
-            )
-            title = f"{work}, median latency at 1 client with {pace.many_orders:,} orders in the tables"
-            results.append(
-                Result(
-                    7,
-                    f"{label}, {pace.many_orders:,} orders",
-                    title,
-                    "ms",
-                    found["many"],
-                    found["few"],
-                    f"with {FEW:,}",
-                    Goal(at_most=1.25),
-                )
-            )
-    return results
+        pages = Work(
+            f"page {PAGE:,}",
+            f"page {PAGE:,} of `GET /orders?status=Completed`",
+            _deep_pages(few, "few"),
+            _deep_pages(many, "many"),
+            Goal(at_most=1.25),
+        )
+        works = [*_single_reads(few_dsn, many_dsn), pages, *_reports(few_dsn, many_dsn)]
+        return [_few_and_many(work, few, many, pace) for work in works]
+
+
+def _single_reads(few: str, many: str) -> Iterator[Work]:
+    goal, one, page = Goal(at_most=1.25), "`GET /orders/{order_id}`", "`GET /orders/{customer_id}`, page of 50"
+    yield Work("one order", one, order_paths(few, 3000), order_paths(many, 3000), goal)
+    yield Work("page of 50", page, customer_paths(few, 100), customer_paths(many, 100), goal)
+
+
+def _reports(few: str, many: str) -> Iterator[Work]:
+    """Reports have more to count where there is more: what that takes is said, and no goal is set."""
+    of_few, of_many = report_paths(few), report_paths(many)
+    for name, paths in of_few.items():
+        yield Work(f"{name} report", f"`GET /reports/{name}`, over all days", paths, of_many[name], Goal())
+
+
+def _few_and_many(work: Work, few: Server, many: Server, pace: Pace) -> Result:
+    print(f"    {work.work}", flush=True)
+    for server, paths in ((few, work.few), (many, work.many)):
+        load.get(3 * pace.scale, server.url, paths, 8)  # what the cache can hold is in it
+    found = in_turn(
+        pace.rounds,
+        many=lambda: load.get(2 * pace.scale, many.url, work.many, 1).p50_ms,
+        few=lambda: load.get(2 * pace.scale, few.url, work.few, 1).p50_ms,
+    )
+    return Result(
+        7,
+        f"{work.label}, {pace.many_orders:,} orders",
+        f"{work.work}, median latency at 1 client with {pace.many_orders:,} orders in the tables",
+        "ms",
+        found["many"],
+        found["few"],
+        f"with {FEW:,}",
+        work.goal,
+    )
 
 
 @contextmanager

@@ -67,6 +67,10 @@ def _fill(server: str, dsn: str, orders: int) -> None:
         print("; their indexes", flush=True)
         list(threads.map(lambda index: sql(dsn, f"SET maintenance_work_mem = '512MB'; {index[1]}"), indexes))
         list(threads.map(lambda table: sql(dsn, f"VACUUM (ANALYZE) {table}"), ("orders", "order_items")))
+    print("    days that are over are summed up", flush=True)
+    while sql(dsn, "SELECT sum_up_a_day()") != [(None,)]:  # as replicas do it, but without their pauses
+        pass
+    sql(dsn, "VACUUM (ANALYZE) sales_days, sales_of_products")
     _set(server, "max_wal_size = DEFAULT")
     sql(server, "CHECKPOINT")
 
@@ -89,6 +93,17 @@ def customer_paths(dsn: str, count: int) -> Path:
     last = sql(dsn, "SELECT max(customer_id) FROM orders")[0][0]
     customers = random.sample(range(1, last + 1), min(count, last))
     return _paths_file("customers", dsn, [f"/orders/{customer}?limit=50" for customer in customers])
+
+
+def report_paths(dsn: str) -> dict[str, Path]:
+    """For each report a file with its path: over all days that there are."""
+    days = sql(
+        dsn, "SELECT min(created_at AT TIME ZONE 'UTC')::date, max(created_at AT TIME ZONE 'UTC')::date FROM orders"
+    )
+    span = "from={}&to={}".format(*days[0])
+    paths = {"sales": f"sales?by=week&{span}", "products": f"products?{span}", "statuses": "statuses"}
+    name = sql(dsn, "SELECT current_database()")[0][0]
+    return {report: write_paths(f"{report}-{name}", [f"/reports/{path}"]) for report, path in paths.items()}
 
 
 def write_paths(name: str, paths: list[str]) -> Path:
