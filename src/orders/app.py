@@ -11,6 +11,7 @@ from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import psycopg2
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -117,9 +118,17 @@ def open_database(settings: Settings) -> str:
 
 
 def install_functions(dsn: str) -> None:
-    """Make the functions of this version that the database does not have; those of other versions stay."""
-    with opened(dsn) as connection:
-        install(connection, FUNCTIONS)
+    """Make the functions of this version that the database does not have; those of other versions stay.
+
+    Raises SchemaError: this role may not.
+    """
+    try:
+        with opened(dsn) as connection:
+            install(connection, FUNCTIONS)
+    except psycopg2.Error as error:
+        raise SchemaError(
+            f"The functions could not be made: {str(error).strip()}. Run `orders migrate` as a role that may."
+        ) from None
 
 
 def require_functions(dsn: str) -> None:
@@ -310,9 +319,9 @@ def _add_pages_about_it(app: FastAPI) -> None:
             "health": "/health",
         }
 
-    @app.get("/health", summary="Whether it works", responses=orders.HEALTH_RESPONSES, **options)
+    @app.get("/health", summary="Whether it works", tags=["about"], responses=orders.HEALTH_RESPONSES)
     async def get_health(request: Request) -> dict[str, Any]:
-        """200 where the database answers; 503 where it does not."""
+        """200 where the database answers; 503 where it does not. Parameters are ignored here: probes send some."""
         built: Machinery = request.app.state.machinery
         await built.database.run(_ping)
         return {"status": "ok", "waiting_count": built.placement.waiting_count}

@@ -32,6 +32,9 @@ and the first of them would be a batch of its own.
 """
 
 
+CLOCK_S = 0.0005
+"""An alarm may come so much early: the event loop's clock counts milliseconds."""
+
 QUEUE_SHARE = 0.25
 """Of its deadline a request may spend in the queue before others are refused: who is let in is answered in time."""
 
@@ -65,7 +68,8 @@ class Placement:
         self._keys: dict[str, bytes] = {}
         self._giving_back: set[int] = set()
         self._held: dict[int, _Held] = {}
-        self._queued_s = 0.0  # so long had the youngest of the last batch waited
+        self._in_line = 0  # of those that wait: whose turn has not come yet
+        self._queued_s = 0.0  # and so long did it take the last one for whom it had
         self._expected = 0  # orders, until `_gather_until`
         self._gather_until = -math.inf
         self._alarm: asyncio.Handle | None = None
@@ -102,9 +106,9 @@ class Placement:
         self._giving_back.discard(product_id)
 
     async def drain(self) -> None:
-        """Return when every batch that is under way has ended."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        """Return when every batch that is under way has ended, and the next one that only gathers."""
+        while self._tasks or (self._waiting and not self._has_gathered()):
+            await (asyncio.wait(self._tasks) if self._tasks else asyncio.sleep(GATHER_S))
 
     @property
     def waiting_count(self) -> int:
@@ -115,7 +119,9 @@ class Placement:
         if self._is_overloaded():
             raise OrderError(Code.OVERLOADED, f"{len(self._waiting)} orders are waiting already.", retry_after_s=1)
         waiting = Waiting(frozenset(line.product_id for line in request.lines), self._loop.create_future(), request)
+        waiting.arrived_at = self._loop.time()
         self._waiting.append(waiting)
+        self._in_line += 1
         expiry = self._loop.call_at(request.deadline, self._expire, waiting)
         self._dispatch()
         try:
@@ -127,9 +133,12 @@ class Placement:
         return answer
 
     def _is_overloaded(self) -> bool:
-        """Whether the queue is full, or takes too long: more wait than go into a batch, and the last waited long."""
+        """Whether the queue is full or takes too long: more are in line than go into a batch, and the last waited long.
+
+        Those whose product is held elsewhere stand aside: they are no reason to refuse who wants another.
+        """
         patience_s = QUEUE_SHARE * self._settings.orders_request_deadline_s
-        is_slow = len(self._waiting) >= self._settings.orders_batch_size and self._queued_s > patience_s
+        is_slow = self._in_line >= self._settings.orders_batch_size and self._queued_s > patience_s
         return is_slow or len(self._waiting) >= self._settings.orders_queue
 
     def _expire(self, waiting: Waiting) -> None:
@@ -152,6 +161,7 @@ class Placement:
             self._held[product_id] = self._held.get(product_id, _Held()).once_more(now)
         again = [entry for entry in entries if not entry.future.done()]
         for entry in again:
+            entry.is_hindered = True
             if entry.request and entry.request.deadline <= now:
                 self._loop.call_soon(self._expire, entry)
         self._waiting.extendleft(reversed(again))
@@ -175,15 +185,15 @@ class Placement:
 
     def _dispatch(self) -> None:
         while self._has_room() and self._has_gathered() and (chosen := self._choose()):
-            self._queued_s = self._queued(chosen)
+            self._note_wait(chosen)
             batch = Batch(chosen, self._database, self._catalog, self._settings, self._requeue, self._spawn)
             self._batches[batch] = frozenset(p for entry in chosen for p in entry.products)
             self._spawn(self._run(batch, len(chosen)))
 
-    def _queued(self, chosen: Sequence[Waiting]) -> float:
-        """How long the youngest of these had waited."""
-        youngest = max((w.request.deadline for w in chosen if w.request), default=math.inf)
-        return self._settings.orders_request_deadline_s - (youngest - self._loop.time())
+    def _note_wait(self, chosen: Sequence[Waiting]) -> None:
+        self._in_line = sum(not w.is_hindered for w in self._waiting)
+        if arrived := [w.arrived_at for w in chosen if w.request and not w.is_hindered]:
+            self._queued_s = self._loop.time() - max(arrived)
 
     def _has_room(self) -> bool:
         """Whether another batch may begin. Few large ones cost less than many small ones, so as a rule the next gathers
@@ -199,7 +209,7 @@ class Placement:
 
     def _has_gathered(self) -> bool:
         """Whether as many wait as the last batch had, or had the time to come back."""
-        is_time = len(self._waiting) >= self._expected or self._loop.time() >= self._gather_until
+        is_time = len(self._waiting) >= self._expected or self._loop.time() >= self._gather_until - CLOCK_S
         if not is_time and self._waiting:
             self._wake_up_at(self._gather_until)
         return is_time
@@ -235,6 +245,7 @@ class Placement:
                 taken |= only_once
             else:
                 rest.append(entry)
+                entry.is_hindered = entry.is_hindered or not is_free
                 entry.passed_over += 1
                 if entry.passed_over > PASSED_OVER and not entry.products & (slow | held):
                     busy |= entry.products

@@ -63,6 +63,8 @@ class Waiting:
     request: Request | None = None
     order_id: UUID = field(default_factory=uuid7)
     passed_over: int = 0
+    arrived_at: float = 0.0
+    is_hindered: bool = False  # something that it needs was not free when its turn came
 
     def answer(self, answer: Answer) -> None:
         """Answer, unless the client was answered already."""

@@ -189,7 +189,7 @@ def test_a_malformed_order_is_422_and_says_where(service_for_reading: Service, b
         (f"/orders/{NOWHERE}?limit=2", "query/limit"),
         (f"/orders/{NOWHERE}?metadata[channel]=web", "query/metadata[channel]"),
         (f"/orders/{NOWHERE}?total[gte]=2&at=1", "query/total[gte]"),
-        ("/health?x=1", "query/x"),
+        (f"/orders/{NOWHERE}?colour=blue&limit=2", "query/colour"),
         ("/?x=1", "query/x"),
         ("/workflow?x=1", "query/x"),
         ("/problems?x=1", "query/x"),

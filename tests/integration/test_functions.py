@@ -1,8 +1,10 @@
 """The functions in the database: made where they are missing, planned once, never along a whole table."""
 
 import contextlib
+import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
@@ -13,8 +15,8 @@ from orders import database
 from orders.app import FUNCTIONS, install_functions, require_functions
 from orders.database import Connection, SchemaError
 from orders.store.functions import ALWAYS, Function
-from orders.store.reading import read_orders
-from tests.conftest import ORDERS, ask
+from orders.store.reading import DOCUMENTS, read_orders
+from tests.conftest import ORDERS, ask, execute
 from tests.made_up import make_up
 
 
@@ -86,3 +88,17 @@ def scans(connection: Connection) -> list[tuple[int]]:
     """How often the tables of orders were read from beginning to end."""
     ask(connection, "SELECT pg_stat_force_next_flush()")
     return ask(connection, "SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE relname LIKE 'order%'")
+
+
+def test_documents_are_of_the_same_moment_as_the_list(empty_dsn: str, connection: Connection) -> None:
+    """A list that takes seconds to be found shows no order as it became meanwhile."""
+    make_up(empty_dsn, 1)
+    install_functions(empty_dsn)
+    slow = f"""WITH page AS MATERIALIZED (SELECT id, pg_sleep(1) FROM orders)
+               SELECT document FROM page JOIN {DOCUMENTS.of("ARRAY(SELECT id FROM page)")} USING (id)"""
+    with ThreadPoolExecutor(1) as threads:
+        listed = threads.submit(execute, empty_dsn, slow)
+        time.sleep(0.5)
+        ask(connection, "UPDATE orders SET public_note = 'late'")
+        ((document,),) = listed.result()
+    assert json.loads(document)["notes"]["public"] is None

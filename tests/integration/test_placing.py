@@ -573,3 +573,27 @@ async def test_a_full_queue_is_refused(settings: Settings, sandbox: Sandbox) -> 
     assert [isinstance(answer, OrderError) and answer.code for answer in answers] == [
         False, False, False, Code.OVERLOADED,
     ]  # fmt: skip
+
+
+async def test_orders_for_a_product_that_is_held_elsewhere_keep_nobody_else_out(
+    settings: Settings, sandbox: Sandbox, dsn: str
+) -> None:
+    settings = settings.model_copy(update={"orders_batch_size": 4})
+    held, free = sandbox.product(90), sandbox.product(90)
+    execute(dsn, "INSERT INTO stock_claims VALUES (%s, gen_random_uuid(), now() + interval '1 min')", (held,))
+    async with machinery(settings) as built:
+        checkout = Checkout(built.database, built.carts, built.placement, settings)
+
+        async def buy(customer: int, product: int) -> bool:
+            try:
+                return (await checkout.check_out(customer, [Line(product, 1)], None, "/")).status == 201
+            except OrderError:
+                return False
+
+        crowd = [asyncio.create_task(buy(customer, held)) for customer in range(1, 13)]
+        bought = []
+        for customer in range(100, 120):
+            await asyncio.sleep(0.1)
+            bought.append(await buy(customer, free))
+        assert all(bought)
+        assert not any(await asyncio.gather(*crowd))

@@ -53,11 +53,13 @@ def _name_statuses(document: Any, names: list[str]) -> None:
 def _name_instance(operations: dict[str, Any], path: str) -> None:
     """Give the examples of problems the address at which they are met."""
     for operation in operations.values():
-        customer_or_order = "42" if operation["operationId"] in ("get_order", "place_order") else ID_EXAMPLE
-        instance = path.format(id=customer_or_order, customer_id="42", code="not_found")
+        is_customers = operation["operationId"] in ("get_order", "place_order")
         for response in operation["responses"].values():
-            for example in response.get("content", {}).get("application/problem+json", {}).get("examples", {}).values():
-                example["value"]["instance"] = instance
+            examples = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
+            for code, example in examples.items():
+                is_orders = not is_customers or code in ("order_not_found", "not_recorded")
+                ids = {"id": ID_EXAMPLE if is_orders else "42", "customer_id": "42", "code": "not_found"}
+                example["value"]["instance"] = path.format(**ids)
 
 
 _REQUEST_ID = {

@@ -157,7 +157,7 @@ _DESCRIBED = {
     ),
 }
 
-HEALTH_RESPONSES = problem_responses(*_READ_PROBLEMS)
+HEALTH_RESPONSES = problem_responses(Code.DATABASE_UNAVAILABLE, Code.INVALID_REQUEST)
 
 
 @reading.get(
@@ -205,6 +205,7 @@ async def get_order(
         return await _list(request, query, _customer(id))
     shop = _shop(request)
     if query.model_fields_set:
+        _understand(query, shop)  # what is malformed, or known to nobody, is said first
         _refuse_what_is_for_lists(query)
     if query.at is not None:
         order = await read_order_at(shop.database, shop.workflow, order_id, parse_moment(query.at))

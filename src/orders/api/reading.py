@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from fastapi import Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 
@@ -69,22 +70,26 @@ class PlacingRoute(APIRoute):
             await super().handle(scope, receive, send)
             return
         request = Request(scope, receive)
-        text = await request.body()
         try:
-            body = self._model.model_validate_json(text) if text else None
+            text = await request.body()
+            body = self._read(request, text)
+        except ClientDisconnect:
+            return  # in the middle of its body: nobody is there to be answered
         except ValidationError:
             await super().handle(scope, _again(text, receive), send)
             return
         response = await self.endpoint(request, body=body, dry_run=False, **scope["path_params"])
         await response(scope, receive, send)
 
+    def _read(self, request: Request, text: bytes) -> BaseModel | None:
+        """Raises ValidationError, also where it is not for us to read: FastAPI says then what is wrong."""
+        is_json = request.headers.getlist("content-type") == ["application/json"]
+        return self._model.model_validate_json(text if is_json else b"") if text else None
+
 
 def _is_plain(scope: Scope) -> bool:
-    """Whether there is nothing but a JSON body to be understood."""
-    headers = dict(scope["headers"])
-    is_empty = headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
-    is_readable = is_empty or headers.get(b"content-type") == b"application/json"
-    return is_readable and not scope["query_string"] and b"x-actor" not in headers
+    """Whether there is nothing but a body to be understood."""
+    return not scope["query_string"] and all(name != b"x-actor" for name, _ in scope["headers"])
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -3,6 +3,7 @@ each time, and that was half of what an order cost it. A function belongs to no 
 does, so it works through a pooler in transaction mode too (ADR 16).
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,18 +19,16 @@ ALWAYS = ""
 """In a table of steps: this one is always run."""
 
 _PARAMETER = re.compile(r"%\((\w+)\)s(?:::(\w+(?:\[\])?))?")
-_LOCK = 0x6F726466  # "ordf": any number that is ours alone
 
 # Planned for any values: those of the first call are no better known. Never along a whole table: a plan may be made
 # while the table has a dozen rows, and be kept until there are many.
 _CREATE = """
-SELECT pg_advisory_xact_lock({lock});
-CREATE OR REPLACE FUNCTION {name}({parameters}) RETURNS {returns} LANGUAGE plpgsql
+CREATE FUNCTION {name}({parameters}) RETURNS {returns} LANGUAGE plpgsql {volatility}
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $function$
 #variable_conflict use_column
 BEGIN
 {body}
-END $function$;
+END $function$
 """
 
 
@@ -38,19 +37,24 @@ class Function:
     versions have each their own.
     """
 
-    def __init__(self, name: str, steps: Iterable[tuple[str, str]], rows: str | None = None) -> None:
+    def __init__(
+        self, name: str, steps: Iterable[tuple[str, str]], rows: str | None = None, *, only_reads: bool = False
+    ) -> None:
         """`steps` are pairs: a parameter, and the PL/pgSQL that is run where it is true, or an array that is not empty.
         In that `%(name)s::type` is a parameter; its type has to be named once. `rows` are the columns of what is
-        returned: `id uuid, document text`.
+        returned: `id uuid, document text`. One that `only_reads` sees what the statement sees that calls it.
         """
         steps = list(steps)
         types = _types(steps)
         body = "\n".join(_step(types, needed, text) for needed, text in steps)
         parameters = ", ".join(f"p_{parameter} {kind}" for parameter, kind in types.items())
         returns = "SETOF record" if rows else "void"
-        digest = hashlib.sha256(f"{_CREATE} {parameters} {returns} {body}".encode()).hexdigest()[:12]
+        volatility = "STABLE" if only_reads else "VOLATILE"
+        digest = hashlib.sha256(f"{_CREATE} {parameters} {returns} {volatility} {body}".encode()).hexdigest()[:12]
         self.name = f"orders_{name}_{digest}"
-        self._create = _CREATE.format(lock=_LOCK, name=self.name, parameters=parameters, returns=returns, body=body)
+        self._create = _CREATE.format(
+            name=self.name, parameters=parameters, returns=returns, volatility=volatility, body=body
+        )
         self._rows = f" AS {name}({rows})" if rows else ""
         self._call = "SELECT * FROM " + self.of(*(f"%({parameter})s::{kind}" for parameter, kind in types.items()))
 
@@ -63,7 +67,9 @@ class Function:
         self.run(cursor, lambda: cursor.execute(self._call, parameters))
 
     def run(self, cursor: Cursor, query: Callable[[], T]) -> T:
-        """A query that needs it. It is made where it is missing: the database may have come from an older backup."""
+        """A query that needs it, outside of a transaction. It is made where it is missing: the database may have come
+        from an older backup.
+        """
         try:
             return query()
         except psycopg2.errors.UndefinedFunction:
@@ -72,7 +78,8 @@ class Function:
 
     def create(self, cursor: Cursor) -> None:
         """Make it. Safe from several replicas at once."""
-        cursor.execute(self._create)
+        with contextlib.suppress(psycopg2.errors.DuplicateFunction, psycopg2.errors.UniqueViolation):
+            cursor.execute(self._create)
 
 
 def install(connection: Connection, functions: Iterable[Function]) -> None:

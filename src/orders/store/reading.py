@@ -38,6 +38,7 @@ DOCUMENTS = Function(
     "documents",
     [(ALWAYS, f"RETURN QUERY SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])")],
     rows="id uuid, document text",
+    only_reads=True,
 )
 
 
