@@ -128,7 +128,7 @@ def _few_and_many(work: Work, few: Server, many: Server, pace: Pace) -> Result:
     )
     return Result(
         7,
-        f"{work.label}, {pace.many_orders:,} orders",
+        f"{work.label}, many orders",
         f"{work.work}, median latency at 1 client with {pace.many_orders:,} orders in the tables",
         "ms",
         found["many"],

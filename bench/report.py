@@ -84,7 +84,7 @@ def read(file: Path) -> dict[str, Any] | None:
 
 
 def _key(c: dict[str, Any]) -> tuple[int, str]:
-    return c["number"], c["unit"] + c["against"]
+    return c["number"], c["label"]
 
 
 def _ratio(c: dict[str, Any]) -> str:
