@@ -555,7 +555,7 @@ async def test_under_overload_some_are_answered_in_time_and_the_rest_are_refused
             await asyncio.sleep(0.03)
         await asyncio.gather(*buyers)
     assert codes == {Code.OVERLOADED}
-    assert max(took[True]) < settings.orders_request_deadline_s / 2
+    assert max(took[True]) < settings.orders_request_deadline_s * 0.75
     assert max(took[False]) < 0.1  # before anything was taken
     assert len(took[True]) > 40
     assert len(took[False]) > 40
