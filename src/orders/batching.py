@@ -1,7 +1,7 @@
 """Calls that arrive together become one: while one batch is under way the next gathers; nothing waits for a timer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -18,16 +18,15 @@ class Batcher(Generic[K, V]):
         self._load = load
         self._size = size
         self._idle = parallel
-        self._waiting: dict[K, asyncio.Future[V | None]] = {}
+        self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}
         self._running: set[asyncio.Task[None]] = set()
 
     async def get(self, key: K) -> V | None:
         """The value for `key`, or None. Raises what `load` raised for the batch that the key was in."""
-        future = self._waiting.get(key)
-        if future is None:
-            future = self._waiting[key] = asyncio.get_running_loop().create_future()
-            self._start()
-        return await asyncio.shield(future)
+        future: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(future)
+        self._start()
+        return await future
 
     def _start(self) -> None:
         if self._idle and self._waiting:
@@ -42,18 +41,19 @@ class Batcher(Generic[K, V]):
         try:
             values = await self._load(keys)
         except BaseException as error:
-            _settle(batch, error)  # handed to every caller of this batch
+            for future in _still_waiting(batch):
+                future.set_exception(error)  # handed to every caller of this batch
             if not isinstance(error, Exception):
                 raise
         else:
-            for key, future in batch.items():
-                future.set_result(values.get(key))
+            for key, futures in batch.items():
+                for future in _still_waiting({key: futures}):
+                    future.set_result(values.get(key))
         finally:
             self._idle += 1
             self._start()
 
 
-def _settle(batch: dict[K, asyncio.Future[V | None]], error: BaseException) -> None:
-    for future in batch.values():
-        future.set_exception(error)
-        future.exception()  # read here, so that a caller that has gone away leaves no warning behind
+def _still_waiting(batch: dict[K, list[asyncio.Future[V | None]]]) -> Iterator[asyncio.Future[V | None]]:
+    """Of a caller that was cancelled the future is done."""
+    return (future for futures in batch.values() for future in futures if not future.done())

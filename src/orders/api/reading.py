@@ -24,6 +24,7 @@ class ReadingRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         self._model: type[BaseModel] = get_args(inspect.signature(endpoint).parameters["query"].annotation)[0]
+        self._nothing: BaseModel = self._model()
         self._names = {field.alias or name for name, field in self._model.model_fields.items()}
         self._lists = {n for n, field in self._model.model_fields.items() if get_origin(field.annotation) is list}
 
@@ -43,7 +44,9 @@ class ReadingRoute(APIRoute):
         """As FastAPI does: of a parameter that is no list the last value counts, of one that the model does not name
         all do. Raises ValidationError.
         """
-        given = parse_qs(query_string, keep_blank_values=True) if query_string else {}
+        if not query_string:
+            return self._nothing
+        given = parse_qs(query_string, keep_blank_values=True)
         return self._model.model_validate({n: self._value(n, values) for n, values in given.items()})
 
     def _value(self, name: str, values: list[str]) -> list[str] | str:
