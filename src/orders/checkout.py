@@ -54,7 +54,7 @@ class Checkout:
         Raises OrderError: nothing can be ordered.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.orders_request_deadline_s
-        fingerprint = _fingerprint(customer_id, items, details)
+        fingerprint = _fingerprint(customer_id, items, details) if key else b""
         if key and (known := await self._placement.find_outcome(key, fingerprint)):
             return known
         if not remember:
