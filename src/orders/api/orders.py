@@ -459,7 +459,7 @@ async def _place(request: Request, customer_id: int, body: OrderToPlace | None, 
     if dry_run:
         wish = Wish(customer_id, items, key, details)
         return preview_response(await _shop(request).rehearsal.place(wish, request.url.path, author))
-    answer = await _shop(request).checkout.check_out(customer_id, items, key, request.url.path, author, details)
+    answer = await _shop(request).checkout.check_out(customer_id, items, key, request.scope["path"], author, details)
     return _answered(answer)
 
 
@@ -491,7 +491,7 @@ async def _list(request: Request, query: PageQuery, customer_id: int | None) -> 
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
     count = await run(lambda c: count_orders(c, filters)) if query.include_total else None
     return Response(
-        page_json(page, next_url(request.url.path, query, filters, page.end), count), media_type="application/json"
+        page_json(page, next_url(request.scope["path"], query, filters, page.end), count), media_type="application/json"
     )
 
 
