@@ -11,7 +11,6 @@ from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import psycopg2
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -122,13 +121,8 @@ def install_functions(dsn: str) -> None:
 
     Raises SchemaError: this role may not.
     """
-    try:
-        with opened(dsn) as connection:
-            install(connection, FUNCTIONS)
-    except psycopg2.Error as error:
-        raise SchemaError(
-            f"The functions could not be made: {str(error).strip()}. Run `orders migrate` as a role that may."
-        ) from None
+    with opened(dsn) as connection:
+        install(connection, FUNCTIONS)
 
 
 def require_functions(dsn: str) -> None:

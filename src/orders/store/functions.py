@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg2.errors
 
-from orders.database import Connection, Cursor
+from orders.database import Connection, Cursor, SchemaError
 
 T = TypeVar("T")
 
@@ -83,10 +83,14 @@ class Function:
 
 
 def install(connection: Connection, functions: Iterable[Function]) -> None:
-    """Make those that are missing."""
+    """Make those that are missing. Raises SchemaError: this role may not."""
     with connection.cursor() as cursor:
         for function in missing(cursor, functions):
-            function.create(cursor)
+            try:
+                function.create(cursor)
+            except psycopg2.errors.InsufficientPrivilege as error:
+                reason = str(error).strip()
+                raise SchemaError(f"{reason}. Run `orders migrate` as a role that may make functions.") from None
 
 
 def missing(cursor: Cursor, functions: Iterable[Function]) -> list[Function]:
