@@ -14,7 +14,7 @@ import pytest
 from orders import database
 from orders.app import FUNCTIONS, install_functions, require_functions
 from orders.database import Connection, SchemaError
-from orders.store.functions import ALWAYS, Function
+from orders.store.functions import ALWAYS, Function, install
 from orders.store.reading import DOCUMENTS, read_orders
 from tests.conftest import ORDERS, ask, execute
 from tests.made_up import make_up
@@ -66,6 +66,14 @@ def test_replicas_that_start_together_make_each_once(empty_dsn: str, connection:
 def test_orders_migrate_makes_them(empty_dsn: str, connection: Connection) -> None:
     subprocess.run([*ORDERS, "migrate"], env={**os.environ, "DATABASE_URL": empty_dsn}, check=True)
     require_functions(empty_dsn)
+
+
+def test_who_may_not_make_them_is_told_what_to_do(connection: Connection) -> None:
+    ask(connection, "DO $$ BEGIN CREATE ROLE orders_plain; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    with database.undone(connection) as cursor:
+        cursor.execute("SET LOCAL ROLE orders_plain")
+        with pytest.raises(SchemaError, match=r"permission denied for schema public.*orders migrate"):
+            install(connection, FUNCTIONS)
 
 
 def test_one_that_is_missing_is_made_when_it_is_called(connection: Connection) -> None:
