@@ -30,7 +30,7 @@ run: install ## run everything: database, sandbox catalog and carts, the service
 .PHONY: run
 
 test: .venv/made-dev ## run all tests (ARGS="-k cart" for some)
-	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 6 --dist worksteal $(ARGS)
 .PHONY: test
 
 mutants: .venv/made-dev ## take the guards out, one at a time: does a test fail? (ARGS="placing.py" for some)
