@@ -1,6 +1,7 @@
 """The command line. Errors are one clear sentence and an exit code: 2 for a setting, 1 for everything else."""
 
 import asyncio
+import atexit
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -56,8 +58,26 @@ CatalogPort = Annotated[int, typer.Option(min=1, max=65535, help="The sandbox ca
 CartPort = Annotated[int, typer.Option(min=1, max=65535, help="The sandbox carts' port.")]
 
 
-def main() -> None:
-    """The entry point."""
+def main() -> NoReturn:
+    """The entry point.
+
+    The HTTP client's threads may still be at work when all is done; an interpreter that takes itself apart under them
+    now and then aborts. So it does not: what is to be done at exit is done, and the process ends.
+    """
+    try:
+        code: int | str | None = _run_command()
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else bool(code))
+
+
+def _run_command() -> int:
     try:
         cli()
     except SettingsError as error:
@@ -66,6 +86,7 @@ def main() -> None:
         _fail(error.detail, 2 if error.code is Code.INVALID_REQUEST else 1)
     except (DatabaseUnavailable, SchemaError) as error:
         _fail(str(error), 1)
+    return 0
 
 
 @cli.command()

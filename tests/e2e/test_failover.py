@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from orders import database
-from orders.app import set_workflow
+from orders.app import install_functions, set_workflow
 from orders.workflow import load_workflow
 from tests import servers
 from tests.conftest import Sandbox, debian_cluster, execute, free_port, wait_until
@@ -155,6 +155,7 @@ def test_on_a_standby_it_answers_503_until_the_standby_is_promoted(pair: Pair, s
     """A name, or a pooler, may lead to a server that only reads."""
     primary, standby = pair.primary, pair.standby
     database.migrate(primary.dsn)
+    install_functions(primary.dsn)
     set_workflow(primary.dsn, load_workflow(), replace=False)
     has_tables = "SELECT to_regclass('order_workflow') IS NOT NULL"
     wait_until(lambda: execute(standby.dsn, has_tables) == [(True,)], "the tables are there")
