@@ -337,7 +337,7 @@ class OrderList(BaseModel):
         json_schema_extra={
             "example": {
                 "orders": [ORDER_EXAMPLE],
-                "next": "/orders?limit=1&cursor=kEwN0pS9nxqAAAAAAAAAAAGasHFwA3pBm1INbD8einc",
+                "next": "/orders?limit=1&cursor=Cu2yHDA60cyAAAAAAAAAAAGiCojMc3pBm1INbD8einc",
             }
         }
     )

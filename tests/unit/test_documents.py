@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from openapi_spec_validator import validate
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from orders.app import create_app
 from orders.cli import cli
 from orders.errors import Code
+from orders.listing import ListQuery, parse_cursor
 from orders.settings import Settings
 from orders.workflow import load_workflow, parse_workflow
 
@@ -154,3 +156,9 @@ def test_links_between_the_documents_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_cursor_in_the_example_of_a_list_is_good(document: dict[str, Any]) -> None:
+    following = urlsplit(document["components"]["schemas"]["OrderList"]["example"]["next"])
+    query = ListQuery.model_validate(dict(parse_qsl(following.query)))
+    assert parse_cursor(query.cursor, query.to_filters(load_workflow()), query.to_sort()) is not None
