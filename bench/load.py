@@ -118,6 +118,8 @@ def _result(process: "subprocess.Popen[str]") -> Load:
     found: dict[str, float] = json.loads(said.split("RESULT ")[1].splitlines()[0])
     if broken := {name: found[name] for name in ("connect", "read", "write", "timeout") if found[name]}:
         raise BenchError(f"Requests without an answer: {broken}; {DATA / 'servers.log'} may say why.")
+    if not found["answers"]:
+        raise BenchError("Not one answer came before the load ended.")
     return Load(
         (found["answers"] - found["refused"]) / found["seconds"],
         int(found["refused"]),

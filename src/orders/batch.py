@@ -62,6 +62,7 @@ class Batch:
     ) -> None:
         self.id = uuid7()
         self.slow: set[int] = set()
+        self.size = len(waiting)
         self._waiting = list(waiting)
         self._database = database
         self._catalog = catalog

@@ -35,7 +35,10 @@ and the first of them would be a batch of its own.
 CLOCK_S = 0.0005
 """An alarm may come so much early: the event loop's clock counts milliseconds."""
 
-QUEUE_SHARE = 0.25
+BATCHFULS = 2
+"""So many orders, in full batches, are at most under way at once: more of them would only wait for each other."""
+
+QUEUE_SHARE = 0.05
 """Of its deadline a request may spend in the queue before others are refused: who is let in is answered in time."""
 
 
@@ -138,7 +141,7 @@ class Placement:
         Those whose product is held elsewhere stand aside: they are no reason to refuse who wants another.
         """
         patience_s = QUEUE_SHARE * self._settings.orders_request_deadline_s
-        is_slow = self._in_line >= self._settings.orders_batch_size and self._queued_s > patience_s
+        is_slow = self._in_line >= self._settings.orders_batch_size / 4 and self._queued_s > patience_s
         return is_slow or len(self._waiting) >= self._settings.orders_queue
 
     def _expire(self, waiting: Waiting) -> None:
@@ -199,7 +202,11 @@ class Placement:
         """Whether another batch may begin. Few large ones cost less than many small ones, so as a rule the next gathers
         until the last has ended; but one that takes long (a slow catalog, a PUT without an answer) holds up nobody.
         """
-        if len(self._batches) >= self._settings.orders_batches:
+        orders = sum(batch.size for batch in self._batches)
+        if (
+            len(self._batches) >= self._settings.orders_batches
+            or orders >= BATCHFULS * self._settings.orders_batch_size
+        ):
             return False
         long_ago = self._loop.time() - STRAGGLER_S
         young = [batch.began_at for batch in self._batches if batch.began_at > long_ago]

@@ -63,14 +63,14 @@ class Settings(BaseSettings):
         8, description="failed calls in a row after which a neighbour is given a rest"
     )
     orders_breaker_rest_s: Seconds = Field(3, description="how long that rest is")
-    orders_batch_size: Annotated[int, Field(ge=1, le=5000)] = Field(500, description="most orders in one batch")
+    orders_batch_size: Annotated[int, Field(ge=1, le=5000)] = Field(128, description="most orders in one batch")
     orders_batches: Annotated[int, Field(ge=1, le=64)] = Field(
         8, description="most batches at once in one replica; a second begins only beside one that takes long"
     )
     orders_queue: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         5000,
-        description="most orders that may wait in one replica; the next is answered 503, and so is one that finds more "
-        "than a batch in front of it which takes a quarter of the deadline to come to its turn",
+        description="most orders that may wait in one replica; the next is answered 503, and so is one that comes "
+        "while many are in line and have waited for long",
     )
     orders_db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         6, description="database threads, each with a connection of its own"

@@ -99,14 +99,14 @@ def read_standings(connection: Connection) -> list[Standing]:
     Where all orders of a status were moved there, or none was since it was placed, count and middle are found along an
     index (of the latter by creation); where it is some, those orders are sorted.
     """
-    at_status = f"FROM orders o WHERE o.status = s.status AND {IS_PLACED}"
+    adopted = f"FROM orders o WHERE o.status = s.status AND o.id < '{SMALLEST_ID}' AND {IS_PLACED}"
     # Not adopted: their IDs begin with the time 0. Said so that the index by status and ID has all that is asked.
     recorded = f"""FROM orders o WHERE o.status = s.status AND o.status NOT IN ('Pending', 'Failed')
                    AND o.id >= '{SMALLEST_ID}'"""
     moved = "FROM orders o WHERE o.status = s.status AND o.moved_at IS NOT NULL AND NOT o.adopted"
     rows = fetch(
         connection,
-        f"""SELECT s.status, n.orders,
+        f"""SELECT s.status, known + old,
                 CASE WHEN moved = known THEN (SELECT o.moved_at {moved} ORDER BY o.moved_at LIMIT 1)
                      WHEN moved = 0 THEN (SELECT o.placed_at {recorded} ORDER BY o.id LIMIT 1)
                      ELSE (SELECT min({_SINCE}) {recorded}) END,
@@ -116,11 +116,11 @@ def read_standings(connection: Connection) -> list[Standing]:
                      ELSE (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY {_SINCE})
                            {recorded}) END
             FROM {STATUSES_THERE_ARE} s
-            CROSS JOIN LATERAL (SELECT count(*) AS orders {at_status}) n
+            CROSS JOIN LATERAL (SELECT count(*) AS old {adopted}) a
             CROSS JOIN LATERAL (SELECT count(*) AS known, greatest(count(*) - 1, 0) / 2 AS middle
                                 {recorded}) r
             CROSS JOIN LATERAL (SELECT count(*) AS moved {moved}) m
-            WHERE n.orders > 0""",
+            WHERE known + old > 0""",
         {},
     )
     return [Standing(*row) for row in rows]
