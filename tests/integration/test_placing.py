@@ -557,7 +557,7 @@ async def test_under_overload_some_are_answered_in_time_and_the_rest_are_refused
     assert codes == {Code.OVERLOADED}
     assert max(took[True]) < settings.orders_request_deadline_s * 0.75
     assert max(took[False]) < 0.1  # before anything was taken
-    assert len(took[True]) > 40
+    assert len(took[True]) > 25
     assert len(took[False]) > 40
     assert execute(dsn, "SELECT count(*) FROM orders WHERE status = 'Ordered'") == [(len(took[True]),)]
 
