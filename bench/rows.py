@@ -102,8 +102,7 @@ def report_paths(dsn: str) -> dict[str, Path]:
     )
     span = "from={}&to={}".format(*days[0])
     paths = {"sales": f"sales?by=week&{span}", "products": f"products?{span}", "statuses": "statuses"}
-    name = sql(dsn, "SELECT current_database()")[0][0]
-    return {report: write_paths(f"{report}-{name}", [f"/reports/{path}"]) for report, path in paths.items()}
+    return {report: _paths_file(report, dsn, [f"/reports/{path}"]) for report, path in paths.items()}
 
 
 def write_paths(name: str, paths: list[str]) -> Path:

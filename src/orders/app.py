@@ -298,9 +298,7 @@ def log_to_stderr() -> None:
 
 
 def _add_pages_about_it(app: FastAPI) -> None:
-    options: dict[str, Any] = {"tags": ["about"], "dependencies": WITHOUT_PARAMETERS}
-
-    @app.get("/", summary="What this is", responses=about.REFUSED, **options)
+    @app.get("/", summary="What this is", tags=["about"], responses=about.REFUSED, dependencies=WITHOUT_PARAMETERS)
     async def get_about() -> dict[str, str]:
         """What this service is, and where to look."""
         return {

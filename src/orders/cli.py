@@ -64,8 +64,9 @@ def main() -> NoReturn:
     The HTTP client's threads may still be at work when all is done; an interpreter that takes itself apart under them
     now and then aborts. So it does not: what is to be done at exit is done, and the process ends.
     """
+    code: int | str | None = 0
     try:
-        code: int | str | None = _run_command()
+        _run_command()
     except SystemExit as error:
         code = error.code
     except BaseException:
@@ -77,7 +78,7 @@ def main() -> NoReturn:
     os._exit(code if isinstance(code, int) else bool(code))
 
 
-def _run_command() -> int:
+def _run_command() -> None:
     try:
         cli()
     except SettingsError as error:
@@ -86,7 +87,6 @@ def _run_command() -> int:
         _fail(error.detail, 2 if error.code is Code.INVALID_REQUEST else 1)
     except (DatabaseUnavailable, SchemaError) as error:
         _fail(str(error), 1)
-    return 0
 
 
 @cli.command()

@@ -21,13 +21,19 @@ class How(Enum):
     LATE = "gives up on, and it lands late"
 
 
+def can_be_spoilt(how: How, effect: str) -> bool:
+    """Whether this way to go wrong can befall this effect: only a PUT can land late."""
+    return how is not How.LATE or effect.startswith("PUT")
+
+
 class Saboteur:
-    """Counts a process's effects (each commit, each HTTP call), and spoils the `at`-th one."""
+    """Counts a process's effects (each commit, each HTTP call), and spoils the `at`-th of those that can be spoilt."""
 
     def __init__(self, at: int = 0, how: How = How.DIE_BEFORE, late_s: float = 0.3) -> None:
         self.effects: list[str] = []
         self.died = asyncio.Event()
         self._at = at
+        self._chances = 0
         self._how = how
         self._late: list[asyncio.Task[None]] = []
         self._late_s = late_s
@@ -56,10 +62,12 @@ class Saboteur:
     async def _effect(self, name: str, effect: Callable[[], Awaitable[Any]], no_answer: type[Exception]) -> Any:
         self._require_alive()
         self.effects.append(name)
-        is_it = len(self.effects) == self._at
+        is_chance = can_be_spoilt(self._how, name)
+        self._chances += is_chance
+        is_it = is_chance and self._chances == self._at
         if is_it and self._how is How.DIE_BEFORE:
             self._die()
-        if is_it and self._how is How.LATE and name.startswith("PUT"):
+        if is_it and self._how is How.LATE:
             self._late.append(asyncio.create_task(self._arrive(effect)))
             raise no_answer(f"{name} was given up")
         result = await effect()
