@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from orders.database import Database, DatabaseUnavailable
-from orders.store.reports import sum_up_a_day
+from orders.store.reports import count_standings, sum_up_a_day
 
 log = logging.getLogger(__name__)
 
@@ -15,13 +15,14 @@ IDLE_S = 60.0
 
 
 async def sum_up_forever(database: Database) -> None:
-    """`sum_up_a_day`, again and again, whatever happens in between."""
+    """A day's sales and a day's standings, again and again, whatever happens in between."""
     while True:
-        day = None
+        has_more = False
         try:
-            day = await database.run(sum_up_a_day)
+            for sum_up in (sum_up_a_day, count_standings):
+                has_more |= await database.run(sum_up) is not None
         except DatabaseUnavailable as error:
             log.warning("summing up waits for the database: %s", error)
         except Exception:
             log.exception("a day could not be summed up")
-        await asyncio.sleep(PAUSE_S if day else IDLE_S)
+        await asyncio.sleep(PAUSE_S if has_more else IDLE_S)

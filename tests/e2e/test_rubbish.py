@@ -25,7 +25,7 @@ TIMES = {
     "orders_request_deadline_s": 5,
     "orders_lease_s": 6,
     "orders_write_horizon_s": 1,
-    "orders_neighbour_timeout_s": 0.8,
+    "orders_neighbour_timeout_s": 0.95,
     "orders_recovery_interval_s": 0.2,
     "orders_breaker_failures": 1000,
 }
@@ -299,13 +299,19 @@ def test_a_reply_that_is_hardly_http_is_a_documented_problem_and_soon(
 def test_an_order_of_many_products_is_answered_at_its_deadline_though_each_reply_comes_in_time(
     service: Service, neighbours: Neighbours
 ) -> None:
-    products = [next(_numbers) for _ in range(500)]
+    products = [next(_numbers) for _ in range(500)]  # 64 at once, so the last of them are answered after 6.4 s
+    answered: list[int] = []
+
+    def slowly(request: Request, product: int) -> Pieces:
+        yield 0.8
+        answered.append(product)
+        yield from neighbours.well(request)
+
     for product in products:
-        neighbours.odd["GET", f"/products/{product}"] = lambda request: [0.7, *neighbours.well(request)]
+        neighbours.odd["GET", f"/products/{product}"] = functools.partial(slowly, product=product)
     answer = place(service, *products)
     assert (answer.status, answer.body["code"]) == (500, "order_failed")
-    asked_for = {request.path for request in neighbours.requests} & {f"/products/{product}" for product in products}
-    assert len(asked_for) < 500  # it has not waited for all of them
+    assert 0 < len(answered) < 500  # it has not waited for all of them
 
 
 ROOM = 150 * 2**20

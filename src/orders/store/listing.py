@@ -107,14 +107,6 @@ IS_PLACED = "(o.status NOT IN ('Pending', 'Failed') OR o.adopted)"
 
 _HAS_STATUS = "o.status = ANY(%(statuses)s::text[])"
 
-STATUSES_THERE_ARE = """(
-    WITH RECURSIVE there (status) AS (
-        SELECT min(status) FROM orders
-        UNION ALL SELECT (SELECT min(status) FROM orders n WHERE n.status > there.status) FROM there
-        WHERE there.status IS NOT NULL)
-    SELECT status FROM there)"""
-"""Each status that some order has, by one index probe per status: adopted orders may stand in any."""
-
 
 def list_orders(
     connection: Connection,
@@ -205,7 +197,7 @@ def _page_keys(
         parts = [f"({found(f'o.status = %(status_{n})s')})" for n in range(len(filters.statuses))]
         return f"SELECT * FROM ({' UNION ALL '.join(parts)}) f {order_by} LIMIT {limit}", parameters
     if filters.updated or filters.total or sort.by in (SortKey.UPDATED_AT, SortKey.TOTAL):
-        lateral = f"{STATUSES_THERE_ARE} s CROSS JOIN LATERAL ({found('o.status = s.status')}) f"
+        lateral = f"order_statuses_there_are() s CROSS JOIN LATERAL ({found('o.status = s.status')}) f"
         return f"SELECT f.* FROM {lateral} {order_by} LIMIT {limit}", parameters
     return found(), parameters
 

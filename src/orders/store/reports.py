@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Literal
 
 from orders.database import Connection
-from orders.store.listing import IS_PLACED, SMALLEST_ID, STATUSES_THERE_ARE, fetch
+from orders.store.listing import fetch
 
 Period = Literal["day", "week", "month"]
 Measure = Literal["units", "revenue", "orders"]
@@ -90,45 +90,40 @@ def read_product_sales(
     ]
 
 
-_SINCE = "coalesce(o.moved_at, o.placed_at)"
-
-
 def read_standings(connection: Connection) -> list[Standing]:
     """The statuses at which placed orders stand. Adopted orders are counted, but since when is not asked of them.
 
-    Where all orders of a status were moved there, or none was since it was placed, count and middle are found along an
-    index (of the latter by creation); where it is some, those orders are sorted.
+    The oldest and the one in the middle are looked for among the orders of the day on which counting comes to them.
     """
-    adopted = f"FROM orders o WHERE o.status = s.status AND o.id < '{SMALLEST_ID}' AND {IS_PLACED}"
-    # Not adopted: their IDs begin with the time 0. Said so that the index by status and ID has all that is asked.
-    recorded = f"""FROM orders o WHERE o.status = s.status AND o.status NOT IN ('Pending', 'Failed')
-                   AND o.id >= '{SMALLEST_ID}'"""
-    moved = "FROM orders o WHERE o.status = s.status AND o.moved_at IS NOT NULL AND NOT o.adopted"
     rows = fetch(
         connection,
-        f"""SELECT s.status, known + old,
-                CASE WHEN moved = known THEN (SELECT o.moved_at {moved} ORDER BY o.moved_at LIMIT 1)
-                     WHEN moved = 0 THEN (SELECT o.placed_at {recorded} ORDER BY o.id LIMIT 1)
-                     ELSE (SELECT min({_SINCE}) {recorded}) END,
-                CASE WHEN moved = known THEN (SELECT o.moved_at {moved} ORDER BY o.moved_at OFFSET middle LIMIT 1)
-                     WHEN moved = 0 THEN (SELECT o.placed_at FROM orders o WHERE o.id = (
-                        SELECT o.id {recorded} ORDER BY o.id OFFSET middle LIMIT 1))
-                     ELSE (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY {_SINCE})
-                           {recorded}) END
-            FROM {STATUSES_THERE_ARE} s
-            CROSS JOIN LATERAL (SELECT count(*) AS old {adopted}) a
-            CROSS JOIN LATERAL (SELECT count(*) AS known, greatest(count(*) - 1, 0) / 2 AS middle
-                                {recorded}) r
-            CROSS JOIN LATERAL (SELECT count(*) AS moved {moved}) m
-            WHERE known + old > 0""",
+        """WITH known AS (
+                SELECT *, sum(orders) OVER earlier - orders AS before, (sum(orders) OVER own - 1) / 2 AS middle
+                FROM standings() WINDOW own AS (PARTITION BY status, first > '1970-01-01'), earlier AS (own ORDER BY first))
+            SELECT status, sum(orders)::bigint,
+                min(CASE WHEN first > '1970-01-01' AND before = 0 THEN (
+                    SELECT min(since) FROM standings_between(first, last) s WHERE s.status = known.status) END),
+                min(CASE WHEN first > '1970-01-01' AND floor(middle) BETWEEN before AND before + orders - 1 THEN (
+                    SELECT since FROM standings_between(first, last) s WHERE s.status = known.status
+                    ORDER BY since OFFSET floor(middle) - before LIMIT 1) END)
+            FROM known GROUP BY status""",
         {},
     )
     return [Standing(*row) for row in rows]
 
 
 def sum_up_a_day(connection: Connection) -> date | None:
-    """Sum up one day that is over; None: all are summed up, or someone else is at it."""
+    """Sum up the sales of one day that is over; None: all are summed up, or someone else is at it."""
+    return _one_day(connection, "SELECT sum_up_a_day()")
+
+
+def count_standings(connection: Connection) -> date | None:
+    """Count who came to their status on one day that is over, as above."""
+    return _one_day(connection, "SELECT count_standings()")
+
+
+def _one_day(connection: Connection, statement: str) -> date | None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT sum_up_a_day()")
+        cursor.execute(statement)
         row = cursor.fetchone()
         return row[0] if row else None
