@@ -216,7 +216,7 @@ def offered_load(server: str, pace: Pace) -> list[dict[str, Any]]:
         capacity = _rate(shelf, max(4, 6 * pace.scale), Orders(ours.url, 256))
         print(f"    capacity, 256 clients in a closed loop: {capacity:.0f} orders/s", flush=True)
         for share in pace.curve:
-            seconds = (6 if share < 1 else 15) * max(0.5, pace.scale)  # the queue takes a while to fill
+            seconds = (6 if share < 1 else 12) * max(0.5, pace.scale)  # the queue takes a while to fill
             point = {
                 "offered": capacity * share,
                 "share": share,
