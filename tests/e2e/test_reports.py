@@ -77,15 +77,14 @@ def naive_standings(dsn: str) -> dict[str, Standing]:
         dsn,
         """SELECT status, CASE WHEN NOT adopted THEN coalesce(moved_at, placed_at) END FROM orders
            WHERE status NOT IN ('Pending', 'Failed') OR adopted
-           ORDER BY (coalesce(moved_at, order_created_at(id)) AT TIME ZONE 'UTC')::date, coalesce(moved_at, placed_at)""",
+           ORDER BY (coalesce(moved_at, order_created_at(id)) AT TIME ZONE 'UTC')::date,
+                    coalesce(moved_at, placed_at)""",
     )
     standings: dict[str, Standing] = {}
     for status in {status for status, _ in rows}:
-        known = [since for s, since in rows if s == status and since is not None]
-        count = sum(s == status for s, _ in rows)
-        standings[status] = Standing(
-            status, count, *((known[0], known[(len(known) - 1) // 2]) if known else (None, None))
-        )
+        times = [since for s, since in rows if s == status]
+        known = [since for since in times if since is not None] or [None]
+        standings[status] = Standing(status, len(times), known[0], known[(len(known) - 1) // 2])
     return standings
 
 
@@ -136,7 +135,8 @@ CHANGES = [
     "UPDATE orders SET status = 'Returned', moved_at = now() WHERE status = 'Completed' AND number %% 5 = 0",
     "UPDATE orders SET status = 'Returned' WHERE adopted AND number %% 2 = 0",
     "UPDATE orders SET moved_at = NULL WHERE number %% 20 = 0",
-    "UPDATE orders SET status = 'Failed', failure = 'order_failed', placed_at = NULL WHERE number %% 90 = 2 AND status = 'Ordered'",
+    """UPDATE orders SET status = 'Failed', failure = 'order_failed', placed_at = NULL
+       WHERE number %% 90 = 2 AND status = 'Ordered'""",
     """INSERT INTO orders (id, customer_id, status, total, created_at, placed_at)
        SELECT order_id_at(at::date), 1, 'Ordered', 7, at, at
        FROM generate_series(now() - interval '99 days', now() - interval '3 days', interval '7 days') at""",

@@ -197,6 +197,29 @@ def test_a_cart_whose_order_failed_has_none(database: Connection) -> None:
     assert (found.order_id, found.is_placed) == (order_id("c2"), False)
 
 
+def test_who_looks_sees_what_a_claim_would_and_claims_nothing(database: Connection) -> None:
+    due(database, "a4", 21, 1)
+    due(database, "a4", 21, 2, returned=True)
+    due(database, "a4", 21, 3, carried_by="b")
+    due(database, "a4", 22, 1)
+    touched = Touched(database)
+    found = claiming.look(database, [21, 31], [], [])
+    assert found.products == {21, 31}
+    assert [(d.product_id, d.number) for d in found.due] == [(21, 1)]
+    assert touched() == {}
+
+
+def test_a_reference_is_that_of_an_order_that_did_not_fail(database: Connection) -> None:
+    for name, status in (("c1", "Ordered"), ("c2", "Pending"), ("c3", "Failed"), ("c4", "Ordered")):
+        order(database, name, "new", status, {1: 1})
+        ask(database, "UPDATE orders SET external_reference = %s WHERE id = %s", (name, str(order_id(name))))
+    found = claiming.reference_orders(database, ["c1", "c2", "c3", "nowhere"])
+    assert {reference: (order.order_id, order.is_placed) for reference, order in found.items()} == {
+        "c1": (order_id("c1"), True),
+        "c2": (order_id("c2"), False),
+    }
+
+
 # Idempotency-Keys ---------------------------------------------------------------------------------------------------
 
 

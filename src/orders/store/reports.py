@@ -99,7 +99,8 @@ def read_standings(connection: Connection) -> list[Standing]:
         connection,
         """WITH known AS (
                 SELECT *, sum(orders) OVER earlier - orders AS before, (sum(orders) OVER own - 1) / 2 AS middle
-                FROM standings() WINDOW own AS (PARTITION BY status, first > '1970-01-01'), earlier AS (own ORDER BY first))
+                FROM standings()
+                WINDOW own AS (PARTITION BY status, first > '1970-01-01'), earlier AS (own ORDER BY first))
             SELECT status, sum(orders)::bigint,
                 min(CASE WHEN first > '1970-01-01' AND before = 0 THEN (
                     SELECT min(since) FROM standings_between(first, last) s WHERE s.status = known.status) END),

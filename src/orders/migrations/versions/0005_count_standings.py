@@ -10,7 +10,8 @@ STANDINGS = """
 -- orders nobody knows it; their IDs begin with the time 0, and so they all count on 1970-01-01.
 CREATE FUNCTION order_stands_since(id uuid, moved_at timestamptz, adopted boolean) RETURNS date
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT ((CASE WHEN adopted OR moved_at IS NULL THEN order_created_at(id) ELSE moved_at END) AT TIME ZONE 'UTC')::date
+    SELECT ((CASE WHEN adopted OR moved_at IS NULL THEN order_created_at(id) ELSE moved_at END)
+            AT TIME ZONE 'UTC')::date
 $$;
 
 -- Those days, counted, up to the last one here. Each is here, be it with status '' and no order.
@@ -73,8 +74,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Adds up the changes, counts the next day that is over, and returns it; null: there is none, or someone else is at it.
--- A day's count and the removal of its changes are one statement, and so of one moment: a change is in the one or, later,
--- in the other. An order may be changed unnoted for a day, and its transaction take an hour; hence the 49 hours.
+-- A day's count and the removal of its changes are one statement, and so of one moment: a change is in the one or,
+-- later, in the other. An order may be changed unnoted for a day, and its transaction take an hour; hence the 49 hours.
 CREATE FUNCTION count_standings() RETURNS date LANGUAGE plpgsql AS $$
 DECLARE
     last date := (now() AT TIME ZONE 'UTC' - interval '49 hours')::date;
@@ -96,7 +97,8 @@ BEGIN
          WHERE id >= order_id_at(counted + 1) ORDER BY id LIMIT 1)
         UNION ALL
         SELECT (SELECT order_stands_since(id, moved_at, false) FROM orders o
-                WHERE o.status = s.status AND o.moved_at >= (counted + 1)::timestamp AT TIME ZONE 'UTC' AND NOT o.adopted
+                WHERE o.status = s.status AND NOT o.adopted
+                    AND o.moved_at >= (counted + 1)::timestamp AT TIME ZONE 'UTC'
                 ORDER BY o.moved_at LIMIT 1)
         FROM order_statuses_there_are() s) d);
     IF coming IS NULL OR coming > last THEN
@@ -104,7 +106,8 @@ BEGIN
     END IF;
     WITH gone AS (DELETE FROM standing_changes WHERE day = coming)
     INSERT INTO standing_days (day, status, orders)
-        SELECT coming, '', 0 UNION ALL SELECT coming, status, count(*) FROM standings_between(coming, coming) GROUP BY status;
+        SELECT coming, '', 0
+        UNION ALL SELECT coming, status, count(*) FROM standings_between(coming, coming) GROUP BY status;
     RETURN coming;
 END $$;
 
