@@ -48,7 +48,7 @@ TESTS = {
 }
 """The tests that a file's mutants have to get past, the quick ones first. The rest of the suite is not asked."""
 
-PATIENCE_S = 900
+PATIENCE_S = 900.0
 IMPORTED = "ignore::pytest.PytestAssertRewriteWarning"  # what the parent has imported is not rewritten
 
 _BEGINS = re.compile(r"\b(?:WHERE|AND|ON)\s+(?!CONFLICT\b)")
@@ -173,11 +173,11 @@ class Trial:
     mutant: Mutant
     folder: Path
     pid: int
-    begun_at: float
+    give_up_at: float
 
     def verdict(self) -> str | None:
         """The first test that fails; nothing: none does. None: not known yet."""
-        is_late = time.monotonic() > self.begun_at + PATIENCE_S
+        is_late = time.monotonic() > self.give_up_at
         pid, status = os.waitpid(self.pid, 0 if is_late and self.kill() else os.WNOHANG)
         if not pid:
             return None
@@ -202,12 +202,13 @@ class Trial:
 class Trials:
     """A pytest plugin: once the tests are collected it forks a child for each mutant, which goes on to run them."""
 
-    def __init__(self, chosen: list[Mutant], dsns: list[str], first: int | None, minutes: float) -> None:
+    def __init__(self, chosen: list[Mutant], dsns: list[str], given: argparse.Namespace) -> None:
         self.survivors = 0
         self._chosen = chosen
-        self._first = first
+        self._first = given.first
+        self._patience_s = given.patience
         self._dsns = dsns
-        self._until = time.monotonic() + 60 * minutes
+        self._until = time.monotonic() + 60 * given.minutes
         self._result: Path | None = None
 
     @pytest.hookimpl(tryfirst=True)
@@ -233,7 +234,7 @@ class Trials:
         return True
 
     def _begin(self, session: pytest.Session, mutant: Mutant, dsn: str) -> Trial | None:
-        trial = Trial(mutant, Path(tempfile.mkdtemp(prefix="mutant-")), 0, time.monotonic())
+        trial = Trial(mutant, Path(tempfile.mkdtemp(prefix="mutant-")), 0, time.monotonic() + self._patience_s)
         source = trial.folder / "src"
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
         (source / mutant.path.relative_to(ROOT / "src")).write_text(mutant.text)
@@ -314,13 +315,13 @@ def servers(count: int) -> Iterator[list[str]]:
                 embedded.stop(place)
 
 
-def try_all(chosen: list[Mutant], jobs: int, first: int | None, minutes: float) -> int:
+def try_all(chosen: list[Mutant], given: argparse.Namespace) -> int:
     """Print what becomes of each; returns how many survive. Those that are not begun in time are left out."""
-    tests = sorted({test for mutant in chosen for test in TESTS[mutant.path.name][:first]})
+    tests = sorted({test for mutant in chosen for test in TESTS[mutant.path.name][: given.first]})
     os.environ |= {"ORDERS_TEST_CRASH_STRIDE": "2", "ORDERS_TEST_DSN": "in each child its own"}
-    with servers(jobs) as dsns:
+    with servers(given.jobs) as dsns:
         os.environ["ORDERS_TEST_KEEP_DATABASE"] = "yes"
-        trials = Trials(chosen, dsns, first, minutes)
+        trials = Trials(chosen, dsns, given)
         ended = pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-W", IMPORTED, *tests], plugins=[trials])
     if ended not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError("the tests can't be collected")
@@ -335,6 +336,7 @@ def main() -> int:
     arguments.add_argument("--sample", type=int, help="so many of them, drawn by chance")
     arguments.add_argument("--seed", type=int, default=1, help="for the sample")
     arguments.add_argument("--first", type=int, help="ask only so many of a file's test files, the quick ones")
+    arguments.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds after which its tests hang")
     arguments.add_argument("--minutes", type=float, default=24 * 60, help="begin none after so long")
     arguments.add_argument("--list", action="store_true", help="only list them")
     given = arguments.parse_args()
@@ -346,7 +348,7 @@ def main() -> int:
     if given.list:
         print(*(f"{m.name}  {m.what}" for m in chosen), sep="\n")
         return 0
-    return 1 if try_all(chosen, given.jobs, given.first, given.minutes) else 0
+    return 1 if try_all(chosen, given) else 0
 
 
 if __name__ == "__main__":
