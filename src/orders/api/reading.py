@@ -75,7 +75,7 @@ class PlacingRoute(APIRoute):
         request = Request(scope, receive)
         try:
             text = await request.body()
-            body = self._read(request, text)
+            body = self._model.model_validate_json(text) if text else None
         except ClientDisconnect:
             return  # in the middle of its body: nobody is there to be answered
         except ValidationError:
@@ -84,15 +84,14 @@ class PlacingRoute(APIRoute):
         response = await self.endpoint(request, body=body, dry_run=False, **scope["path_params"])
         await response(scope, receive, send)
 
-    def _read(self, request: Request, text: bytes) -> BaseModel | None:
-        """Raises ValidationError, also where it is not for us to read: FastAPI says then what is wrong."""
-        is_json = request.headers.getlist("content-type") == ["application/json"]
-        return self._model.model_validate_json(text if is_json else b"") if text else None
-
 
 def _is_plain(scope: Scope) -> bool:
-    """Whether there is nothing but a body to be understood."""
-    return not scope["query_string"] and all(name != b"x-actor" for name, _ in scope["headers"])
+    """Whether there is nothing to be understood but a body in JSON, or none."""
+    headers = dict(scope["headers"])
+    types = [value for name, value in scope["headers"] if name == b"content-type"]
+    has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    is_json = types == [b"application/json"] or not (types or has_body)
+    return is_json and not scope["query_string"] and b"x-actor" not in headers
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
