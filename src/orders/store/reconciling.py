@@ -50,6 +50,48 @@ def recorded_products(connection: Connection, above: int, limit: int) -> list[in
         return [product_id for (product_id,) in cursor]
 
 
+_BOOKS = """
+    WITH asked AS (SELECT unnest(%(products)s::bigint[]) AS product_id),
+    rows AS (
+        SELECT r.*, lag(figure) OVER product AS known,
+               max(id) FILTER (WHERE kind IN ('corrected', 'accepted')) OVER whole AS settled
+        FROM stock_record r JOIN asked USING (product_id)
+        WINDOW whole AS (PARTITION BY product_id), product AS (whole ORDER BY id)),
+    record AS (
+        SELECT product_id, max(id) AS last_id, (array_agg(figure ORDER BY id DESC))[1] AS figure,
+            max(noted_at) AS since,
+            sum(after - before) FILTER (WHERE kind = 'moved') AS ours,
+            sum(after - before) FILTER (WHERE kind = 'corrected') AS corrected,
+            sum(before - known) AS between_rows,
+            sum(figure - before) FILTER (WHERE kind IN ('accepted', 'in doubt')) AS within_rows,
+            json_agg(json_build_array(before, after, found, noted_at) ORDER BY id)
+                FILTER (WHERE kind = 'in doubt' AND id > coalesce(settled, 0)) AS doubts
+        FROM rows GROUP BY product_id),
+    taken AS (
+        SELECT i.product_id, sum(i.quantity + i.cancelled) AS quantity
+        FROM asked JOIN order_items i USING (product_id) JOIN orders o ON o.id = i.order_id
+        WHERE NOT o.adopted AND (o.placed_at IS NOT NULL OR o.status = 'Pending' AND NOT EXISTS (
+            SELECT FROM stock_claims c WHERE c.product_id = i.product_id AND c.batch_id = o.batch_id))
+        GROUP BY 1),
+    returns AS (
+        SELECT r.product_id,
+            sum(r.quantity) FILTER (WHERE o.status = 'Failed') AS by_failed,
+            sum(r.quantity) FILTER (WHERE returned_at IS NOT NULL AND NOT EXISTS (
+                SELECT FROM stock_record d WHERE d.product_id = r.product_id AND d.batch_id = r.batch_id
+                AND d.kind = 'in doubt')) AS returned,
+            sum(r.quantity) FILTER (WHERE returned_at IS NULL) AS due
+        FROM asked JOIN stock_returns r USING (product_id) JOIN orders o ON o.id = r.order_id GROUP BY 1)
+    SELECT product_id, last_id, figure, to_char(since, 'YYYY-MM-DD HH24:MI:SS OF'),
+        coalesce(ours, 0)::bigint, coalesce(corrected, 0)::bigint,
+        (coalesce(between_rows, 0) + coalesce(within_rows, 0))::bigint,
+        (coalesce(returned, 0) - coalesce(by_failed, 0) - coalesce(taken.quantity, 0))::bigint,
+        coalesce(due, 0)::bigint,
+        EXISTS (SELECT FROM stock_claims c WHERE c.product_id = record.product_id AND c.after IS NOT NULL),
+        doubts
+    FROM record LEFT JOIN taken USING (product_id) LEFT JOIN returns USING (product_id)
+"""
+
+
 def books(connection: Connection, products: Sequence[int]) -> dict[int, Book]:
     """What is known of these products; one that was never written is missing.
 
@@ -57,49 +99,7 @@ def books(connection: Connection, products: Sequence[int]) -> dict[int, Book]:
     what was due back with it is no part of `ordered`, as it is none of `ours`.
     """
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH asked AS (SELECT unnest(%(products)s::bigint[]) AS product_id),
-            rows AS (
-                SELECT r.*, lag(figure) OVER product AS known,
-                       max(id) FILTER (WHERE kind IN ('corrected', 'accepted')) OVER whole AS settled
-                FROM stock_record r JOIN asked USING (product_id)
-                WINDOW whole AS (PARTITION BY product_id), product AS (whole ORDER BY id)),
-            record AS (
-                SELECT product_id, max(id) AS last_id, (array_agg(figure ORDER BY id DESC))[1] AS figure,
-                    max(noted_at) AS since,
-                    sum(after - before) FILTER (WHERE kind = 'moved') AS ours,
-                    sum(after - before) FILTER (WHERE kind = 'corrected') AS corrected,
-                    sum(before - known) AS between_rows,
-                    sum(figure - before) FILTER (WHERE kind IN ('accepted', 'in doubt')) AS within_rows,
-                    json_agg(json_build_array(before, after, found, noted_at) ORDER BY id)
-                        FILTER (WHERE kind = 'in doubt' AND id > coalesce(settled, 0)) AS doubts
-                FROM rows GROUP BY product_id),
-            taken AS (
-                SELECT i.product_id, sum(i.quantity + i.cancelled) AS quantity
-                FROM asked JOIN order_items i USING (product_id) JOIN orders o ON o.id = i.order_id
-                WHERE NOT o.adopted AND (o.placed_at IS NOT NULL OR o.status = 'Pending' AND NOT EXISTS (
-                    SELECT FROM stock_claims c WHERE c.product_id = i.product_id AND c.batch_id = o.batch_id))
-                GROUP BY 1),
-            returns AS (
-                SELECT r.product_id,
-                    sum(r.quantity) FILTER (WHERE o.status = 'Failed') AS by_failed,
-                    sum(r.quantity) FILTER (WHERE returned_at IS NOT NULL AND NOT EXISTS (
-                        SELECT FROM stock_record d WHERE d.product_id = r.product_id AND d.batch_id = r.batch_id
-                        AND d.kind = 'in doubt')) AS returned,
-                    sum(r.quantity) FILTER (WHERE returned_at IS NULL) AS due
-                FROM asked JOIN stock_returns r USING (product_id) JOIN orders o ON o.id = r.order_id GROUP BY 1)
-            SELECT product_id, last_id, figure, to_char(since, 'YYYY-MM-DD HH24:MI:SS OF'),
-                coalesce(ours, 0)::bigint, coalesce(corrected, 0)::bigint,
-                (coalesce(between_rows, 0) + coalesce(within_rows, 0))::bigint,
-                (coalesce(returned, 0) - coalesce(by_failed, 0) - coalesce(taken.quantity, 0))::bigint,
-                coalesce(due, 0)::bigint,
-                EXISTS (SELECT FROM stock_claims c WHERE c.product_id = record.product_id AND c.after IS NOT NULL),
-                doubts
-            FROM record LEFT JOIN taken USING (product_id) LEFT JOIN returns USING (product_id)
-            """,
-            {"products": list(products)},
-        )
+        cursor.execute(_BOOKS, {"products": list(products)})
         found = ((*facts, tuple(Doubt(*doubt) for doubt in doubts or ())) for *facts, doubts in cursor)
         return {row[0]: Book(*row) for row in found}
 

@@ -123,6 +123,36 @@ def intend_again(connection: Connection, batch: UUID, horizon_s: float, products
         )
 
 
+_END_CLAIMS = """
+    WITH held AS (
+        SELECT product_id FROM stock_claims
+        WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[])
+        ORDER BY product_id FOR UPDATE)
+    INSERT INTO stock_returns (order_id, product_id, quantity)
+        SELECT o.id, i.product_id, i.quantity
+        FROM orders o JOIN order_items i ON i.order_id = o.id JOIN held ON held.product_id = i.product_id
+        WHERE o.batch_id = %(batch)s AND o.status = 'Failed' ON CONFLICT DO NOTHING;
+    INSERT INTO stock_record (product_id, batch_id, kind, before, after, found)
+        SELECT product_id, batch_id,
+               CASE WHEN d.product_id IS NOT NULL THEN 'in doubt'
+                    WHEN is_correction THEN 'corrected' ELSE 'moved' END, before, after, d.found
+        FROM stock_claims c
+        LEFT JOIN unnest(%(drifted)s::bigint[], %(found)s::bigint[]) d(product_id, found) USING (product_id)
+        WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[] || %(drifted)s::bigint[])
+          AND (before <> after OR d.product_id IS NOT NULL);
+    UPDATE stock_returns SET returned_at = now()
+        WHERE batch_id = %(batch)s AND returned_at IS NULL
+          AND product_id = ANY(%(landed)s::bigint[] || %(drifted)s::bigint[]);
+    UPDATE stock_returns SET batch_id = NULL, retry_at = now() + interval '5 s'
+        WHERE batch_id = %(batch)s AND returned_at IS NULL AND product_id = ANY(%(refused)s::bigint[]);
+    UPDATE stock_claims SET batch_id = NULL, lease_until = NULL, before = NULL, after = NULL,
+                            is_correction = false,
+                            lands_until = least(lands_until, now() + %(horizon)s * interval '1 s')
+        WHERE batch_id = %(batch)s
+          AND product_id = ANY(%(landed)s::bigint[] || %(refused)s::bigint[] || %(drifted)s::bigint[]);
+"""
+
+
 def end_claims(connection: Connection, batch: UUID, horizon_s: float, ended: Ended) -> None:
     """End these claims of the batch, if they still are its: what landed for failed orders is queued to go back.
 
@@ -139,37 +169,7 @@ def end_claims(connection: Connection, batch: UUID, horizon_s: float, ended: End
         "found": list(ended.drifted.values()),
     }
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH held AS (
-                SELECT product_id FROM stock_claims
-                WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[])
-                ORDER BY product_id FOR UPDATE)
-            INSERT INTO stock_returns (order_id, product_id, quantity)
-                SELECT o.id, i.product_id, i.quantity
-                FROM orders o JOIN order_items i ON i.order_id = o.id JOIN held ON held.product_id = i.product_id
-                WHERE o.batch_id = %(batch)s AND o.status = 'Failed' ON CONFLICT DO NOTHING;
-            INSERT INTO stock_record (product_id, batch_id, kind, before, after, found)
-                SELECT product_id, batch_id,
-                       CASE WHEN d.product_id IS NOT NULL THEN 'in doubt'
-                            WHEN is_correction THEN 'corrected' ELSE 'moved' END, before, after, d.found
-                FROM stock_claims c
-                LEFT JOIN unnest(%(drifted)s::bigint[], %(found)s::bigint[]) d(product_id, found) USING (product_id)
-                WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[] || %(drifted)s::bigint[])
-                  AND (before <> after OR d.product_id IS NOT NULL);
-            UPDATE stock_returns SET returned_at = now()
-                WHERE batch_id = %(batch)s AND returned_at IS NULL
-                  AND product_id = ANY(%(landed)s::bigint[] || %(drifted)s::bigint[]);
-            UPDATE stock_returns SET batch_id = NULL, retry_at = now() + interval '5 s'
-                WHERE batch_id = %(batch)s AND returned_at IS NULL AND product_id = ANY(%(refused)s::bigint[]);
-            UPDATE stock_claims SET batch_id = NULL, lease_until = NULL, before = NULL, after = NULL,
-                                    is_correction = false,
-                                    lands_until = least(lands_until, now() + %(horizon)s * interval '1 s')
-                WHERE batch_id = %(batch)s
-                  AND product_id = ANY(%(landed)s::bigint[] || %(refused)s::bigint[] || %(drifted)s::bigint[]);
-            """,
-            parameters,
-        )
+        cursor.execute(_END_CLAIMS, parameters)
 
 
 def forget(connection: Connection, key_retention_h: float, running_for_s: float) -> None:
