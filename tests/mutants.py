@@ -41,7 +41,11 @@ LIFE = [
 TESTS = {
     **dict.fromkeys(("placing.py", "claiming.py", "recovering.py", "keys.py"), PLACING),
     "recovery.py": PLACING[1:],
-    "batch.py": ["tests/integration/test_placing.py", "tests/e2e/test_dry_run.py", *PLACING[3:]],
+    "batch.py": [
+        PLACING[2],
+        *(f"tests/e2e/test_{name}.py" for name in ("contract", "dry_run", "details")),
+        *PLACING[3:],
+    ],
     **{f"{name}.py": [f"tests/unit/test_{name}.py", *PLACING[2:]] for name in ("plan", "stock")},
     **dict.fromkeys(("changing.py", "statuses.py", "reading.py"), LIFE),
     "reconciling.py": ["tests/integration/test_reconcile.py", "tests/e2e/test_survival.py"],
