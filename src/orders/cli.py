@@ -332,8 +332,12 @@ def export(
     """Write orders to a file: CSV and Parquet have a line per item, NDJSON one per order. Oldest first."""
     settings = _settings()
     try:
+        kind = file_format or format_of(output)
+    except ExportFailed as error:
+        _fail(str(error), 2)
+    try:
         wanted = parse_filters(filters or [], load_workflow(settings.orders_workflow))
-        count = asyncio.run(export_file(open_database(settings), wanted, file_format or format_of(output), output))
+        count = asyncio.run(export_file(open_database(settings), wanted, kind, output))
     except ExportFailed as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:

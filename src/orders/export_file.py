@@ -28,14 +28,16 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-def format_of(output: Path) -> Format:
-    """What the file's name ends with; CSV where that says nothing."""
-    ending = output.suffix.removeprefix(".").lower()
-    return Format(ending) if ending in list(Format) else Format.CSV
-
-
 class ExportFailed(Exception):
     """There is no file. The message says why, and what to do."""
+
+
+def format_of(output: Path) -> Format:
+    """What the file's name ends with; CSV where it has no ending. Raises ExportFailed: the ending is another."""
+    ending = output.suffix.removeprefix(".").lower() or Format.CSV
+    if ending not in list(Format):
+        raise ExportFailed(f"{output} ends with none of {', '.join(Format)}; say with --format which of them it is.")
+    return Format(ending)
 
 
 class _Writer(Protocol):

@@ -198,6 +198,7 @@ def test_orders_export_writes_the_same_files(service: Service, dsn: str, tmp_pat
         (["-o", "x.csv", "--filter", "status=teleported"], 2, "teleported"),
         (["-o", "/nowhere/x.csv"], 1, "/nowhere/x.csv can't be written: No such file or directory."),
         (["-o", "x.csv", "-f", "pdf"], 2, "pdf"),
+        (["-o", "x.xls"], 2, "x.xls ends with none of csv, ndjson, parquet"),
     ],
 )
 def test_what_is_wrong_with_an_export_is_said_in_a_sentence(
