@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import re
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -204,6 +206,8 @@ def expiries(settings: Settings, workflow: Workflow) -> dict[str, timedelta]:
         status = workflow.parse(text)
         if status is None:
             raise SettingsError(f"ORDERS_EXPIRE: there is no status {text!r}.")
+        if status in found:
+            raise SettingsError(f"ORDERS_EXPIRE: {status} is there twice.")
         if CANCELLED not in workflow.allowed(status):
             raise SettingsError(f"ORDERS_EXPIRE: an order that is {status} can't be {CANCELLED}.")
         found[status] = stayed
@@ -273,6 +277,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.router.lifespan = functools.partial(_start_plainly, app.router.lifespan)  # type: ignore[method-assign]
     # Not include_router: a router inside another matches each request twice.
     app.router.routes[:0] = [route for router in ROUTERS for route in router.routes]
     _add_pages_about_it(app)
@@ -282,6 +287,17 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestId)
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
+
+
+async def _start_plainly(lifespan: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """A start that fails for a reason that can be told is told in a sentence; Starlette sends the stack trace."""
+
+    async def say(message: Message) -> None:
+        if isinstance(error := sys.exception(), SettingsError | SchemaError) and "message" in message:
+            message = {**message, "message": f"The service can't start. {error}"}
+        await send(message)
+
+    await lifespan(scope, receive, say)
 
 
 def app_from_environment() -> FastAPI:
@@ -360,9 +376,10 @@ def _wrong_content_type(request: Request, error: RequestValidationError) -> Orde
     """A body that was not sent as JSON arrives as plain bytes; what is wrong is its label."""
     if not any(e["loc"] == ("body",) and isinstance(e.get("input"), bytes) for e in error.errors()):
         return None
-    given = request.headers.get("content-type", "without a type")
+    given = request.headers.get("content-type")
     wanted = "application/merge-patch+json" if request.method == "PATCH" else "application/json"
-    message = f"Send the body as {wanted}; it came as {given[:60]}."
+    came = "without a type" if given is None else f"as {given[:60]}"
+    message = f"Send the body as {wanted}; it came {came}."
     return invalid("header/Content-Type", "content_type", message)
 
 

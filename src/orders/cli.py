@@ -135,16 +135,19 @@ def serve(
     typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
     # The workers read the environment by themselves.
     os.environ.update(HOST=settings.host, PORT=str(settings.port))
-    uvicorn.run(
-        "orders.app:app_from_environment",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=workers,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=_shutdown_s(settings),
-    )
+    try:
+        uvicorn.run(
+            "orders.app:app_from_environment",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=workers,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_shutdown_s(settings),
+        )
+    except SystemExit as ended:  # uvicorn's 3: it could not start
+        sys.exit(1 if ended.code else 0)
 
 
 @cli.command()

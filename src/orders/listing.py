@@ -14,7 +14,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from orders.errors import OrderError, invalid
 from orders.order import MAX_ID
-from orders.schemas import CURSOR, WITHOUT_NUL, Identifier, StatusName, parse_status_or_refuse, refused_parameters
+from orders.schemas import (
+    CURSOR,
+    WITHOUT_NUL,
+    Identifier,
+    StatusName,
+    parse_status_or_refuse,
+    refused_parameters,
+    repeated_parameter,
+)
 from orders.store.listing import Filters, Position, Range, Sort, SortKey
 from orders.workflow import Workflow
 
@@ -186,6 +194,8 @@ def parse_filters(texts: Sequence[str], workflow: Workflow) -> Filters:
     given: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.partition("=")
+        if name in given and name != "status":
+            raise repeated_parameter(name)
         given[name] = [*given.get(name, []), value] if name == "status" else value
     try:
         return FilterQuery.model_validate(given).to_filters(workflow)

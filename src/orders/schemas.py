@@ -453,6 +453,11 @@ def refused_parameters(names: Iterable[str], why: str = "There is no parameter {
     return OrderError(Code.INVALID_REQUEST, " ".join(message for _, message in found[:3]), extra={"errors": errors})
 
 
+def repeated_parameter(name: str) -> OrderError:
+    """422 for a query parameter that has one value, and came with several."""
+    return invalid(f"query/{name}", "duplicate", f"{name}: send it once.")
+
+
 def _pointer(loc: tuple[str | int, ...]) -> str:
     place, *rest = loc
     if place == "body":

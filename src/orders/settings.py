@@ -31,6 +31,9 @@ def _expiries(text: str) -> str:
     for part in text.split(",") if text.strip() else ():
         if not _EXPIRY.fullmatch(part):
             raise ValueError("must be like Ordered:30m, or several with commas; s, m, h and d are the units")
+    names = [part.partition(":")[0].strip() for part in text.split(",")]
+    if repeated := [name for n, name in enumerate(names) if name in names[:n]]:
+        raise ValueError(f"has {repeated[0]} twice")
     return text
 
 

@@ -162,6 +162,8 @@ def test_an_etag_is_the_version_and_spares_reading_again(service: Service, sandb
     assert service.move(order["id"], "Paid").headers["etag"] == '"2"'
     assert service.get(url, headers={"If-None-Match": '"1"'}).body["status"] == "Paid"
     assert service.get(url, headers={"If-None-Match": '"x"'}).status == 200
+    assert service.get(f"{url}?at=1", headers={"If-None-Match": '"1"'}).status == 304
+    assert service.get(f"{url}?at=1", headers={"If-None-Match": '"2"'}).body["status"] == "Ordered"
 
 
 def test_who_has_an_old_version_is_told_the_new_one(service: Service, sandbox: Sandbox) -> None:

@@ -1,6 +1,7 @@
 """Corners of placing that the crash loop does not turn: two statements at once, strangers, and many who wait."""
 
 import asyncio
+import dataclasses
 import itertools
 import threading
 import time
@@ -15,13 +16,14 @@ from uuid_utils.compat import uuid7
 from orders.app import machinery
 from orders.catalog import Product, Written
 from orders.checkout import Checkout
-from orders.database import DatabaseUnavailable, Query, connect
+from orders.database import Connection, DatabaseUnavailable, Query, connect
 from orders.errors import Code, OrderError
 from orders.order import Line
 from orders.plan import Change
 from orders.request import Answer, Request
 from orders.settings import Settings
 from orders.store import claiming, placing, recovering
+from orders.store.claiming import Claimed
 from orders.store.placing import BatchLost, Intent, NewOrder, Taken
 from tests.conftest import Sandbox, execute
 
@@ -286,7 +288,17 @@ async def test_orders_that_arrive_together_share_one_read_and_one_write(settings
     assert calls == ["GET", "PUT"] * 2  # the first of them alone, the others together
 
 
-async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(settings: Settings, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "key", "code"),
+    [
+        (DatabaseUnavailable("no answer"), None, Code.DATABASE_UNAVAILABLE),
+        (RuntimeError("a bug"), None, Code.ORDER_FAILED),
+        (RuntimeError("a bug"), "k", Code.STOCK_BUSY),  # the key could not be made to remember: nothing was decided
+    ],
+)
+async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(
+    settings: Settings, sandbox: Sandbox, wrong: Exception, key: str | None, code: Code
+) -> None:
     product = sandbox.product(5)
     async with machinery(settings) as built:
         run, is_back, statements = built.database.run, asyncio.Event(), itertools.count(1)
@@ -295,19 +307,94 @@ async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(settings: Set
             number = next(statements)
             if number == 1:
                 await run(query)
+                raise wrong
             if number == 2:
                 await is_back.wait()
-            if number in (1, 3):
+            if number == 3:
                 raise DatabaseUnavailable("no answer")
             return await run(query)
 
         built.database.run = silent  # type: ignore[method-assign]
         deadline = asyncio.get_running_loop().time() + 3
         with pytest.raises(OrderError) as caught:
-            await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 2),), deadline, "/")), 20)
-        assert caught.value.code is Code.DATABASE_UNAVAILABLE
+            await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 2),), deadline, "/", key=key)), 20)
+        assert caught.value.code is code
         is_back.set()
     assert execute(settings.database_url or "", "SELECT * FROM stock_claims") == []
+    assert execute(settings.database_url or "", "SELECT * FROM idempotency_keys WHERE status IS NULL") == []
+
+
+async def test_a_key_remembers_that_its_batch_was_undone(
+    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(placing, "intend", broken)
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+        with pytest.raises(OrderError) as caught:
+            await built.placement.place(wish(product, key="k", fingerprint=b"x"))
+        known = await built.placement.find_outcome("k", b"x")
+    assert caught.value.code is Code.ORDER_FAILED
+    assert known
+    assert (known.status, known.order_id) == (500, None)
+
+
+# What becomes known between the first look at a key or a cart and CLAIM --------------------------------------------
+
+
+def wish(product: int, **given: Any) -> Request:
+    """A request for one of the product, as `Checkout` hands it on when it has found neither key nor order."""
+    deadline = asyncio.get_running_loop().time() + 5
+    return Request(given.pop("customer", 42), (Line(product, 1),), deadline, "/orders/42", **given)
+
+
+async def test_a_key_that_has_its_outcome_by_now_is_answered_with_it(settings: Settings, sandbox: Sandbox) -> None:
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+        first = await built.placement.place(wish(product, key="k", fingerprint=b"x"))
+        again = await built.placement.place(wish(product, key="k", fingerprint=b"x"))
+        assert again == dataclasses.replace(first, replayed=True)
+        with pytest.raises(OrderError) as caught:
+            await built.placement.place(wish(product, key="k", fingerprint=b"of another request"))
+    assert caught.value.code is Code.KEY_REUSED
+    assert sandbox.stock(product) == 4
+
+
+async def test_a_cart_that_is_an_order_by_now_is_answered_with_it(settings: Settings, sandbox: Sandbox) -> None:
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+        first = await built.placement.place(wish(product, cart_id=9))
+        again = await built.placement.place(wish(product, cart_id=9, key="k", fingerprint=b"x"))
+        assert again == dataclasses.replace(first, replayed=True)
+        assert await built.placement.find_outcome("k", b"x") == again
+        assert (await built.placement.place(wish(product, cart_id=10))).order_id != first.order_id
+        assert (await built.placement.place(wish(product, cart_id=9, customer=43))).order_id != first.order_id
+    assert sandbox.stock(product) == 2
+
+
+async def test_a_key_that_is_nobodys_when_it_is_looked_for_is_claimed_again(
+    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLAIM did not get it, and was set free before the look at whose it is."""
+    claim, batches = claiming.claim, list[UUID]()
+
+    def lose_it_once(connection: Connection, batch: UUID, *given: Any) -> Claimed:
+        claimed = claim(connection, batch, *given)
+        batches.append(batch)
+        if len(batches) > 1:
+            return claimed
+        claiming.release(connection, batch, [], claimed.keys)
+        return dataclasses.replace(claimed, keys=frozenset())
+
+    monkeypatch.setattr(claiming, "claim", lose_it_once)
+    product = sandbox.product(5)
+    async with machinery(settings) as built:
+        first = await built.placement.place(wish(product, key="k", fingerprint=b"x"))
+        assert await built.placement.find_outcome("k", b"x") == dataclasses.replace(first, replayed=True)
+    assert len(batches) == 2
+    assert sandbox.stock(product) == 4
 
 
 # What the mutants of batch.py asked for ----------------------------------------------------------------------------
@@ -356,18 +443,22 @@ async def test_who_waits_for_one_product_keeps_no_other_from_other_replicas(
         waiting.cancel()
 
 
-async def test_each_order_of_a_batch_is_answered_at_its_own_deadline(settings: Settings, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(("step", "why", "left"), [("read", "too long to answer", 4), ("write", "take the stock", 3)])
+async def test_each_order_of_a_batch_is_answered_at_its_own_deadline(
+    settings: Settings, sandbox: Sandbox, step: str, why: str, left: int
+) -> None:
     product = sandbox.product(5)
     other_replica, other_batch = connect(settings.database_url or ""), uuid7()
     claiming.claim(other_replica, other_batch, 600, [product], {}, [])
-    async with machinery(settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 60})) as built:
-        write, may_go = built.catalog.write, asyncio.Event()
+    patient = {"orders_lease_s": 90, "orders_request_deadline_s": 60, "orders_neighbour_timeout_s": 50}
+    async with machinery(settings.model_copy(update=patient)) as built:
+        call, may_go = getattr(built.catalog, step), asyncio.Event()
 
-        async def held_up(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+        async def held_up(*what: Any, **how: Any) -> Any:
             await may_go.wait()
-            return await write(item, quantity, not_after)
+            return await call(*what, **how)
 
-        built.catalog.write = held_up  # type: ignore[method-assign]
+        setattr(built.catalog, step, held_up)
         now = asyncio.get_running_loop().time()
         soon, late = (
             asyncio.create_task(built.placement.place(Request(n, (Line(product, 1),), now + within_s, "/")))
@@ -375,12 +466,12 @@ async def test_each_order_of_a_batch_is_answered_at_its_own_deadline(settings: S
         )
         await asyncio.sleep(0.3)
         claiming.release(other_replica, other_batch, [product], [])  # both were waiting: they go together
-        with pytest.raises(OrderError, match="too long to take the stock"):
+        with pytest.raises(OrderError, match=why):
             await asyncio.wait_for(soon, 20)
         assert not late.done()
         may_go.set()
         assert (await late).status == 201
-    assert sandbox.stock(product) == 3  # what was taken for the one that failed goes back with the next batch
+    assert sandbox.stock(product) == left  # what was taken for the one that failed goes back with the next batch
 
 
 async def test_clients_of_a_batch_that_was_taken_over_are_told(settings: Settings, sandbox: Sandbox) -> None:

@@ -1,6 +1,7 @@
 """The table of statuses in the database: it refuses what is not in it, whoever asks."""
 
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +19,7 @@ from orders.workflow import BUILT_IN, Workflow, load_workflow, parse_workflow
 from tests.conftest import ORDERS, execute, free_port
 from tests.workflows import tables
 
+ROOT = Path(__file__).parents[2]
 TABLE = load_workflow()
 INSERT = """INSERT INTO orders (id, customer_id, status, held_from, total, batch_id, placed_at, failure)
             VALUES (%s, 1, %s, %s, 1, gen_random_uuid(), %s, %s)"""
@@ -149,16 +151,24 @@ def test_a_replica_with_another_table_does_not_start_until_it_is_put_in_place(em
     shop.write_text(SHOP)
 
     def orders(*arguments: str, workflow: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return run([*ORDERS, *arguments], workflow)
+
+    def run(command: list[str], workflow: Path | None) -> subprocess.CompletedProcess[str]:
         environment = {"DATABASE_URL": empty_dsn, "CATALOG_URL": "http://c", "CART_URL": "http://c", "PATH": ""}
         environment |= {"ORDERS_WORKFLOW": str(workflow)} if workflow else {}
         return subprocess.run(
-            [*ORDERS, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
         )
 
     assert orders("show", "1").returncode == 1  # the built-in table is put in place, and there is no order
     assert orders("serve", "--port", str(free_port()), workflow=shop).returncode == 2
     assert orders("show", "1", workflow=shop).returncode == 2
     assert "another than " + str(shop) in orders("show", "1", workflow=shop).stderr
+    uvicorn = run([sys.executable, "-m", "uvicorn", "main:app", "--port", str(free_port())], shop)
+    assert f"The service can't start. ORDERS_WORKFLOW: the database's table of statuses is another than {shop}" in (
+        uvicorn.stderr
+    )
+    assert "Traceback" not in uvicorn.stderr
     assert orders("migrate", workflow=shop).returncode == 0
     assert "There is no order" in orders("show", "1", workflow=shop).stderr
     assert "another than the built-in one" in orders("show", "1").stderr

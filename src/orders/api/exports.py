@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
+from orders.api.parameters import EACH_ONCE
 from orders.api.shop import Shop, operation_id
 from orders.database import DatabaseUnavailable
 from orders.errors import Code, OrderError
@@ -17,7 +18,7 @@ from orders.schemas import problem_responses
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(tags=["exports"], generate_unique_id_function=operation_id)
+router = APIRouter(tags=["exports"], generate_unique_id_function=operation_id, dependencies=EACH_ONCE)
 Wanted = Annotated[FilterQuery, Query()]
 
 

@@ -1,7 +1,7 @@
 """The routes: from HTTP to the use cases, and back. Orders pass through as the JSON that PostgreSQL built."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -209,11 +209,15 @@ async def get_order(
         _refuse_what_is_for_lists(query)
     if query.at is not None:
         order = await read_order_at(shop.database, shop.workflow, order_id, parse_moment(query.at))
-        return JSONResponse(order, headers={"ETag": f'"{order["version"]}"'})
+        return _unless_known(known, JSONResponse(order, headers={"ETag": f'"{order["version"]}"'}))
     body = await shop.orders.get(order_id)
     if body is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
-    answer = _order_response(body)
+    return _unless_known(known, _order_response(body))
+
+
+def _unless_known(known: Container[int] | None, answer: Response) -> Response:
+    """The answer, or 304 where the client has that version."""
     if known is not None and int(answer.headers["etag"].strip('"')) in known:
         return Response(status_code=304, headers={"ETag": answer.headers["etag"]})
     return answer

@@ -6,7 +6,16 @@ from fastapi import Body, Depends, Header, Path, Query, Request
 from pydantic import WithJsonSchema
 
 from orders.listing import CustomerListQuery, ListQuery, OneOrManyQuery
-from orders.schemas import CUSTOMER_ID, ID_EXAMPLE, KEY, Cancellation, OrderToPlace, Return, refused_parameters
+from orders.schemas import (
+    CUSTOMER_ID,
+    ID_EXAMPLE,
+    KEY,
+    Cancellation,
+    OrderToPlace,
+    Return,
+    refused_parameters,
+    repeated_parameter,
+)
 
 CustomerId = Annotated[
     str,
@@ -124,4 +133,12 @@ async def _refuse_parameters(request: Request) -> None:
         raise refused_parameters(request.query_params)
 
 
+async def _refuse_repeated(request: Request) -> None:
+    """Only a status may be said several times."""
+    for name in request.query_params.keys() - {"status"}:
+        if len(request.query_params.getlist(name)) > 1:
+            raise repeated_parameter(name)
+
+
 WITHOUT_PARAMETERS = [Depends(_refuse_parameters)]
+EACH_ONCE = [Depends(_refuse_repeated)]

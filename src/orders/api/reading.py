@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from orders.schemas import repeated_parameter
+
 
 class ReadingRoute(APIRoute):
     """A route whose function takes `request`, what is in its path, and a model `query`; headers it reads by itself.
@@ -41,12 +43,13 @@ class ReadingRoute(APIRoute):
         await response(scope, receive, send)
 
     def _read(self, query_string: str) -> BaseModel:
-        """As FastAPI does: of a parameter that is no list the last value counts, of one that the model does not name
-        all do. Raises ValidationError.
-        """
+        """Raises ValidationError, or OrderError: a parameter that is no list came twice."""
         if not query_string:
             return self._nothing
         given = parse_qs(query_string, keep_blank_values=True)
+        for name in self._names - self._lists:
+            if len(given.get(name, ())) > 1:
+                raise repeated_parameter(name)
         return self._model.model_validate({n: self._value(n, values) for n, values in given.items()})
 
     def _value(self, name: str, values: list[str]) -> list[str] | str:

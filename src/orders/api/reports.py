@@ -6,12 +6,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from orders.api.parameters import EACH_ONCE
 from orders.api.shop import Shop, operation_id
 from orders.errors import Code, invalid
 from orders.schemas import problem_responses
 from orders.store.reports import Measure, Period, read_product_sales, read_sales, read_standings
 
-router = APIRouter(prefix="/reports", tags=["reports"], generate_unique_id_function=operation_id)
+router = APIRouter(
+    prefix="/reports", tags=["reports"], generate_unique_id_function=operation_id, dependencies=EACH_ONCE
+)
 
 MAX_DAYS = 3_660
 USUAL_DAYS = 30
