@@ -208,7 +208,8 @@ def test_each_day_is_counted_once_and_what_changed_since_is_added(database: Data
 
 def test_many_changes_at_once_are_added_though_there_were_none_when_that_was_planned(database: Database) -> None:
     add = """INSERT INTO standing_changes (day, status, change)
-             SELECT '2001-01-01', CASE WHEN n % 2 = 0 THEN 'Paid' ELSE 'Shipped' END, 1 FROM generate_series(1, 90000) n"""
+             SELECT '2001-01-01', CASE WHEN n % 2 = 0 THEN 'Paid' ELSE 'Shipped' END, 1
+             FROM generate_series(1, 90000) n"""
     execute(database.dsn, f"{add}; DELETE FROM standing_changes; ANALYZE standing_changes")
     while database.run_sync(count_standings):  # its statements are planned meanwhile, for a table without a row
         pass
