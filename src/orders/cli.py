@@ -328,7 +328,7 @@ def export(
     filters: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", help="As in the address of a list: status=paid, created_at[gte]=2026-11-01. May repeat."
+            "--filter", help="As in the address of a list: status=paid, created_at\\[gte]=2026-11-01. May repeat."
         ),
     ] = None,
 ) -> None:

@@ -193,7 +193,9 @@ def parse_filters(texts: Sequence[str], workflow: Workflow) -> Filters:
     """The filters of some `name=value`, as in the address of a list. Raises OrderError."""
     given: dict[str, Any] = {}
     for text in texts:
-        name, _, value = text.partition("=")
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise invalid(f"query/{text}", "malformed", f"{text}: write it as name=value.")
         if name in given and name != "status":
             raise repeated_parameter(name)
         given[name] = [*given.get(name, []), value] if name == "status" else value

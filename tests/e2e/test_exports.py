@@ -195,6 +195,7 @@ def test_orders_export_writes_the_same_files(service: Service, dsn: str, tmp_pat
     [
         (["-o", "x.csv", "--filter", "colour=blue"], 2, "colour"),
         (["-o", "x.csv", "--filter", "number=one"], 2, "number"),
+        (["-o", "x.csv", "--filter", "status"], 2, "status: write it as name=value."),
         (["-o", "x.csv", "--filter", "number=1", "--filter", "number=2"], 2, "number: send it once."),
         (["-o", "x.csv", "--filter", "status=teleported"], 2, "teleported"),
         (["-o", "/nowhere/x.csv"], 1, "/nowhere/x.csv can't be written: No such file or directory."),
