@@ -200,9 +200,10 @@ def require_neighbours(settings: Settings) -> tuple[str, str]:
 
 
 def expiries(settings: Settings, workflow: Workflow) -> dict[str, timedelta]:
-    """How long an order may stay in which status. Raises SettingsError: no such status, or it can't be cancelled."""
+    """How long an order may stay in which status. Raises SettingsError: no such status, one twice, or
+    one that can't be cancelled."""
     found: dict[str, timedelta] = {}
-    for text, stayed in settings.expiries.items():
+    for text, stayed in settings.expiries:
         status = workflow.parse(text)
         if status is None:
             raise SettingsError(f"ORDERS_EXPIRE: there is no status {text!r}.")

@@ -455,7 +455,7 @@ def refused_parameters(names: Iterable[str], why: str = "There is no parameter {
 
 def repeated_parameter(name: str) -> OrderError:
     """422 for a query parameter that has one value, and came with several."""
-    return invalid(f"query/{name}", "duplicate", f"{name}: send it once.")
+    return invalid(f"query/{name[:60]}", "duplicate", f"{name[:60]}: send it once.")
 
 
 def _pointer(loc: tuple[str | int, ...]) -> str:

@@ -31,9 +31,6 @@ def _expiries(text: str) -> str:
     for part in text.split(",") if text.strip() else ():
         if not _EXPIRY.fullmatch(part):
             raise ValueError("must be like Ordered:30m, or several with commas; s, m, h and d are the units")
-    names = [part.partition(":")[0].strip() for part in text.split(",")]
-    if repeated := [name for n, name in enumerate(names) if name in names[:n]]:
-        raise ValueError(f"has {repeated[0]} twice")
     return text
 
 
@@ -120,10 +117,10 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def expiries(self) -> dict[str, timedelta]:
+    def expiries(self) -> list[tuple[str, timedelta]]:
         """How long an order may stay in which status, as the setting writes it."""
         found = (_EXPIRY.fullmatch(part) for part in (self.orders_expire or "").split(","))
-        return {match[1]: timedelta(**{_UNITS[match[3]]: int(match[2])}) for match in found if match}
+        return [(match[1], timedelta(**{_UNITS[match[3]]: int(match[2])})) for match in found if match]
 
     @property
     def has_database(self) -> bool:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+from datetime import date
 
-from orders.database import Database, DatabaseUnavailable
+from orders.database import Database, DatabaseUnavailable, Query
 from orders.store.reports import count_standings, sum_up_a_day
 
 log = logging.getLogger(__name__)
@@ -17,12 +18,16 @@ IDLE_S = 60.0
 async def sum_up_forever(database: Database) -> None:
     """A day's sales and a day's standings, again and again, whatever happens in between."""
     while True:
-        has_more = False
-        try:
-            for sum_up in (sum_up_a_day, count_standings):
-                has_more |= await database.run(sum_up) is not None
-        except DatabaseUnavailable as error:
-            log.warning("summing up waits for the database: %s", error)
-        except Exception:
-            log.exception("a day could not be summed up")
-        await asyncio.sleep(PAUSE_S if has_more else IDLE_S)
+        has_more = [await _sum_up(database, a_day) for a_day in (sum_up_a_day, count_standings)]
+        await asyncio.sleep(PAUSE_S if any(has_more) else IDLE_S)
+
+
+async def _sum_up(database: Database, a_day: Query[date | None]) -> bool:
+    """Whether there was a day to sum up. What goes wrong with the one report does not keep the other."""
+    try:
+        return await database.run(a_day) is not None
+    except DatabaseUnavailable as error:
+        log.warning("summing up waits for the database: %s", error)
+    except Exception:
+        log.exception("a day could not be summed up")
+    return False

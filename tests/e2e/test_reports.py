@@ -1,5 +1,6 @@
 """Reports are what a naive count of the orders would give, at any moment, also of days that were summed up."""
 
+import asyncio
 import threading
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orders import summing_up
 from orders.database import Database
 from orders.store.reports import (
     Standing,
@@ -181,15 +183,33 @@ def test_changes_while_a_day_is_summed_up_are_never_lost(database: Database) -> 
     changing = [threading.Thread(target=change, args=(half,)) for half in (0, 1)]
     for thread in changing:
         thread.start()
-    for _ in range(300):
-        database.run_sync(sum_up_a_day)
-        database.run_sync(count_standings)
-    stop.set()
-    for thread in changing:
-        thread.join()
+    try:
+        for _ in range(300):
+            database.run_sync(sum_up_a_day)
+            database.run_sync(count_standings)
+    finally:
+        stop.set()
+        for thread in changing:
+            thread.join()
     check(database, *SPANS[0])
     sum_up(database)
     check(database, *SPANS[0])
+
+
+def test_what_can_not_be_summed_up_keeps_nothing_else_from_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    async def wait_for_a_count() -> None:
+        summing_up_forever = asyncio.create_task(summing_up.sum_up_forever(database))
+        while not await asyncio.to_thread(execute, database.dsn, "SELECT FROM standing_days LIMIT 1"):
+            await asyncio.sleep(0.05)
+        summing_up_forever.cancel()
+
+    monkeypatch.setattr(summing_up, "sum_up_a_day", fail)
+    asyncio.run(asyncio.wait_for(wait_for_a_count(), 20))
 
 
 def test_each_day_is_counted_once_and_what_changed_since_is_added(database: Database) -> None:

@@ -1,10 +1,12 @@
 """Corners of placing that the crash loop does not turn: two statements at once, strangers, and many who wait."""
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import threading
 import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -29,6 +31,15 @@ from tests.conftest import Sandbox, execute
 
 ORDER = NewOrder(uuid7(), 42, 3, 10, ((Line(1, 1), "Whispers", 10),))
 INTENT = Intent({1: Change(5, 4)}, [ORDER], [], {}, [], [])
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    """A function that only raises this."""
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
 
 
 def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
@@ -327,10 +338,7 @@ async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(
 async def test_a_key_remembers_that_its_batch_was_undone(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> Any:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(placing, "intend", broken)
+    monkeypatch.setattr(placing, "intend", raising(RuntimeError("a bug")))
     product = sandbox.product(5)
     async with machinery(settings) as built:
         with pytest.raises(OrderError) as caught:
@@ -443,11 +451,13 @@ async def test_who_waits_for_one_product_keeps_no_other_from_other_replicas(
         waiting.cancel()
 
 
-@pytest.mark.parametrize(("step", "why", "left"), [("read", "too long to answer", 4), ("write", "take the stock", 3)])
-async def test_each_order_of_a_batch_is_answered_at_its_own_deadline(
-    settings: Settings, sandbox: Sandbox, step: str, why: str, left: int
-) -> None:
-    product = sandbox.product(5)
+@contextlib.asynccontextmanager
+async def two_in_one_batch(
+    settings: Settings, product: int, step: str, *keys: str | None
+) -> AsyncIterator[tuple[asyncio.Task[Answer], asyncio.Task[Answer]]]:
+    """One that waits for 3 s, and one that waits for 60, while the catalog's `step` (read, write) does not end. At the
+    end it does, and the second has to be placed.
+    """
     other_replica, other_batch = connect(settings.database_url or ""), uuid7()
     claiming.claim(other_replica, other_batch, 600, [product], {}, [])
     patient = {"orders_lease_s": 90, "orders_request_deadline_s": 60, "orders_neighbour_timeout_s": 50}
@@ -461,16 +471,25 @@ async def test_each_order_of_a_batch_is_answered_at_its_own_deadline(
         setattr(built.catalog, step, held_up)
         now = asyncio.get_running_loop().time()
         soon, late = (
-            asyncio.create_task(built.placement.place(Request(n, (Line(product, 1),), now + within_s, "/")))
-            for n, within_s in ((1, 3), (2, 60))
+            asyncio.create_task(built.placement.place(Request(n, (Line(product, 1),), now + within_s, "/", key=key)))
+            for n, within_s, key in zip((1, 2), (3, 60), keys, strict=True)
         )
         await asyncio.sleep(0.3)
         claiming.release(other_replica, other_batch, [product], [])  # both were waiting: they go together
-        with pytest.raises(OrderError, match=why):
-            await asyncio.wait_for(soon, 20)
-        assert not late.done()
+        yield soon, late
         may_go.set()
         assert (await late).status == 201
+
+
+@pytest.mark.parametrize(("step", "why", "left"), [("read", "answer", 4), ("write", "take the stock", 3)])
+async def test_each_order_of_a_batch_is_answered_at_its_own_deadline(
+    settings: Settings, sandbox: Sandbox, step: str, why: str, left: int
+) -> None:
+    product = sandbox.product(5)
+    async with two_in_one_batch(settings, product, step, None, None) as (soon, late):
+        with pytest.raises(OrderError, match=f"too long to {why}"):
+            await asyncio.wait_for(soon, 20)
+        assert not late.done()
     assert sandbox.stock(product) == left  # what was taken for the one that failed goes back with the next batch
 
 
@@ -501,10 +520,7 @@ async def test_clients_of_a_batch_that_was_taken_over_are_told(settings: Setting
 async def test_clients_of_a_batch_that_can_not_be_settled_are_told(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> Any:
-        raise RuntimeError("something that nobody thought of")
-
-    monkeypatch.setattr(placing, "settle", fail)
+    monkeypatch.setattr(placing, "settle", raising(RuntimeError("something that nobody thought of")))
     product = sandbox.product(5)
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 30
@@ -514,43 +530,19 @@ async def test_clients_of_a_batch_that_can_not_be_settled_are_told(
 
 async def test_who_is_refused_at_the_deadline_has_a_key_that_remembers_it(settings: Settings, sandbox: Sandbox) -> None:
     product, dsn = sandbox.product(5), settings.database_url or ""
-    other_replica, other_batch = connect(dsn), uuid7()
-    claiming.claim(other_replica, other_batch, 600, [product], {}, [])
-    patient = {"orders_lease_s": 90, "orders_request_deadline_s": 60, "orders_neighbour_timeout_s": 50}
-    async with machinery(settings.model_copy(update=patient)) as built:
-        read, may_go = built.catalog.read, asyncio.Event()
-
-        async def held_up(product_id: int) -> Product | None:
-            await may_go.wait()
-            return await read(product_id)
-
-        built.catalog.read = held_up  # type: ignore[method-assign]
-        now = asyncio.get_running_loop().time()
-        soon, late = (
-            asyncio.create_task(
-                built.placement.place(Request(n, (Line(product, 1),), now + within_s, "/", key=f"key-{n}"))
-            )
-            for n, within_s in ((1, 3), (2, 60))
-        )
-        await asyncio.sleep(0.3)
-        claiming.release(other_replica, other_batch, [product], [])  # both were waiting: they go together
+    async with two_in_one_batch(settings, product, "read", "key-1", "key-2") as (soon, _):
         with pytest.raises(OrderError, match="too long to answer"):
             await asyncio.wait_for(soon, 20)
         # Whatever becomes of the batch now, this is the key's outcome.
         assert execute(dsn, "SELECT key, status FROM idempotency_keys ORDER BY 1") == [("key-1", 500), ("key-2", None)]
-        may_go.set()
-        assert (await late).status == 201
     assert sandbox.stock(product) == 4
 
 
 async def test_where_a_key_can_not_remember_nothing_was_decided(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(*_: Any) -> Any:
-        raise DatabaseUnavailable("it went away")
-
-    monkeypatch.setattr(placing, "keep_outcomes", unreachable)
-    monkeypatch.setattr(placing, "intend", unreachable)  # it would remember it, too
+    monkeypatch.setattr(placing, "keep_outcomes", raising(DatabaseUnavailable("it went away")))
+    monkeypatch.setattr(placing, "intend", raising(DatabaseUnavailable("it went away")))  # it would remember it, too
     product = sandbox.product(5)
     async with machinery(settings) as built:
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from orders.app import require_neighbours
+from orders.app import expiries, require_neighbours
 from orders.settings import Settings, SettingsError, load_settings
+from orders.workflow import load_workflow
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +38,9 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, variables: di
 def test_a_missing_neighbour_is_named() -> None:
     with pytest.raises(SettingsError, match="CART_URL: not set"):
         require_neighbours(load_settings(_env_file=None, catalog_url="http://catalog"))
+
+
+def test_a_status_that_expires_twice_is_named_however_it_is_written() -> None:
+    settings = load_settings(_env_file=None, orders_expire="Ordered:5m, on_hold:1d, ordered:6m")
+    with pytest.raises(SettingsError, match="ORDERS_EXPIRE: Ordered is there twice"):
+        expiries(settings, load_workflow())

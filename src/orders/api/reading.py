@@ -27,8 +27,9 @@ class ReadingRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         self._model: type[BaseModel] = get_args(inspect.signature(endpoint).parameters["query"].annotation)[0]
         self._nothing: BaseModel = self._model()
-        self._names = {field.alias or name for name, field in self._model.model_fields.items()}
-        self._lists = {n for n, field in self._model.model_fields.items() if get_origin(field.annotation) is list}
+        fields = self._model.model_fields.items()
+        self._lists = {name for name, field in fields if get_origin(field.annotation) is list}
+        self._singles = {field.alias or name for name, field in fields} - self._lists
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request."""
@@ -47,14 +48,13 @@ class ReadingRoute(APIRoute):
         if not query_string:
             return self._nothing
         given = parse_qs(query_string, keep_blank_values=True)
-        for name in self._names - self._lists:
-            if len(given.get(name, ())) > 1:
+        for name, values in given.items():
+            if len(values) > 1 and name in self._singles:
                 raise repeated_parameter(name)
-        return self._model.model_validate({n: self._value(n, values) for n, values in given.items()})
-
-    def _value(self, name: str, values: list[str]) -> list[str] | str:
-        is_list = name in self._lists or (name not in self._names and len(values) > 1)
-        return values if is_list else values[-1]
+        # What the model does not name, and came twice, is its to judge.
+        return self._model.model_validate(
+            {name: values if name in self._lists or len(values) > 1 else values[0] for name, values in given.items()}
+        )
 
 
 class PlacingRoute(APIRoute):

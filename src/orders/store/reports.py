@@ -98,15 +98,15 @@ def read_standings(connection: Connection) -> list[Standing]:
     rows = fetch(
         connection,
         """WITH known AS (
-                SELECT *, sum(orders) OVER earlier - orders AS before, (sum(orders) OVER own - 1) / 2 AS middle
+                SELECT *, sum(orders) OVER earlier - orders AS before, div(sum(orders) OVER own - 1, 2) AS middle
                 FROM standings()
                 WINDOW own AS (PARTITION BY status, first > '1970-01-01'), earlier AS (own ORDER BY first))
             SELECT status, sum(orders)::bigint,
                 min(CASE WHEN first > '1970-01-01' AND before = 0 THEN (
                     SELECT min(since) FROM standings_between(first, last) s WHERE s.status = known.status) END),
-                min(CASE WHEN first > '1970-01-01' AND floor(middle) BETWEEN before AND before + orders - 1 THEN (
+                min(CASE WHEN first > '1970-01-01' AND middle BETWEEN before AND before + orders - 1 THEN (
                     SELECT since FROM standings_between(first, last) s WHERE s.status = known.status
-                    ORDER BY since OFFSET floor(middle) - before LIMIT 1) END)
+                    ORDER BY since OFFSET middle - before LIMIT 1) END)
             FROM known GROUP BY status""",
         {},
     )
