@@ -1,7 +1,8 @@
 """`make bench`: every comparison (ONLY=3: one; ONLY=load: the offered load), with progress, a table, JSON and plots.
 
 A whole run writes docs/bench.json, the table in docs/speed.md and the plots beside it. QUICK=1 and ONLY write to
-.data/bench/results and show beside each ratio the one in docs/.
+.data/bench/results and show beside each ratio the one in docs/. QUICK leaves out what says little in seconds: how
+memory grows, and the offered load.
 """
 
 import json
@@ -29,6 +30,7 @@ COMPARISONS: dict[str, Callable[[str, Pace], list[Result]]] = {
     "9": replica.memory,
     "10": replica.cold_start,
 }
+NOT_QUICK = ("9", "load")
 DOCS = Path("docs")
 BUSY = 0.5
 
@@ -40,7 +42,8 @@ def main() -> None:
     if only not in ("", "load", *COMPARISONS):
         raise BenchError(f"ONLY={only}: there is no such comparison; there are {', '.join(COMPARISONS)} and load.")
     require_wrk()
-    found = run(pace, [only] if only else [*COMPARISONS, "load"])
+    whole = [name for name in (*COMPARISONS, "load") if pace is FULL or name not in NOT_QUICK]
+    found = run(pace, [only] if only else whole)
     if pace is FULL and not only:
         write(found, DOCS)
         report.write_section(DOCS / "speed.md", found)
