@@ -28,6 +28,7 @@ from orders.api import about, bulk, exports, orders, reports
 from orders.api.document import describe_api
 from orders.api.parameters import REQUEST_ID, WITHOUT_PARAMETERS
 from orders.api.shop import Shop, operation_id
+from orders.capacity import Capacity
 from orders.cart import Carts
 from orders.cart_closing import CartClosing
 from orders.catalog import Catalog
@@ -45,17 +46,21 @@ from orders.database import (
 )
 from orders.dry_run import Rehearsal
 from orders.errors import Code, OrderError, invalid, problem
-from orders.neighbour import Neighbour, build_client
+from orders.learning import Learning
+from orders.neighbour import Neighbour
 from orders.placement import Placement
 from orders.recovery import Recovery
+from orders.reply import build_client
 from orders.schemas import invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
 from orders.store.claiming import CLAIM
 from orders.store.functions import install, missing
+from orders.store.neighbours import Key, digest
 from orders.store.placing import INTEND, SETTLE
 from orders.store.reading import DOCUMENTS
 from orders.store.statuses import install_workflow, installed_workflow
 from orders.summing_up import sum_up_forever
+from orders.turns import Turns
 from orders.workflow import CANCELLED, Workflow, load_workflow, parse_workflow
 
 log = logging.getLogger(__name__)
@@ -90,6 +95,7 @@ class Machinery:
     closing: CartClosing
     placement: Placement
     recovery: Recovery
+    learning: Learning
     workflow: Workflow
 
 
@@ -224,23 +230,42 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     dsn = await asyncio.to_thread(open_database, settings)
     database = Database(dsn, settings.orders_db_threads)
     client = build_client(settings.orders_neighbour_timeout_s)
-    failures, rest_s = settings.orders_breaker_failures, settings.orders_breaker_rest_s
-    catalog = Catalog(Neighbour("The Product Catalog Service", catalog_url, client, failures, rest_s))
-    carts = Carts(Neighbour("The Shopping Cart Service", cart_url, client, failures, rest_s))
+    keys = Key("catalog", digest(catalog_url)), Key("cart", digest(cart_url))
+    neighbours = [_neighbour(key, database, client, settings) for key in keys]
+    learning = Learning(database, {key: n.capacity for key, n in zip(keys, neighbours, strict=True)})
+    catalog, carts = Catalog(neighbours[0]), Carts(neighbours[1])
     closing = CartClosing(database, carts)
     placement = Placement(database, catalog, closing, settings)
     recovery = Recovery(database, catalog, placement, closing, settings, may_stay)
     try:
-        yield Machinery(database, client, catalog, carts, closing, placement, recovery, workflow)
+        await learning.share_once()
+        yield Machinery(database, client, catalog, carts, closing, placement, recovery, learning, workflow)
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 await placement.drain()
                 await closing.drain()
+        with contextlib.suppress(DatabaseUnavailable):
+            await asyncio.gather(*(neighbour.capacity.close() for neighbour in neighbours))
         await client.close()
         await asyncio.to_thread(database.close)
         if not settings.has_database:
             await asyncio.to_thread(embedded.stop, settings.orders_data_dir)
+
+
+def _neighbour(key: Key, database: Database, client: Client, settings: Settings) -> Neighbour:
+    is_catalog = key.name == "catalog"
+    name = "The Product Catalog Service" if is_catalog else "The Shopping Cart Service"
+    bound = settings.catalog_concurrency if is_catalog else settings.cart_concurrency
+    call_s = settings.orders_neighbour_timeout_s
+    return Neighbour(
+        name,
+        (settings.catalog_url if is_catalog else settings.cart_url) or "",
+        client,
+        settings.orders_breaker_failures,
+        settings.orders_breaker_rest_s,
+        Capacity(name, bound, call_s, Turns(database, key, call_s)),
+    )
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -260,12 +285,14 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.machinery = built
             recovering = asyncio.create_task(built.recovery.run_forever())
             summing_up = asyncio.create_task(sum_up_forever(built.database))
+            sharing = asyncio.create_task(built.learning.share_forever())
             log.info("ready: the catalog is %s, the carts are %s", catalog_url, cart_url)
             try:
                 yield
             finally:
                 recovering.cancel()
                 summing_up.cancel()
+                sharing.cancel()
 
     app = FastAPIOffline(
         title="Orders",

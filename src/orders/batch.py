@@ -4,7 +4,7 @@ is the table in docs/placing.md; `store.placing` has the SQL.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -14,9 +14,10 @@ from uuid_utils.compat import uuid7
 from orders.catalog import Catalog, Product
 from orders.database import Database, DatabaseUnavailable, Query
 from orders.errors import Code, OrderError, reference_taken
-from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
+from orders.gate import DRY_RUN
 from orders.order import MAX_ID
 from orders.plan import Change, plan
+from orders.reply import NoAnswer, NotSent, Resting, Rubbish
 from orders.request import Answer, Request, Waiting, insufficient, is_recorded, outcomes, replay
 from orders.settings import Settings
 from orders.stock import DID_LAND, DID_NOT, Fate, jittered, write_stock
@@ -61,6 +62,7 @@ class Batch:
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self.id = uuid7()
+        self._flow: Hashable = self.id  # its calls to the catalog take turns with those of other batches
         self.slow: set[int] = set()
         self.size = len(waiting)
         self._waiting = list(waiting)
@@ -105,6 +107,7 @@ class Batch:
 
         Nothing is claimed, written or sent. Raises DatabaseUnavailable.
         """
+        self._flow = DRY_RUN
         requests = [w.request for w in self._waiting if w.request]
         products = sorted({p for w in self._waiting for p in w.products})
         carts = [r.cart for r in requests if r.cart]
@@ -190,7 +193,8 @@ class Batch:
 
     async def _read(self, ready: Sequence[Waiting]) -> dict[int, OrderError]:
         """Fill `_products`; returns why the others can't be known."""
-        reads = {p: asyncio.create_task(self._catalog.read(p)) for p in sorted({p for w in ready for p in w.products})}
+        products = sorted({p for w in ready for p in w.products})
+        reads = {p: asyncio.create_task(self._catalog.read(p, self._flow)) for p in products}
         await self._wait_for(reads.values(), ready)
         errors: dict[int, OrderError] = {}
         for product_id, read in reads.items():
@@ -354,7 +358,7 @@ class Batch:
         give_up_at = max(needed_until, default=self._now() + self._settings.orders_request_deadline_s)
         try:
             self._fates[product.id] = await write_stock(
-                self._catalog, product, change, min(give_up_at, self._lease_until)
+                self._catalog, product, change, min(give_up_at, self._lease_until), self._flow
             )
         except Exception:
             log.exception("the PUT of product %s ended unexpectedly", product.id)

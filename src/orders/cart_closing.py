@@ -8,8 +8,8 @@ from uuid import UUID
 from orders.batching import Batcher
 from orders.cart import Carts
 from orders.database import Database, DatabaseUnavailable
-from orders.neighbour import NoAnswer, NotSent, Rubbish
 from orders.order import Line
+from orders.reply import NoAnswer, NotSent, Rubbish
 from orders.store import recovering
 from orders.store.recovering import Closing
 

@@ -1,13 +1,16 @@
 """The Product Catalog Service's client. The catalog's own names stop here."""
 
+import functools
 import json
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from orders.neighbour import Neighbour, NoAnswer, NotSent, Reply, Rubbish, brief
+from orders.neighbour import Found, Neighbour
 from orders.order import MAX_ID
+from orders.reply import MixedUp, NoAnswer, NotSent, Reply, Rubbish, brief
 
 _ENVELOPES = ("product_detail", "data", "product")
 _MAX_NAME = 10_000
@@ -18,7 +21,10 @@ _STRONG_ETAG = re.compile(r'"[!#-~]*"')
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product as the catalog has it. `fields` is all that the catalog gave, for our PUT to give back."""
+    """A product as the catalog has it. `fields` is all that the catalog gave, for our PUT to give back.
+
+    A negative quantity, which naive services make, is sold out: 0.
+    """
 
     id: int
     name: str
@@ -33,6 +39,7 @@ class Written(Enum):
 
     DONE = auto()  # acknowledged
     REFUSED = auto()  # a definite no: the catalog will not take it
+    DISPUTED = auto()  # an answered no, which may be another call's answer: see what the catalog has
     CHANGED = auto()  # 412: someone else wrote since we read
     NOT_SENT = auto()  # a definite no: nothing left this machine
     UNKNOWN = auto()  # sent, no answer: it may have landed, or may land yet
@@ -44,29 +51,51 @@ class Catalog:
     def __init__(self, neighbour: Neighbour) -> None:
         self._neighbour = neighbour
 
-    async def read(self, product_id: int) -> Product | None:
-        """The product, or None where the catalog does not know it. Raises NotSent, NoAnswer or Rubbish."""
-        reply = await self._neighbour.get(f"/products/{product_id}")
-        if reply.status == 404:
-            return None
-        if reply.status != 200:
-            raise Rubbish(f"it answered {reply.status} to GET /products/{product_id}")
-        document = reply.json()
-        return None if isinstance(document, str) else _parse(product_id, document, reply.etag)
+    async def read(self, product_id: int, flow: Hashable = None, *, alone: bool = False) -> Product | None:
+        """The product, or None where the catalog does not know it. Raises NotSent, NoAnswer or Rubbish.
 
-    async def write(self, product: Product, quantity: int, not_after: float = float("inf")) -> Written:
+        `flow` is on whose behalf; `alone`: while no other call is under way.
+        """
+        understand = functools.partial(_understand, product_id)
+        return await self._neighbour.get(f"/products/{product_id}", understand, flow=flow, alone=alone)
+
+    async def write(
+        self,
+        product: Product,
+        quantity: int,
+        not_after: float = float("inf"),
+        flow: Hashable = None,
+        *,
+        alone: bool = False,
+    ) -> Written:
         """Set the product's quantity, once; with `If-Match` where the catalog gave an ETag. Raises nothing.
 
         Nothing is sent once the event loop's time is `not_after`.
         """
         body = json.dumps({**product.fields, "quantity": quantity}, allow_nan=False).encode()
         headers = {"If-Match": product.etag} if product.etag else {}
+        path = f"/products/{product.id}"
         try:
-            return _outcome(await self._neighbour.put(f"/products/{product.id}", body, headers, not_after))
+            reply = await self._neighbour.put(path, body, headers, not_after, flow=flow, alone=alone)
+            outcome = _outcome(reply)
+            is_doubtful = outcome is Written.REFUSED or (outcome is Written.DONE and _is_of_another(product.id, reply))
+            return Written.DISPUTED if is_doubtful and not self._neighbour.believes(reply) else outcome
         except NotSent:
             return Written.NOT_SENT
         except (NoAnswer, Rubbish):
             return Written.UNKNOWN
+
+
+def _understand(product_id: int, reply: Reply) -> Found[Product | None]:
+    if reply.status == 404:
+        return Found(None, is_good=False)
+    if reply.status != 200:
+        raise Rubbish(f"it answered {reply.status} to GET /products/{product_id}")
+    document = reply.json()
+    if isinstance(document, str):
+        return Found(None, is_good=False)
+    product = _parse(product_id, document, reply.etag)
+    return Found(product, is_checked="id" in product.fields)
 
 
 def _outcome(reply: Reply) -> Written:
@@ -82,10 +111,17 @@ def _outcome(reply: Reply) -> Written:
     return Written.REFUSED if not_found else Written.DONE
 
 
+def _is_of_another(product_id: int, reply: Reply) -> bool:
+    """Whether a PUT was acknowledged with another product."""
+    document = reply.json() if reply.body else None
+    fields = _unwrap(document) if isinstance(document, dict) else {}
+    return type(fields.get("id")) is int and fields["id"] != product_id
+
+
 def _parse(product_id: int, document: Any, etag: str | None) -> Product:
     fields = _unwrap(document)
     if fields.get("id", product_id) != product_id:
-        raise Rubbish(f"product {product_id} came back with the id {brief(fields['id'])}")
+        raise MixedUp(f"product {product_id} came back with the id {brief(fields['id'])}")
     name = fields.get("name")
     if not isinstance(name, str) or len(name) > _MAX_NAME or "\0" in name or not _is_unicode(name):
         raise Rubbish(f"the name of product {product_id} is not a text")
@@ -94,7 +130,7 @@ def _parse(product_id: int, document: Any, etag: str | None) -> Product:
         id=product_id,
         name=name,
         price=_count(product_id, fields, "price"),
-        quantity=_count(product_id, fields, "quantity"),
+        quantity=max(0, _count(product_id, fields, "quantity", least=-MAX_ID)),
         # If-Match compares strongly (RFC 9110, 13.1.1): a weak tag would be refused every time, and * matches anything.
         etag=etag if etag and _STRONG_ETAG.fullmatch(etag) else None,
         fields=fields,
@@ -109,10 +145,10 @@ def _unwrap(document: Any) -> dict[str, Any]:
     return document
 
 
-def _count(product_id: int, fields: dict[str, Any], name: str) -> int:
+def _count(product_id: int, fields: dict[str, Any], name: str, least: int = 0) -> int:
     value = fields.get(name)
-    if type(value) is not int or not 0 <= value <= MAX_ID:
-        raise Rubbish(f"the {name} of product {product_id} is {brief(value)}, not an integer from 0 to 2^63-1")
+    if type(value) is not int or not least <= value <= MAX_ID:
+        raise Rubbish(f"the {name} of product {product_id} is {brief(value)}, not an integer up to 2^63-1")
     return value
 
 

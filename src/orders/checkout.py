@@ -2,14 +2,15 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from orders.cart import Cart, Carts
 from orders.database import Database
 from orders.errors import Code, OrderError, invalid
-from orders.neighbour import NoAnswer, NotSent, Resting, Rubbish
+from orders.gate import DRY_RUN
 from orders.order import MAX_LINES, MAX_QUANTITY, NO_DETAILS, Author, Details, Line, merge_lines
 from orders.placement import Placement
+from orders.reply import NoAnswer, NotSent, Resting, Rubbish
 from orders.request import Answer, Request, failure, is_recorded
 from orders.settings import Settings
 from orders.store import claiming, keys
@@ -65,7 +66,7 @@ class Checkout:
             pointers = {line.product_id: f"#/items/{n}" for n, line in reversed(list(enumerate(items)))}
             return Request(customer_id, lines, deadline, instance, None, key, fingerprint, pointers, author, details)
         try:
-            cart = await self._read_cart(customer_id, deadline)
+            cart = await self._read_cart(customer_id, deadline, author.request_id if remember else DRY_RUN)
             if cart is None or not cart.is_active:
                 return await self._repeat(customer_id, cart, key, fingerprint)
             _require_filled(cart, customer_id)
@@ -75,10 +76,10 @@ class Checkout:
         _require_orderable(cart.lines)
         return Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint, {}, author, details)
 
-    async def _read_cart(self, customer_id: int, deadline: float) -> Cart | None:
+    async def _read_cart(self, customer_id: int, deadline: float, flow: Hashable) -> Cart | None:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._carts.read(customer_id)
+                return await self._carts.read(customer_id, flow)
         except Resting as error:
             raise OrderError(Code.NEIGHBOUR_RESTING, f"{error}.", retry_after_s=1) from None
         except (NotSent, NoAnswer) as error:

@@ -17,7 +17,8 @@ from orders.database import (
     wait_until_up,
     with_defaults,
 )
-from orders.neighbour import Neighbour, NoAnswer, NotSent, Rubbish, build_client
+from orders.neighbour import Neighbour
+from orders.reply import NoAnswer, NotSent, Rubbish, build_client
 from orders.settings import Settings, SettingsError
 from orders.store.recovering import Trouble, troubles
 from orders.workflow import load_workflow

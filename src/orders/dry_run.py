@@ -13,9 +13,10 @@ from orders.catalog import Catalog
 from orders.checkout import Checkout
 from orders.database import Database
 from orders.errors import OrderError
-from orders.neighbour import NoAnswer, NotSent, Rubbish
+from orders.gate import DRY_RUN
 from orders.order import Author
 from orders.plan import Change, plan
+from orders.reply import NoAnswer, NotSent, Rubbish
 from orders.request import Answer, Request, Waiting
 from orders.settings import Settings
 from orders.store.changing import Change as OrderChange
@@ -147,7 +148,7 @@ class Rehearsal:
 
     async def _quantity(self, product_id: int) -> int | None:
         try:
-            product = await self._catalog.read(product_id)
+            product = await self._catalog.read(product_id, DRY_RUN)
         except (NotSent, NoAnswer, Rubbish):
             return None
         return product.quantity if product else None

@@ -1,141 +1,226 @@
-"""HTTP to a neighbour: GET and PUT with a time-out, a bounded reply, retries for GET, rest for who keeps failing.
+"""HTTP to a neighbour: GET and PUT with a time-out, retries for GET, and a rest for a neighbour that keeps failing.
 
-What the reply means is for `catalog` and `cart`; here is only whether there was one.
+A bad answer that came while other calls were under way may be another call's: it is asked for again alone before
+anybody is told. What replies mean is for `catalog` and `cart`.
 """
 
 import asyncio
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import stamina
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 from purgatory.service._async.circuitbreaker import AsyncCircuitBreaker
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
-from pyreqwest.response import Response
+from pyreqwest.client import Client
+from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
 
-MAX_CALLS = 64
-"""Calls to one neighbour that are under way at once: connections are not free for it either."""
+from orders.capacity import Capacity
+from orders.reply import (
+    MAX_REPLY_BYTES,
+    MixedUp,
+    NoAnswer,
+    NotSent,
+    Reply,
+    Resting,
+    Rubbish,
+    TimedOut,
+    TooLarge,
+    header,
+    read_body,
+    reason,
+    was_not_sent,
+)
 
-MAX_REPLY_BYTES = 1024 * 1024
-"""A product, or a cart of the most lines that an order may have, fits many times. Anything larger is rubbish."""
+T = TypeVar("T")
 
+LOOKS = 3
+"""Maximum number of times that one question is asked because its answer is bad."""
 
-class NotSent(Exception):
-    """No connection was made: the request has certainly had no effect."""
+LOOK_AGAIN_S = 0.05
+"""Pause before the last of them: a client that we don't know of may have been overlapped."""
 
-
-class Resting(NotSent):
-    """The neighbour kept failing and is given a rest: nothing was sent."""
-
-
-class NoAnswer(Exception):
-    """The request was sent and no usable answer came (time-out, reset, 5xx): its effect is unknown."""
-
-
-class Rubbish(Exception):
-    """The neighbour answered something that its contract does not know."""
+LARGE_BYTES = 128 * 1024
+"""Size from which a reply is read on a thread: larger ones would hold up the event loop for milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """A neighbour's answer that is not a 5xx. `etag` is None where there is none."""
-
-    status: int
-    body: bytes
-    etag: str | None
-
-    def json(self) -> Any:
-        """The body as JSON. Raises Rubbish: not JSON, nested too deep, with a NaN, an infinity or a name that is twice
-        in one object.
-        """
-        try:
-            return json.loads(self.body, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
-        except (ValueError, RecursionError) as error:
-            raise Rubbish(f"the reply is not JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(members)
-    if len(document) < len(members):
-        raise ValueError("an object has two members of one name")
-    return document
-
-
-def brief(value: Any) -> str:
-    """What a neighbour sent, for an error's sentence."""
-    return repr(str(value)[:40])
-
-
-def build_client(timeout_s: float) -> Client:
-    """The HTTP client that both neighbours share. To be closed by whoever made it.
-
-    Redirects are not followed (a PUT must reach the address that was configured) and compressed replies are not
-    asked for (a small one could unpack to any size).
+class Found(Generic[T]):
+    """What a reply says. `is_good`: it is what was asked for. Not found and empty are not: they are asked for again
+    before an order is refused for them. `is_checked`: it names what was asked for, so it is no other call's answer.
     """
-    builder = ClientBuilder().timeout(timedelta(seconds=timeout_s)).connect_timeout(timedelta(seconds=timeout_s))
-    builder = builder.follow_redirects(False).gzip(False).brotli(False).zstd(False).deflate(False)
-    return builder.user_agent("orders").build()
+
+    value: T
+    is_good: bool = True
+    is_checked: bool = True
+
+
+Understand = Callable[[Reply], Found[T]]
+"""Reads a reply. Raises Rubbish."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked(Generic[T]):
+    """A question that was answered, and in which company."""
+
+    found: Found[T] | Rubbish
+    was_alone: bool
+    began_at: float
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing is won by asking again."""
+        return isinstance(self.found, TooLarge)
+
+    def result(self) -> T:
+        """What was found. Raises Rubbish."""
+        if isinstance(self.found, Rubbish):
+            raise self.found
+        return self.found.value
 
 
 class Neighbour:
-    """One neighbouring service: its address, the shared client, and the circuit breaker that gives it a rest."""
+    """One neighbouring service: its address, the shared client, how much it can take, and the circuit breaker."""
 
-    def __init__(self, name: str, base_url: str, client: Client, breaker_failures: int, breaker_rest_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        client: Client,
+        breaker_failures: int,
+        breaker_rest_s: float,
+        capacity: Capacity | None = None,
+    ) -> None:
         self.name = name
         self.base_url = base_url
+        self.capacity = capacity or Capacity(name)
         self._client = client
-        self._slots = asyncio.Semaphore(MAX_CALLS)
         self._breakers = AsyncCircuitBreakerFactory(default_threshold=breaker_failures, default_ttl=breaker_rest_s)
         self._breaker: AsyncCircuitBreaker | None = None
 
-    async def get(self, path: str, max_bytes: int = MAX_REPLY_BYTES) -> Reply:
-        """GET, tried up to three times with growing, jittered pauses.
+    def believes(self, reply: Reply) -> bool:
+        """Whether a refusal counts. If not, the caller has to look for what became of the PUT."""
+        return self.capacity.believes(was_alone=reply.was_alone)
 
-        Raises NotSent, Resting or NoAnswer; Rubbish where the reply is larger than `max_bytes`.
+    # GET --------------------------------------------------------------------------------------------------------
+
+    async def get(
+        self,
+        path: str,
+        understand: Understand[T],
+        *,
+        flow: Hashable = None,
+        alone: bool = False,
+        max_bytes: int = MAX_REPLY_BYTES,
+    ) -> T:
+        """GET, and what `understand` finds in the reply. Tried up to three times with growing, jittered pauses; a bad
+        answer is asked for again alone. `flow` is on whose behalf: flows take turns.
+
+        Raises NotSent, Resting or NoAnswer; Rubbish also where the reply is larger than `max_bytes`.
         """
+        asked = await self._ask(path, understand, flow, max_bytes, alone=alone)
+        if self._is_settled(asked):
+            return asked.result()
+        again = asked
+        for look in range(1, LOOKS):
+            if look > 1:
+                await asyncio.sleep(LOOK_AGAIN_S)
+            again = await self._ask(path, understand, flow, max_bytes, alone=True)
+            if self._is_settled(again):
+                break
+        self._compare(path, asked, again)
+        return again.result()
+
+    def _is_settled(self, asked: _Asked[T]) -> bool:
+        """Whether this answer counts."""
+        if isinstance(asked.found, MixedUp) and not asked.was_alone:
+            self.capacity.note_wrong(str(asked.found), asked.began_at)
+        if isinstance(asked.found, Found) and asked.found.is_good:
+            return asked.found.is_checked or asked.was_alone or self.capacity.is_proven
+        return asked.is_final or self.capacity.believes(was_alone=asked.was_alone)
+
+    def _compare(self, path: str, asked: _Asked[T], again: _Asked[T]) -> None:
+        """What the second answer says of the first one."""
+        was_bad = isinstance(asked.found, Rubbish) or not asked.found.is_good
+        is_bad = isinstance(again.found, Rubbish) or not again.found.is_good
+        if was_bad and not is_bad:
+            self.capacity.note_wrong(path, asked.began_at)
+        elif was_bad:
+            self.capacity.note_confirmed()
+
+    async def _ask(
+        self, path: str, understand: Understand[T], flow: Hashable, max_bytes: int, *, alone: bool
+    ) -> _Asked[T]:
+        began_at = asyncio.get_running_loop().time()
         try:
-            return await self._attempt("GET", path, max_bytes=max_bytes)
+            return await self._ask_once(path, understand, flow, max_bytes, alone)
         except Resting:
             raise
-        except (NotSent, NoAnswer):
-            # Only now: passing every call through the retrier cost as much CPU as the call itself (77 µs, measured).
-            retry = stamina.AsyncRetryingCaller(attempts=2, wait_initial=0.05, wait_max=0.5, timeout=None)
-            return await retry.on(_worth_a_retry)(self._attempt, "GET", path, max_bytes=max_bytes)
+        except (NotSent, NoAnswer) as error:
+            failed = error
+        # Only now: passing every call through the retrier cost as much CPU as the call itself (77 µs, measured).
+        in_company = isinstance(failed, NoAnswer) and not isinstance(failed, TimedOut) and not failed.was_alone
+        retry = stamina.AsyncRetryingCaller(attempts=2, wait_initial=0.05, wait_max=0.5, timeout=None)
+        asked = await retry.on(_worth_a_retry)(self._ask_once, path, understand, flow, max_bytes, alone or in_company)
+        if in_company and self.capacity.allows_one:  # two at once were too many
+            self.capacity.note_wrong(path, began_at)
+        return asked
+
+    async def _ask_once(
+        self, path: str, understand: Understand[T], flow: Hashable, max_bytes: int, alone: bool
+    ) -> _Asked[T]:
+        began_at = asyncio.get_running_loop().time()
+        try:
+            exchange = functools.partial(self._exchange, "GET", path, b"", {}, float("inf"), max_bytes)
+            answered = await self.capacity.call(exchange, flow, alone=alone)
+        except TooLarge as error:
+            return _Asked(error, was_alone=True, began_at=began_at)
+        reply = answered.reply
+        try:
+            is_large = len(reply.body) > LARGE_BYTES
+            found = await asyncio.to_thread(understand, reply) if is_large else understand(reply)
+        except Rubbish as error:
+            return _Asked(error, answered.was_alone, answered.began_at)
+        if found.is_good:
+            self.capacity.note_right(answered, is_checked=found.is_checked)
+        return _Asked(found, answered.was_alone, answered.began_at)
+
+    # PUT --------------------------------------------------------------------------------------------------------
 
     async def put(
-        self, path: str, body: bytes, headers: Mapping[str, str] | None = None, not_after: float = float("inf")
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        not_after: float = float("inf"),
+        *,
+        flow: Hashable = None,
+        alone: bool = False,
     ) -> Reply:
-        """PUT, sent once, and not at all once the event loop's time is `not_after`.
+        """PUT, sent once, and not at all once the event loop's time is `not_after`. Alone, unless calls are proven to
+        overlap well: what a PUT has done can't be seen in its answer.
 
         Raises NotSent, Resting, NoAnswer or Rubbish: only the caller knows whether it may be repeated.
         """
         headers = {"Content-Type": "application/json", **(headers or {})}
-        return await self._attempt("PUT", path, body, headers, not_after)
+        alone = alone or not self.capacity.is_proven
+        exchange = functools.partial(self._exchange, "PUT", path, body, headers, not_after, MAX_REPLY_BYTES)
+        answered = await self.capacity.call(exchange, flow, alone=alone)
+        return replace(answered.reply, was_alone=answered.was_alone)
 
-    async def _attempt(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-        not_after: float = float("inf"),
-        max_bytes: int = MAX_REPLY_BYTES,
+    # Both -------------------------------------------------------------------------------------------------------
+
+    async def _exchange(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], not_after: float, max_bytes: int
     ) -> Reply:
+        self._breaker = self._breaker or await self._breakers.get_breaker(self.name)
         try:
-            self._breaker = self._breaker or await self._breakers.get_breaker(self.name)
-            async with self._slots, self._breaker:
+            async with self._breaker:
                 if asyncio.get_running_loop().time() >= not_after:
                     raise NotSent(f"it is too late for {method} {path}")
-                return await self._send(method, path, body, headers or {}, max_bytes)
+                return await self._send(method, path, body, headers, max_bytes)
         except OpenedState:
             raise Resting(f"{self.name} keeps failing and is given a rest") from None
 
@@ -143,59 +228,16 @@ class Neighbour:
         request = self._client.request(method, f"{self.base_url}{path}").headers(headers)
         try:
             async with (request.body_bytes(body) if body else request).build_streamed() as response:
-                reply = Reply(response.status, await _read(response, max_bytes), _header(response, "etag"))
+                reply = Reply(response.status, await read_body(response, max_bytes), header(response, "etag"))
         except PyreqwestError as error:
             if was_not_sent(error):
-                raise NotSent(f"{self.name} can't be reached: {_reason(error)}") from None
-            raise NoAnswer(f"{self.name} did not answer {method} {path}: {_reason(error)}") from None
+                raise NotSent(f"{self.name} can't be reached: {reason(error)}") from None
+            kind = TimedOut if isinstance(error, RequestTimeoutError) else NoAnswer
+            raise kind(f"{self.name} did not answer {method} {path}: {reason(error)}") from None
         if reply.status >= 500 or reply.status == 408:
             raise NoAnswer(f"{self.name} answered {reply.status} to {method} {path}")
         return reply
 
 
-async def _read(response: Response, max_bytes: int) -> bytes:
-    if _is_small(response, max_bytes):
-        return bytes(await response.bytes())  # in one go, which costs less CPU
-    chunks: list[bytes] = []
-    size = 0
-    while (chunk := await response.body_reader.read_chunk()) is not None:
-        size += len(chunk)
-        if size > max_bytes:
-            raise Rubbish(f"the reply is larger than {max_bytes} bytes")
-        chunks.append(bytes(chunk))
-    return b"".join(chunks)
-
-
-def _is_small(response: Response, max_bytes: int) -> bool:
-    """Whether the reply says that it is not too long, in the header that counts then (RFC 9112, 6.3)."""
-    announced = _header(response, "content-length") or ""
-    is_counted = announced.isdecimal() and _header(response, "transfer-encoding") is None
-    return is_counted and int(announced) <= max_bytes
-
-
-def _header(response: Response, name: str) -> str | None:
-    """The headers we read are ASCII (RFC 9110); the library raises on others, which we could not give back anyway."""
-    try:
-        return response.get_header(name)
-    except ValueError:
-        return None
-
-
 def _worth_a_retry(error: Exception) -> bool:
     return isinstance(error, NotSent | NoAnswer) and not isinstance(error, Resting)
-
-
-def was_not_sent(error: PyreqwestError) -> bool:
-    """Whether no connection was made. The class does not tell: the library's ConnectError is also a connection that
-    broke after the request was sent, its ConnectTimeoutError also an answer that did not come. What lies below does;
-    should it ever be worded otherwise, everything counts as sent, which is the safe side.
-    """
-    return "client error (Connect)" in _causes(error)
-
-
-def _reason(error: PyreqwestError) -> str:
-    return (_causes(error) or [error.message])[-1]
-
-
-def _causes(error: PyreqwestError) -> list[str]:
-    return [str(cause["message"]) for cause in getattr(error, "details", {}).get("causes") or []]

@@ -9,8 +9,8 @@ from uuid_utils.compat import uuid7
 
 from orders.catalog import Catalog, Product
 from orders.database import Database
-from orders.neighbour import NoAnswer, NotSent, Rubbish
 from orders.plan import Change
+from orders.reply import NoAnswer, NotSent, Rubbish
 from orders.settings import Settings
 from orders.stock import DID_LAND, DID_NOT, Fate, jittered, write_stock
 from orders.store import claiming, placing, reconciling

@@ -16,8 +16,8 @@ from orders.cart_closing import CartClosing
 from orders.catalog import Catalog, Product, Written
 from orders.change_status import expire_once
 from orders.database import Database, DatabaseUnavailable
-from orders.neighbour import NoAnswer, NotSent, Rubbish
 from orders.placement import Placement
+from orders.reply import NoAnswer, NotSent, Rubbish
 from orders.settings import Settings
 from orders.store import recovering
 from orders.store.recovering import Ended, Orphan

@@ -36,6 +36,7 @@ def _expiries(text: str) -> str:
 
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Concurrency = Annotated[int, Field(ge=1, le=1000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -52,6 +53,10 @@ class Settings(BaseSettings):
     db_port: Port | None = Field(None, description="instead of `DATABASE_URL`: the port")
     catalog_url: BaseUrl | None = Field(None, description="the Product Catalog Service's base URL")
     cart_url: BaseUrl | None = Field(None, description="the Shopping Cart Service's base URL")
+    catalog_concurrency: Concurrency = Field(
+        64, description="most calls to the catalog at once; how many it really can take is learnt"
+    )
+    cart_concurrency: Concurrency = Field(64, description="the same of the cart service")
     host: str = Field("127.0.0.1", description="where `orders serve` and `orders dev` listen")
     port: Port = Field(8000, description="the port they listen on")
 

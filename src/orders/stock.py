@@ -2,11 +2,12 @@
 
 import asyncio
 import random
+from collections.abc import Hashable
 from enum import Enum, auto
 
 from orders.catalog import Catalog, Product, Written
-from orders.neighbour import NoAnswer, NotSent, Rubbish
 from orders.plan import Change
+from orders.reply import NoAnswer, NotSent, Rubbish
 
 
 class Fate(Enum):
@@ -23,41 +24,54 @@ DID_LAND = (Fate.LANDED, Fate.LANDED_LOUDLY)
 DID_NOT = (Fate.REFUSED, Fate.CHANGED)
 
 
-async def write_stock(catalog: Catalog, product: Product, change: Change, give_up_at: float) -> Fate:
+DISPUTES = 3
+"""Refusals in a row, each with the old stock read back alone after it, that are a refusal."""
+
+
+async def write_stock(
+    catalog: Catalog, product: Product, change: Change, give_up_at: float, flow: Hashable = None
+) -> Fate:
     """Send `after` until the catalog's answer is certain, or the event loop's time is `give_up_at`. Raises nothing.
 
     Only this one value is ever sent: another could be undone by one of ours that arrives late.
     """
     now = asyncio.get_running_loop().time
-    unanswered = 0
+    unanswered = disputes = 0
     pause_s = 0.05
     while now() < give_up_at:
-        written = await catalog.write(product, change.after, not_after=give_up_at)
+        written = await catalog.write(product, change.after, give_up_at, flow, alone=disputes > 0)
         unanswered += written is Written.UNKNOWN
+        disputes += written is Written.DISPUTED
+        if disputes and written is Written.REFUSED:  # this one alone; the one before it may have landed
+            written, disputes = Written.DISPUTED, DISPUTES
         fate = _fate(written, unanswered)
         if fate is None:
-            fate = await _read_back(catalog, product, change, written, unanswered)
+            fate = await _read_back(catalog, product, change, written, unanswered, is_last=disputes >= DISPUTES)
         if fate is not None:
             return fate
         await asyncio.sleep(jittered(pause_s))
         pause_s = min(pause_s * 2, 1.0)
-    return Fate.DOUBT if unanswered else Fate.REFUSED
+    return Fate.DOUBT if unanswered or disputes else Fate.REFUSED
 
 
 async def _read_back(
-    catalog: Catalog, product: Product, change: Change, written: Written, unanswered: int
+    catalog: Catalog, product: Product, change: Change, written: Written, unanswered: int, *, is_last: bool
 ) -> Fate | None:
-    """What the catalog says after a PUT without an answer; None: send the same value again."""
-    if not unanswered:
+    """What the catalog says after a PUT without an answer, or with a disputed one; None: send the same value again.
+
+    `is_last`: refused often enough, so that the old stock says that it is refused.
+    """
+    is_disputed = written is Written.DISPUTED
+    if not unanswered and not is_disputed:
         return None
     try:
-        found = await catalog.read(product.id)
+        found = await catalog.read(product.id, alone=is_disputed)
     except (NotSent, NoAnswer, Rubbish):
         return None
     if found and found.quantity == change.after:
-        return Fate.LANDED_LOUDLY
+        return Fate.LANDED_LOUDLY if unanswered else Fate.LANDED
     if found and found.quantity == change.before and written is not Written.CHANGED:
-        return None
+        return Fate.REFUSED if is_disputed and is_last and not unanswered else None
     return Fate.DOUBT  # a stranger wrote, before or after what we sent has landed: nobody can tell
 
 

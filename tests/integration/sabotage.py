@@ -7,7 +7,7 @@ from typing import Any
 
 from orders.app import Machinery
 from orders.database import DatabaseUnavailable
-from orders.neighbour import NoAnswer
+from orders.reply import NoAnswer
 
 
 class Died(BaseException):

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from orders.cart import Cart, Carts
 from orders.catalog import Catalog, Product, Written
-from orders.neighbour import Neighbour, NoAnswer, NotSent, Resting, Rubbish, build_client
+from orders.neighbour import Neighbour
 from orders.order import Line
+from orders.reply import NoAnswer, NotSent, Resting, Rubbish, build_client
 
 # A client that hangs up in the middle of a large reply leaves the end of the script to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -24,10 +25,28 @@ class Faults(BaseModel):
     late_rate: float = Rate  # a PUT is answered 504 at once, and lands late_s later
     late_s: float = Field(1.0, ge=0, le=60)
     rubbish_rate: float = Rate  # the work is done, the answer is none that a client can read
+    one_at_a_time: bool = Field(
+        False,
+        description="calls that overlap are mixed up, as by threads that share a database cursor: one is answered with "
+        "another's answer, `not found`, `null` or 500; a PUT is answered `not found` or 500, and was done or not",
+    )
     etags: bool = False  # the catalog's products carry ETags (PUT honours If-Match whenever it is sent)
 
 
 _RUBBISH = (b'{"product_detail": {"id": 7, "na', b"<html>Bad Gateway</html>", b'{"price": NaN}', b"[]", b"null", b"")
+
+
+QUERY_S = 0.002
+"""Time between a query and the fetching of its row, in which another call takes the cursor."""
+
+
+@dataclass(eq=False)
+class Overlap:
+    """A call that is under way, and whether another one was meanwhile."""
+
+    work: Work
+    is_get: bool
+    is_mixed_up: bool
 
 
 class Misfortune:
@@ -36,11 +55,14 @@ class Misfortune:
     def __init__(self) -> None:
         self.faults = Faults()
         self._late: set[asyncio.Task[None]] = set()
+        self._under_way: set[Overlap] = set()
 
     async def befall(self, request: Request, work: Work) -> Response:
         """`work`'s response, or what the faults make of it."""
         faults = self.faults
-        if faults.slow_s:
+        if faults.one_at_a_time:
+            work = await self._share_the_cursor(request, work, faults.slow_s + QUERY_S)
+        elif faults.slow_s:
             await asyncio.sleep(faults.slow_s)
         if _strikes(faults.error_rate):
             return JSONResponse("out of order", 500)
@@ -52,6 +74,22 @@ class Misfortune:
         if _strikes(faults.rubbish_rate):
             return Response(random.choice(_RUBBISH), media_type="application/json")
         return response
+
+    async def _share_the_cursor(self, request: Request, work: Work, query_s: float) -> Work:
+        """`work` if no other call is under way within `query_s`; otherwise what sharing a cursor makes of it."""
+        call = Overlap(work, is_get=request.method == "GET", is_mixed_up=bool(self._under_way))
+        for other in self._under_way:
+            other.is_mixed_up = True
+        self._under_way.add(call)
+        await asyncio.sleep(query_s)
+        self._under_way.discard(call)
+        if not call.is_mixed_up:
+            return work
+        return self._mixed_up_get(work) if call.is_get else _mixed_up_put(work)
+
+    def _mixed_up_get(self, work: Work) -> Work:
+        others = [other.work for other in self._under_way if other.is_get]
+        return random.choice([work, _not_found, _null, _error, *others])
 
     def _answer_before_work(self, work: Work, late_s: float) -> Response:
         async def land() -> None:
@@ -76,6 +114,29 @@ class Misfortune:
         except (ValidationError, ValueError, TypeError):
             return JSONResponse({"error": f"some of these, please: {', '.join(Faults.model_fields)}"}, 422)
         return JSONResponse(self.faults.model_dump())
+
+
+def _mixed_up_put(work: Work) -> Work:
+    is_done = random.random() < 0.5
+
+    def answer() -> Response:
+        if is_done:
+            work()
+        return random.choice((_not_found, _error))()
+
+    return answer
+
+
+def _not_found() -> Response:
+    return JSONResponse("not found")
+
+
+def _null() -> Response:
+    return JSONResponse(None)
+
+
+def _error() -> Response:
+    return JSONResponse("out of order", 500)
 
 
 def _strikes(rate: float) -> bool:

@@ -1,0 +1,154 @@
+"""How many calls to one neighbour may be under way at once, learnt from its answers. Pure: time is a parameter.
+
+The rule is TCP's: quick growth until the first trouble, slow growth after it, half at each trouble. One thing is
+ours: an answer can be *wrong*. Some neighbours mix up calls that overlap. So it has to be proven first that calls may
+overlap, by GETs, whose answers can be checked. ADR 18 has the reasons.
+"""
+
+from dataclasses import dataclass, replace
+
+PROOF = 64
+"""Right answers to overlapping GETs after which PUTs may overlap, too. A neighbour that answers one in ten wrong passes
+one proof in a thousand.
+"""
+
+PROOF_LIMITS = (1, 2, 4, 8)
+"""Limits during the proof, each for a quarter of it: calls are mixed up more often where more of them overlap."""
+
+FIRST_PROBE_S = 60.0
+"""Pause after the first wrong answer before two calls are tried again. Each further pause is ten times as long."""
+
+LAST_PROBE_S = 24 * 3600.0
+"""Maximum pause between two tries. A neighbour that was mended is found out within a day."""
+
+FORGIVEN_AFTER = 10_000
+"""Right answers in company after which earlier wrong ones count no more."""
+
+SLOWDOWN = 4.0
+"""Growth stops while answers take more than this many times as long as the quickest ones."""
+
+SLOWDOWN_S = 0.02
+"""Seconds that answers may take longer in any case: so much a busy machine of our own adds."""
+
+CONFIRMATIONS = 8
+"""Bad answers in a row, confirmed alone, after which the next ones of a proven neighbour are believed."""
+
+BELIEVED = 256
+"""Bad answers that are believed then, before one is confirmed alone again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What is kept of a neighbour. `wrong_count`: answers that were mixed up; `probe_in_s`: seconds until two calls at
+    once may be tried.
+    """
+
+    limit: int = 1
+    is_proven: bool = False
+    wrong_count: int = 0
+    probe_in_s: float = 0.0
+
+    @property
+    def is_fragile(self) -> bool:
+        """Whether it is known to mix up calls that overlap."""
+        return self.wrong_count > 0 and not self.is_proven
+
+    @property
+    def verdict(self) -> tuple[bool, int]:
+        """What replicas have to agree on; each finds its own limit."""
+        return self.is_proven, self.wrong_count
+
+
+class Concurrency:
+    """The limit of one neighbour. `bound` is its maximum; with 1, calls never overlap, in any replica."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._latency_s = 0.0
+        self._least_s = float("inf")
+        self._cut_at = self._wrong_at = -float("inf")
+        self._is_slow_start = True
+        self.adopt(Learnt(), 0.0)
+
+    def adopt(self, learnt: Learnt, now: float) -> None:
+        """Go on from what was learnt before, here or by another replica."""
+        self.is_proven = learnt.is_proven and self._bound > 1
+        self.wrong_count = learnt.wrong_count
+        self._limit = float(min(learnt.limit, self._bound)) if self.is_proven else 1.0
+        self._probe_at = now + learnt.probe_in_s
+        self._proof = self._confirmed = self._right = 0
+
+    def learnt(self, now: float) -> Learnt:
+        """What is worth keeping."""
+        return Learnt(int(self._limit), self.is_proven, self.wrong_count, max(0.0, self._probe_at - now))
+
+    def limit(self, now: float) -> int:
+        """How many calls may be under way at once."""
+        if self.is_proven:
+            return int(self._limit)
+        if now < self._probe_at:
+            return 1
+        step = self._proof * len(PROOF_LIMITS) // PROOF
+        return min(PROOF_LIMITS[step], self._bound)
+
+    def believes(self, *, was_alone: bool) -> bool:
+        """Whether a bad answer counts: not found, the wrong shape, a refusal. If not, it is asked for again alone.
+
+        An unproven neighbour may mix our calls up with those of clients that we don't know of, so being alone is not
+        enough there.
+        """
+        if not self.is_proven or was_alone:
+            return self.is_proven
+        if self._confirmed < CONFIRMATIONS:
+            return False
+        self._confirmed = self._confirmed + 1 if self._confirmed < CONFIRMATIONS + BELIEVED else CONFIRMATIONS - 1
+        return True
+
+    def on_confirmed(self) -> None:
+        """A bad answer in company was given again alone."""
+        self._confirmed = min(self._confirmed + 1, CONFIRMATIONS)
+
+    def on_right(self, now: float, latency_s: float, *, overlapped: bool, is_full: bool, is_checked: bool) -> None:
+        """An answer was right. `is_full`: as many calls were under way as may be. `is_checked`: the answer names what
+        was asked for, so it is not another call's.
+        """
+        self._latency_s += 0.1 * (latency_s - self._latency_s) if self._latency_s else latency_s
+        self._least_s = min(self._least_s * 1.0001, latency_s)  # forgotten slowly: a neighbour may move
+        if not self.is_proven:
+            self._prove(now, overlapped=overlapped, is_checked=is_checked)
+        elif overlapped:
+            self._right += 1
+            if self._right == FORGIVEN_AFTER:
+                self.wrong_count = 0
+            if is_full and self._latency_s <= SLOWDOWN * self._least_s + SLOWDOWN_S:
+                self._limit = min(self._limit + (1.0 if self._is_slow_start else 1.0 / self._limit), self._bound)
+        elif self._limit < 2:
+            self._limit = 2.0  # nothing overlaps any more: as with TCP, it begins anew
+
+    def _prove(self, now: float, *, overlapped: bool, is_checked: bool) -> None:
+        is_first_step = self._proof < PROOF // len(PROOF_LIMITS)
+        if self._bound == 1 or now < self._probe_at or not is_checked or not (overlapped or is_first_step):
+            return
+        self._proof += 1
+        if self._proof == PROOF:
+            self.adopt(replace(self.learnt(now), is_proven=True, limit=PROOF_LIMITS[-1]), now)
+
+    def on_wrong(self, now: float, began_at: float) -> bool:
+        """A call that began then was answered with another's answer, or badly, and alone it was answered well. Returns
+        whether this is news: the other calls that were under way meanwhile say nothing more.
+        """
+        if began_at <= self._wrong_at:
+            return False
+        self._wrong_at = now
+        self.wrong_count += 1
+        pause_s = min(FIRST_PROBE_S * 10.0 ** min(self.wrong_count - 1, 9), LAST_PROBE_S)
+        self.adopt(Learnt(1, False, self.wrong_count, pause_s), now)
+        return True
+
+    def on_trouble(self, now: float, began_at: float) -> None:
+        """A call that began then, in company, failed or nearly took too long: half as many at once. It counts once for
+        all that were under way.
+        """
+        if began_at > self._cut_at:
+            self._cut_at, self._is_slow_start = now, False
+            self._limit = max(1.0, self._limit / 2)

@@ -1,0 +1,108 @@
+"""Whose call to a neighbour is next: as many at once as it can take, alone where that is asked for, flow by flow."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+DRY_RUN = "dry run"
+"""The flow of all dry runs."""
+
+DRY_RUN_SHARE = 8
+"""Part of the limit that dry runs may have: one call in eight, and at least one. Orders that are placed come first."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that is under way. From `Gate.leave` on, `was_alone` says whether no other call was meanwhile, and
+    `was_full` whether as many were as may be.
+    """
+
+    flow: Hashable
+    number: int
+    was_alone: bool
+    was_full: bool = False
+
+
+class Gate:
+    """Admits up to `limit()` calls at once.
+
+    Calls of one request or batch are a flow. Flows take turns, so that one with a thousand calls delays another's two
+    calls by two. A call that has to be alone waits until no other is under way, and all others wait for it.
+    """
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._under_way = 0
+        self._dry_runs = 0
+        self._admitted = 0
+        self._is_closed = False  # a call that has to be alone is under way
+        self._flows: dict[Hashable, deque[tuple[asyncio.Future[Call], bool]]] = {}  # waiting, in the order of turns
+
+    async def enter(self, flow: Hashable = None, *, alone: bool = False) -> Call:
+        """Wait for the turn. `leave` has to be called with what this returns."""
+        if not self._flows and self._has_room(flow, alone=alone):
+            return self._admit(flow, alone=alone)
+        future: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
+        self._flows.setdefault(flow, deque()).append((future, alone))
+        self._open()  # dry runs that wait for their share keep nobody else waiting
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.leave(future.result())
+            else:
+                self._open()  # it may have been the one that the others waited for
+            raise
+
+    def leave(self, call: Call) -> None:
+        """The call has ended, in whatever way."""
+        call.was_alone = call.was_alone and self._admitted == call.number
+        call.was_full = self._under_way >= self._limit()
+        self._under_way -= 1
+        self._dry_runs -= call.flow == DRY_RUN
+        self._is_closed = False
+        if self._flows:
+            self._open()
+
+    def _has_room(self, flow: Hashable, *, alone: bool) -> bool:
+        if not self._under_way:
+            return True
+        if self._is_closed or alone or self._under_way >= self._limit():
+            return False
+        return flow != DRY_RUN or self._dry_runs < max(1, self._limit() // DRY_RUN_SHARE)
+
+    def _admit(self, flow: Hashable, *, alone: bool) -> Call:
+        self._admitted += 1
+        call = Call(flow, self._admitted, was_alone=not self._under_way)
+        self._under_way += 1
+        self._dry_runs += flow == DRY_RUN
+        self._is_closed = alone
+        return call
+
+    def _open(self) -> None:
+        """Admit calls in turn while there is room."""
+        while (flow := self._next_flow()) is not _NO_FLOW:
+            waiting = self._flows.pop(flow)
+            future, alone = waiting.popleft()
+            if waiting:
+                self._flows[flow] = waiting  # at the end: the others have their turn first
+            future.set_result(self._admit(flow, alone=alone))
+
+    def _next_flow(self) -> Hashable:
+        """The first flow whose call may go; only dry runs are passed over."""
+        for flow in list(self._flows)[:2]:
+            waiting = self._flows[flow]
+            while waiting and waiting[0][0].done():  # cancelled
+                waiting.popleft()
+            if not waiting:
+                del self._flows[flow]
+                return self._next_flow()
+            if self._has_room(flow, alone=waiting[0][1]):
+                return flow
+            if flow != DRY_RUN:
+                break
+        return _NO_FLOW
+
+
+_NO_FLOW = object()

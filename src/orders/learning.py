@@ -1,0 +1,66 @@
+"""What is learnt of the neighbours is kept in the database, so that a restart and other replicas begin with it."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from orders.capacity import Capacity
+from orders.concurrency import Learnt
+from orders.database import Database, DatabaseUnavailable
+from orders.store.neighbours import Key, keep_learnt, read_learnt
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+"""Pause between two looks at what other replicas have learnt."""
+
+WORTH_KEEPING = 1.5
+"""Factor by which a limit has to change to be kept: each replica finds its own, this one is only where it begins."""
+
+
+class Learning:
+    """Keeps what this replica learns of its neighbours, and takes over what others learn."""
+
+    def __init__(self, database: Database, capacities: Mapping[Key, Capacity]) -> None:
+        self._database = database
+        self._capacities = capacities
+        self._known: dict[Key, Learnt] = {}
+        self._news = asyncio.Event()
+        for capacity in capacities.values():
+            capacity.on_news = self._news.set
+
+    async def share_forever(self) -> None:
+        """`share_once`, every second and as soon as there is news, whatever happens in between."""
+        while True:
+            try:
+                async with asyncio.timeout(EVERY_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+            try:
+                await self.share_once()
+            except DatabaseUnavailable as error:
+                log.info("what was learnt of the neighbours is kept later: %s", error)
+            except Exception:
+                log.exception("what was learnt of the neighbours could not be kept")
+
+    async def share_once(self) -> None:
+        """Keep what is new here, then take over what is new elsewhere. Raises DatabaseUnavailable."""
+        for key, capacity in self._capacities.items():
+            known, learnt = self._known.get(key), capacity.learnt()
+            if known and _is_news(learnt, known):
+                await self._database.run(
+                    lambda c, key=key, learnt=learnt, known=known: keep_learnt(c, key, learnt, known)  # type: ignore[misc]
+                )
+        found = await self._database.run(lambda c: read_learnt(c, list(self._capacities)))
+        for key, learnt in found.items():
+            capacity = self._capacities[key]
+            if key not in self._known or learnt.verdict != capacity.learnt().verdict:
+                capacity.adopt(learnt)
+            self._known[key] = learnt
+
+
+def _is_news(learnt: Learnt, known: Learnt) -> bool:
+    moved = max(learnt.limit, known.limit) >= WORTH_KEEPING * min(learnt.limit, known.limit)
+    return learnt.verdict != known.verdict or (learnt.is_proven and moved)
