@@ -21,6 +21,7 @@ from pyreqwest.client import SyncClient, SyncClientBuilder
 from orders import database, embedded
 from orders.app import install_functions
 from orders.settings import Settings
+from orders.store.neighbours import digest
 from tests import servers
 
 ORDERS = [sys.executable, "-m", "orders.cli"]
@@ -135,6 +136,7 @@ class Sandbox:
 
     def heal(self) -> None:
         none = {"slow_s": 0, "error_rate": 0, "lost_rate": 0, "late_rate": 0, "rubbish_rate": 0, "etags": False}
+        none["one_at_a_time"] = False
         self.catalog_faults(**none)
         self.cart_faults(**none)
 
@@ -236,7 +238,7 @@ def ask(connection: database.Connection, statement: str, parameters: Any = None)
 CHILDREN_FIRST = (
     "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items",
     "order_metadata", "orders", "sales_days", "sales_of_products", "sales_changes",
-    "standing_days", "standing_changes",
+    "standing_days", "standing_changes", "neighbours",
 )  # fmt: skip
 EMPTY = ("TRUNCATE stock_record", *(f"DELETE FROM {table}" for table in CHILDREN_FIRST))
 """Each is a transaction of its own, so that none of them waits for a replica that waits for it. TRUNCATE takes far
@@ -283,13 +285,25 @@ def migrated(postgres: str, name: str) -> str:
 
 
 @pytest.fixture
-def dsn(request: pytest.FixtureRequest, postgres: str) -> str:
-    """A database with our tables, empty."""
+def dsn(request: pytest.FixtureRequest, postgres: str, sandbox_processes: Sandbox) -> str:
+    """A database with our tables, empty but for what there is to know of the sandbox: its calls may overlap."""
     is_served = "lasting_services" in request.fixturenames
     dsn = str(request.getfixturevalue("served_dsn" if is_served else "migrated_dsn"))
     with contextlib.closing(database.connect(dsn)) as connection:
         empty(connection)
+        prove(connection, catalog=sandbox_processes.catalog_url, cart=sandbox_processes.cart_url)
     return dsn
+
+
+def prove(connection: database.Connection, **urls: str) -> None:
+    """Let these neighbours be known for taking many calls at once, as after a while."""
+    for name, url in urls.items():
+        ask(
+            connection,
+            """INSERT INTO neighbours (name, address, concurrency, is_proven) VALUES (%s, %s, 64, true)
+               ON CONFLICT (name, address) DO UPDATE SET concurrency = 64, is_proven = true, wrong_count = 0""",
+            (name, digest(url)),
+        )
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ class Concurrency:
         """A call that began then was answered with another's answer, or badly, and alone it was answered well. Returns
         whether this is news: the other calls that were under way meanwhile say nothing more.
         """
-        if began_at <= self._wrong_at:
+        if began_at <= self._wrong_at or (self.wrong_count and now < self._probe_at):
             return False
         self._wrong_at = now
         self.wrong_count += 1

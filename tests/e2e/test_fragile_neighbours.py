@@ -23,9 +23,10 @@ PRODUCTS = 37
 
 @dataclass(frozen=True)
 class Naive:
-    """A naive catalog and cart service, running."""
+    """A naive catalog and a naive cart service, running."""
 
-    url: str
+    catalog_url: str
+    cart_url: str
     dsn: str
 
     def stock(self) -> dict[int, int]:
@@ -44,18 +45,20 @@ class Naive:
 
 @pytest.fixture
 def naive(dsn: str) -> Iterator[Naive]:
-    port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "tests.naive", str(port), dsn])
-    running = Naive(f"http://127.0.0.1:{port}", dsn)
-    wait_until(lambda: answers(running.url), "the naive services answer")
+    ports = [free_port(), free_port()]
+    commands = [[sys.executable, "-m", "tests.naive", str(port), dsn] for port in ports]
+    processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
+    running = Naive(*(f"http://127.0.0.1:{port}" for port in ports), dsn)
+    wait_until(lambda: answers(running.catalog_url) and answers(running.cart_url), "the naive services answer")
     execute(
         dsn,
         "INSERT INTO naive.products (name, price, quantity) SELECT 'Whispers', 10, %s FROM generate_series(1, %s)",
         (STOCK, PRODUCTS),
     )
     yield running
-    process.kill()
-    process.wait()
+    for process in processes:
+        process.kill()
+        process.wait()
     execute(dsn, "DROP SCHEMA naive CASCADE")
 
 
@@ -66,7 +69,7 @@ def lines(order: int, size: int) -> list[tuple[int, int]]:
 def test_orders_of_any_size_and_carts_succeed_against_threads_that_share_a_cursor(
     start: Start, naive: Naive
 ) -> None:
-    service = start(catalog_url=naive.url, cart_url=naive.url)
+    service = start(catalog_url=naive.catalog_url, cart_url=naive.cart_url)
     wished: Counter[int] = Counter()
     customers = itertools.count(1)
 
