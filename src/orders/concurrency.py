@@ -30,6 +30,9 @@ SLOWDOWN = 4.0
 SLOWDOWN_S = 0.02
 """Seconds that answers may take longer in any case: so much a busy machine of our own adds."""
 
+CAREFUL = 0.75
+"""Part of the limit at the last trouble from which growth is ten times slower: the trouble may still be there."""
+
 CONFIRMATIONS = 8
 """Bad answers in a row, confirmed alone, after which the next ones of a proven neighbour are believed."""
 
@@ -67,7 +70,7 @@ class Concurrency:
         self._latency_s = 0.0
         self._least_s = float("inf")
         self._cut_at = self._wrong_at = -float("inf")
-        self._is_slow_start = True
+        self._ceiling = float("inf")  # the limit at the last trouble
         self.adopt(Learnt(), 0.0)
 
     def adopt(self, learnt: Learnt, now: float) -> None:
@@ -121,9 +124,15 @@ class Concurrency:
             if self._right == FORGIVEN_AFTER:
                 self.wrong_count = 0
             if is_full and self._latency_s <= SLOWDOWN * self._least_s + SLOWDOWN_S:
-                self._limit = min(self._limit + (1.0 if self._is_slow_start else 1.0 / self._limit), self._bound)
+                self._limit = min(self._limit + self._step(), self._bound)
         elif self._limit < 2:
             self._limit = 2.0  # nothing overlaps any more: as with TCP, it begins anew
+
+    def _step(self) -> float:
+        """Growth per right answer: doubling until the first trouble, then by one a round, and carefully near it."""
+        if self._ceiling == float("inf"):
+            return 1.0
+        return (1.0 if self._limit < CAREFUL * self._ceiling else 0.1) / self._limit
 
     def _prove(self, now: float, *, overlapped: bool, is_checked: bool) -> None:
         is_first_step = self._proof < PROOF // len(PROOF_LIMITS)
@@ -150,5 +159,5 @@ class Concurrency:
         all that were under way.
         """
         if began_at > self._cut_at:
-            self._cut_at, self._is_slow_start = now, False
+            self._cut_at, self._ceiling = now, self._limit
             self._limit = max(1.0, self._limit / 2)

@@ -6,11 +6,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
-from tests.conftest import ORDERS, Http, Sandbox, answers, execute, free_port, wait_until
+from tests.conftest import answers, execute, free_port, wait_until
 from tests.e2e.conftest import Start
 
 ORDERS_EACH = 10
@@ -66,9 +66,7 @@ def lines(order: int, size: int) -> list[tuple[int, int]]:
     return [((order * size + n) % PRODUCTS + 1, 1) for n in range(size)]
 
 
-def test_orders_of_any_size_and_carts_succeed_against_threads_that_share_a_cursor(
-    start: Start, naive: Naive
-) -> None:
+def test_orders_of_any_size_and_carts_succeed_against_threads_that_share_a_cursor(start: Start, naive: Naive) -> None:
     service = start(catalog_url=naive.catalog_url, cart_url=naive.cart_url)
     wished: Counter[int] = Counter()
     customers = itertools.count(1)

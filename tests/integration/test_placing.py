@@ -112,11 +112,11 @@ async def test_a_stranger_after_an_unanswered_put_is_left_to_recovery(settings: 
         checkout = Checkout(built.database, built.carts, built.placement, settings)
         write, sent = built.catalog.write, 0
 
-        async def write_then_a_stranger(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+        async def write_then_a_stranger(item: Product, quantity: int, *more: Any, **named: Any) -> Written:
             nonlocal sent
             sent += 1
             if sent > 1:
-                return await write(item, quantity, not_after)
+                return await write(item, quantity, *more, **named)
             await write(item, quantity)
             sandbox.restock(product, 90)
             return Written.UNKNOWN
@@ -143,10 +143,10 @@ async def test_a_stranger_who_writes_first_is_planned_around(settings: Settings,
         checkout = Checkout(built.database, built.carts, built.placement, settings)
         write, seen = built.catalog.write, []
 
-        async def a_stranger_first(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+        async def a_stranger_first(item: Product, quantity: int, *more: Any, **named: Any) -> Written:
             if item.id == product and not seen:
                 sandbox.restock(product, 90)
-            written = await write(item, quantity, not_after)
+            written = await write(item, quantity, *more, **named)
             seen.append(written)
             return written
 
@@ -224,11 +224,11 @@ async def test_a_product_is_free_at_once_though_another_of_its_order_is_waited_f
     async with machinery(patient) as built:
         write, is_held, may_go = built.catalog.write, asyncio.Event(), asyncio.Event()
 
-        async def held_up(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+        async def held_up(item: Product, quantity: int, *more: Any, **named: Any) -> Written:
             if item.id == slow:
                 is_held.set()
                 await may_go.wait()
-            return await write(item, quantity, not_after)
+            return await write(item, quantity, *more, **named)
 
         built.catalog.write = held_up  # type: ignore[method-assign]
         now = asyncio.get_running_loop().time()
@@ -415,8 +415,8 @@ async def test_a_product_whose_put_went_unanswered_keeps_quiet_and_no_other(
     async with machinery(settings) as built:
         write, unanswered = built.catalog.write, {loud}
 
-        async def first_without_answer(item: Product, quantity: int, not_after: float = 1e99) -> Written:
-            written = await write(item, quantity, not_after)
+        async def first_without_answer(item: Product, quantity: int, *more: Any, **named: Any) -> Written:
+            written = await write(item, quantity, *more, **named)
             if item.id in unanswered:
                 unanswered.remove(item.id)
                 return Written.UNKNOWN
@@ -498,10 +498,10 @@ async def test_clients_of_a_batch_that_was_taken_over_are_told(settings: Setting
     async with machinery(settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 60})) as built:
         write, is_held, may_go = built.catalog.write, asyncio.Event(), asyncio.Event()
 
-        async def held_up(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+        async def held_up(item: Product, quantity: int, *more: Any, **named: Any) -> Written:
             is_held.set()
             await may_go.wait()
-            return await write(item, quantity, not_after)
+            return await write(item, quantity, *more, **named)
 
         built.catalog.write = held_up  # type: ignore[method-assign]
         deadline = asyncio.get_running_loop().time() + 60
@@ -546,7 +546,7 @@ async def test_where_a_key_can_not_remember_nothing_was_decided(
     product = sandbox.product(5)
     async with machinery(settings) as built:
 
-        async def never(product_id: int) -> Product | None:
+        async def never(product_id: int, *_: object) -> Product | None:
             await asyncio.Event().wait()
 
         built.catalog.read = never  # type: ignore[method-assign, assignment]
@@ -586,7 +586,7 @@ async def test_a_batch_that_ends_in_doubt_is_recoverys_at_once(settings: Setting
         await built.placement.place(Request(42, (Line(product, 1),), deadline, "/"))
         await due_back(dsn, product)
 
-        async def no_answer(item: Product, quantity: int, not_after: float = 1e99) -> Written:
+        async def no_answer(item: Product, quantity: int, *more: Any, **named: Any) -> Written:
             sandbox.catalog_faults(error_rate=1)  # nor can it be read any more
             return Written.UNKNOWN
 

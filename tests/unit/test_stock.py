@@ -8,11 +8,12 @@ import pytest
 
 from orders import stock
 from orders.catalog import Product, Written
-from orders.neighbour import NoAnswer
 from orders.plan import Change
+from orders.reply import NoAnswer
 from orders.stock import Fate, write_stock
 
 DONE, UNKNOWN, REFUSED, CHANGED = Written.DONE, Written.UNKNOWN, Written.REFUSED, Written.CHANGED
+DISPUTED = Written.DISPUTED
 BEFORE, AFTER, STRANGE = 5, 3, 90
 GONE, SILENT = None, NoAnswer("no answer")
 WHISPERS = Product(7, "Whispers", 10, BEFORE, None, {})
@@ -26,11 +27,11 @@ class ScriptedCatalog:
     reads: list[int | Exception | None] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
 
-    async def write(self, product: Product, quantity: int, not_after: float) -> Written:
+    async def write(self, product: Product, quantity: int, *_: object, **__: object) -> Written:
         self.sent.append(quantity)
         return self.writes.pop(0) if self.writes else UNKNOWN
 
-    async def read(self, product_id: int) -> Product | None:
+    async def read(self, product_id: int, **_: object) -> Product | None:
         found = self.reads.pop(0) if self.reads else SILENT
         if isinstance(found, Exception):
             raise found
@@ -67,6 +68,19 @@ async def put(catalog: ScriptedCatalog, patience_s: float = 5) -> Fate:
         ([UNKNOWN, CHANGED], [BEFORE, STRANGE], Fate.DOUBT),
         ([UNKNOWN, UNKNOWN, DONE], [BEFORE, BEFORE], Fate.LANDED_LOUDLY),
         ([UNKNOWN, Written.NOT_SENT, DONE], [BEFORE, BEFORE], Fate.LANDED_LOUDLY),
+        ([DISPUTED], [AFTER], Fate.LANDED),  # it was done, and the answer was another call's
+        ([DISPUTED], [STRANGE], Fate.DOUBT),
+        ([DISPUTED], [GONE], Fate.DOUBT),
+        ([DISPUTED, DONE], [BEFORE], Fate.LANDED),
+        ([DISPUTED, DONE], [SILENT], Fate.LANDED),
+        ([DISPUTED, REFUSED], [BEFORE, BEFORE], Fate.REFUSED),
+        ([DISPUTED, REFUSED], [SILENT, AFTER], Fate.LANDED),
+        ([DISPUTED, DISPUTED], [BEFORE, AFTER], Fate.LANDED),
+        ([DISPUTED] * 3, [BEFORE] * 3, Fate.REFUSED),
+        ([DISPUTED] * 4, [BEFORE, BEFORE, SILENT, BEFORE], Fate.REFUSED),
+        ([UNKNOWN, DISPUTED], [BEFORE, AFTER], Fate.LANDED_LOUDLY),
+        ([DISPUTED, UNKNOWN, DONE], [BEFORE, BEFORE], Fate.LANDED_LOUDLY),
+        ([DISPUTED, CHANGED], [BEFORE], Fate.CHANGED),
     ],
     ids=repr,
 )
@@ -87,7 +101,9 @@ async def test_who_has_no_time_sends_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert catalog.sent == []
 
 
-@pytest.mark.parametrize(("written", "fate"), [(UNKNOWN, Fate.DOUBT), (Written.NOT_SENT, Fate.REFUSED)])
+@pytest.mark.parametrize(
+    ("written", "fate"), [(UNKNOWN, Fate.DOUBT), (DISPUTED, Fate.DOUBT), (Written.NOT_SENT, Fate.REFUSED)]
+)
 async def test_at_the_end_of_its_time_it_is_in_doubt_only_if_something_was_sent(
     written: Written, fate: Fate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
