@@ -26,6 +26,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _MILLISECOND = timedelta(milliseconds=1)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d))?", re.ASCII)
 _METADATA = re.compile(r"metadata\[(.{1,100})\]", re.DOTALL)
+_MEMBER = re.compile(r"[^=\x00]{1,100}=[^\x00]*")
 _BRACKETED = re.compile(r"(\w+)\[(\w+)\]", re.ASCII)
 _LAST_MS = 2**48 - 1
 _NO_KEY = -(2**63)
@@ -81,7 +82,7 @@ class OrderFilters(BaseModel):
         str | None, Field(max_length=255, pattern=WITHOUT_NUL, description="Only the order with this reference.")
     ] = None
     metadata: Annotated[
-        list[Annotated[str, Field(pattern=r"^[^=\x00]{1,100}=[^\x00]*$")]],
+        list[Annotated[str, Field(json_schema_extra={"pattern": f"^{_MEMBER.pattern}$"})]],
         Field(
             max_length=MAX_METADATA_FILTERS,
             description="`key=value`: only orders whose metadata has this member, a string of this value. "
@@ -120,8 +121,13 @@ class OrderFilters(BaseModel):
 
     def _members(self) -> tuple[tuple[str, str], ...]:
         """The members of the metadata that an order must have, each once."""
-        members = {(key, value) for key, _, value in (text.partition("=") for text in self.metadata)}
-        members.update(self._bracketed())
+        members = set(self._bracketed())
+        for text in self.metadata:
+            if not _MEMBER.fullmatch(text):
+                message = "metadata: write it as key=value, with a key of 1 to 100 characters, none of them U+0000."
+                raise invalid("query/metadata", "metadata_invalid", message)
+            key, _, value = text.partition("=")
+            members.add((key, value))
         if len(members) > MAX_METADATA_FILTERS:
             raise invalid("query/metadata", "too_long", f"At most {MAX_METADATA_FILTERS} members of the metadata.")
         return tuple(sorted(members))

@@ -181,7 +181,9 @@ Note = Annotated[
 class NewStatus(BaseModel):
     """The status to move the order to. Upper and lower case are one."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"status": "Confirmed", "note": "By telephone."}]}
+    )
 
     status: Status
     note: Note = None

@@ -41,7 +41,7 @@ def _without_null(schema: Schema) -> Schema:
     others = [choice for choice in choices if choice != {"type": "null"}]
     if len(choices) - len(others) != 1 or len(others) != 1:
         return schema
-    return {**others[0], **{name: value for name, value in schema.items() if name != "anyOf"}}
+    return {**others[0], **{name: value for name, value in schema.items() if name != "anyOf" and value is not None}}
 
 
 def _mend(schema: Schema) -> None:
