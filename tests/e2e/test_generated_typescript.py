@@ -1,4 +1,4 @@
-"""A client that @hey-api/openapi-ts makes of /openapi.json is type-checked, and does what typescript/journey.ts says."""
+"""A client that @hey-api/openapi-ts makes of /openapi.json is type-checked, and does all of typescript/journey.ts."""
 
 import os
 import shutil
