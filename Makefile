@@ -18,12 +18,10 @@ SEED ?=
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-client.txt
 	touch $@
 
-# Where npm is missing the test of TypeScript clients is skipped; under CI that is a failure.
+# Without it the test of the client in TypeScript is skipped; under CI that it can't be installed is a failure.
 TYPESCRIPT := tests/e2e/typescript
 $(TYPESCRIPT)/node_modules/made: $(TYPESCRIPT)/package.json
-	if command -v npm > /dev/null; then \
-		npm install --prefix $(TYPESCRIPT) --no-package-lock --no-audit --no-fund --silent && touch $@; \
-	else test -z "$$CI" || { echo "npm is missing"; exit 1; }; fi
+	@{ npm install --prefix $(TYPESCRIPT) --no-package-lock --no-audit --no-fund --silent && touch $@; } || test -z "$$CI"
 
 .venv/made-bench: .venv/made requirements-bench.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
