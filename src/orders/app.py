@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from orders import embedded
-from orders.api import about, bulk, exports, orders, reports
+from orders.api import about, bulk, exports, orders, previews, reports
 from orders.api.document import describe_api
 from orders.api.parameters import REQUEST_ID, WITHOUT_PARAMETERS
 from orders.api.shop import Shop, operation_id
@@ -68,7 +68,16 @@ log = logging.getLogger(__name__)
 FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS)
 """What is a function in the database."""
 
-ROUTERS = (orders.reading, orders.placing, orders.router, bulk.router, exports.router, reports.router, about.router)
+ROUTERS = (
+    orders.reading,
+    orders.placing,
+    orders.router,
+    bulk.router,
+    previews.router,
+    exports.router,
+    reports.router,
+    about.router,
+)
 
 MAX_BODY_BYTES = 1024 * 1024
 """An order of the most products that are allowed fits thirty times."""
@@ -342,8 +351,14 @@ def log_to_stderr() -> None:
 
 
 def _add_pages_about_it(app: FastAPI) -> None:
-    @app.get("/", summary="What this is", tags=["about"], responses=about.REFUSED, dependencies=WITHOUT_PARAMETERS)
-    async def get_about() -> dict[str, str]:
+    @app.get(
+        "/",
+        summary="What this is",
+        tags=["about"],
+        responses={200: {"model": about.About, "description": "What it is"}, **about.REFUSED},
+        dependencies=WITHOUT_PARAMETERS,
+    )
+    async def get_about() -> Any:
         """What this service is, and where to look."""
         return {
             "service": "orders",
@@ -355,8 +370,8 @@ def _add_pages_about_it(app: FastAPI) -> None:
             "health": "/health",
         }
 
-    @app.get("/health", summary="Whether it works", tags=["about"], responses=orders.HEALTH_RESPONSES)
-    async def get_health(request: Request) -> dict[str, Any]:
+    @app.get("/health", summary="Whether it works", tags=["about"], responses=about.HEALTH_RESPONSES)
+    async def get_health(request: Request) -> Any:
         """200 where the database answers; 503 where it does not. Parameters are ignored here: probes send some."""
         built: Machinery = request.app.state.machinery
         await built.database.run(_ping)

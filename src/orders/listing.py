@@ -4,25 +4,18 @@ import base64
 import hashlib
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlencode
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qs, urlencode
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from orders.errors import OrderError, invalid
+from orders.named_types import WITHOUT_NUL, SortBy, Status
 from orders.order import MAX_ID
-from orders.schemas import (
-    CURSOR,
-    WITHOUT_NUL,
-    Identifier,
-    StatusName,
-    parse_status_or_refuse,
-    refused_parameters,
-    repeated_parameter,
-)
+from orders.schemas import CURSOR, Identifier, parse_status_or_refuse, refused_parameters, repeated_parameter
 from orders.store.listing import Filters, Position, Range, Sort, SortKey
 from orders.workflow import Workflow
 
@@ -33,10 +26,14 @@ _MICROSECOND = timedelta(microseconds=1)
 _MILLISECOND = timedelta(milliseconds=1)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d))?", re.ASCII)
 _METADATA = re.compile(r"metadata\[(.{1,100})\]", re.DOTALL)
+_MEMBER = re.compile(r"[^=\x00]{1,100}=[^\x00]*")
+_BRACKETED = re.compile(r"(\w+)\[(\w+)\]", re.ASCII)
 _LAST_MS = 2**48 - 1
 _NO_KEY = -(2**63)
 _CURSOR = struct.Struct(">8sq16s")
 MAX_METADATA_FILTERS = 5
+MAY_REPEAT = frozenset({"status", "metadata"})
+"""The parameters of lists that may come several times."""
 
 
 def _moment(text: object) -> datetime:
@@ -53,13 +50,15 @@ def _moment(text: object) -> datetime:
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 Amount = Annotated[int, Field(ge=0, le=MAX_ID)]
-SortName = Literal[
-    "created_at", "-created_at", "updated_at", "-updated_at", "total", "-total", "number", "-number"
-]  # fmt: skip
 
 
 def _ranged(name: str, bound: str, words: str, example: object) -> Any:
-    return Field(alias=f"{name}[{bound}]", description=f"Only orders {words} this.", examples=[example])
+    """A parameter with two names: generated clients have no brackets."""
+    return Field(
+        validation_alias=AliasChoices(f"{name}_{bound}", f"{name}[{bound}]"),
+        description=f"Only orders {words} this. `{name}[{bound}]` is the same.",
+        examples=[example],
+    )
 
 
 def _time(name: str, bound: str, words: str) -> Any:
@@ -67,14 +66,14 @@ def _time(name: str, bound: str, words: str) -> Any:
 
 
 class OrderFilters(BaseModel):
-    """Which orders, of all or of the one customer whom the address names. Besides these: `metadata[key]=value`, for a
-    member of the metadata that is this string.
+    """Which orders, of all or of the one customer whom the address names. `metadata[key]=value` is another way to write
+    `metadata=key=value`, and the only one for a key that has an equals sign.
     """
 
     model_config = ConfigDict(extra="allow")  # for metadata[…]; whatever else nobody knows is refused in `to_filters`
 
     status: Annotated[
-        list[StatusName],
+        list[Status],
         Field(description="Only orders with one of these statuses. Without it: those that are placed."),
     ] = []
     product_id: Annotated[Identifier | None, Field(description="Only orders that have this product.")] = None
@@ -82,6 +81,15 @@ class OrderFilters(BaseModel):
     external_reference: Annotated[
         str | None, Field(max_length=255, pattern=WITHOUT_NUL, description="Only the order with this reference.")
     ] = None
+    metadata: Annotated[
+        list[Annotated[str, Field(json_schema_extra={"pattern": f"^{_MEMBER.pattern}$"})]],
+        Field(
+            max_length=MAX_METADATA_FILTERS,
+            description="`key=value`: only orders whose metadata has this member, a string of this value. "
+            "`metadata[key]=value` is the same.",
+            examples=[["channel=web"]],
+        ),
+    ] = []
     created_at_gte: Annotated[Moment | None, _time("created_at", "gte", "created at or after")] = None
     created_at_gt: Annotated[Moment | None, _time("created_at", "gt", "created after")] = None
     created_at_lte: Annotated[Moment | None, _time("created_at", "lte", "created at or before")] = None
@@ -105,24 +113,35 @@ class OrderFilters(BaseModel):
             product_id=self.product_id,
             number=self.number,
             external_reference=self.external_reference,
-            metadata=tuple(sorted(self._metadata())),
+            metadata=self._members(),
             created=self._created(),
             updated=self._range("updated_at", _MICROSECOND),
             total=self._range("total", 1),
         )
 
-    def _metadata(self) -> Iterator[tuple[str, str]]:
-        extra = self.model_extra or {}
-        for name, value in extra.items():
+    def _members(self) -> tuple[tuple[str, str], ...]:
+        """The members of the metadata that an order must have, each once."""
+        members = set(self._bracketed())
+        for text in self.metadata:
+            if not _MEMBER.fullmatch(text):
+                message = "metadata: write it as key=value, with a key of 1 to 100 characters, none of them U+0000."
+                raise invalid("query/metadata", "metadata_invalid", message)
+            key, _, value = text.partition("=")
+            members.add((key, value))
+        if len(members) > MAX_METADATA_FILTERS:
+            raise invalid("query/metadata", "too_long", f"At most {MAX_METADATA_FILTERS} members of the metadata.")
+        return tuple(sorted(members))
+
+    def _bracketed(self) -> Iterator[tuple[str, str]]:
+        """The members that were sent as `metadata[key]=value`; whatever else is no field has no meaning."""
+        for name, value in (self.model_extra or {}).items():
             key = _METADATA.fullmatch(name)
             if key is None:
-                raise refused_parameters([name])
+                raise _twice_or_unknown(name, type(self))
             if not isinstance(value, str) or "\0" in name + value:
                 message = f"{name[:60]} must be given once, as a text without the character U+0000."
                 raise invalid(f"query/{name[:60]}", "metadata_invalid", message)
             yield key[1], value
-        if len(extra) > MAX_METADATA_FILTERS:
-            raise invalid("query/metadata", "too_long", f"At most {MAX_METADATA_FILTERS} members of the metadata.")
 
     def _range(self, name: str, step: Any) -> Range[Any]:
         """The range that the parameters of `name` leave; steps are the smallest difference there is."""
@@ -150,9 +169,7 @@ class FilterQuery(OrderFilters):
 class Paging(BaseModel):
     """In which order, and how many at once."""
 
-    sort: Annotated[SortName, Field(description="What to sort by; with a minus: the largest or newest first.")] = (
-        "-created_at"
-    )
+    sort: SortBy = "-created_at"
     limit: Annotated[int, Field(ge=1, le=1000, description="Orders per page.")] = 100
     cursor: Annotated[
         str | None,
@@ -196,9 +213,9 @@ def parse_filters(texts: Sequence[str], workflow: Workflow) -> Filters:
         name, equals, value = text.partition("=")
         if not equals:
             raise invalid(f"query/{text}", "malformed", f"{text}: write it as name=value.")
-        if name in given and name != "status":
+        if name in given and name not in MAY_REPEAT:
             raise repeated_parameter(name)
-        given[name] = [*given.get(name, []), value] if name == "status" else value
+        given[name] = [*given.get(name, []), value] if name in MAY_REPEAT else value
     try:
         return FilterQuery.model_validate(given).to_filters(workflow)
     except ValidationError as error:
@@ -209,24 +226,19 @@ def parse_filters(texts: Sequence[str], workflow: Workflow) -> Filters:
         ) from None
 
 
-METADATA_PARAMETER: dict[str, Any] = {
-    "name": "metadata",
-    "in": "query",
-    "required": False,
-    "style": "deepObject",
-    "explode": True,
-    "description": "`metadata[key]=value`: only orders whose metadata has this member, a string of this value. "
-    f"At most {MAX_METADATA_FILTERS}; all have to hold.",
-    "schema": {
-        "type": "object",
-        "additionalProperties": {"type": "string", "pattern": WITHOUT_NUL},
-        "propertyNames": {"pattern": r"^[^\x00]{1,100}$"},
-        "maxProperties": MAX_METADATA_FILTERS,
-        "title": "Metadata",
-    },
-    "example": {"channel": "web"},
-}
-"""OpenAPI's way to say it; the framework has no word for it."""
+def _twice_or_unknown(name: str, model: type[BaseModel]) -> OrderError:
+    """422 for a parameter that is no field: nobody knows it, or it is there under its other name already."""
+    bracketed = _BRACKETED.fullmatch(name)
+    other = "_".join(bracketed.groups()) if bracketed else name
+    if bracketed and other in model.model_fields:
+        return invalid(f"query/{name}", "duplicate", f"{name} and {other} are one parameter; send it once.")
+    return refused_parameters([name])
+
+
+def sent_as(field: str, names: Container[str]) -> str:
+    """The name, of its two, under which a parameter of ours was sent."""
+    name, _, bound = field.rpartition("_")
+    return bracketed if (bracketed := f"{name}[{bound}]") in names else field
 
 
 def _given(value: T | None) -> list[T]:
@@ -247,14 +259,14 @@ def first_id(moment: datetime) -> UUID:
     return UUID(int=min(max(ms, 0), _LAST_MS) << 80)
 
 
-def next_url(path: str, query: PageQuery, filters: Filters, end: Position | None) -> str | None:
-    """The address of the page that begins at `end`, with everything that the client has asked for."""
+def next_url(path: str, asked: str, query: PageQuery, filters: Filters, end: Position | None) -> str | None:
+    """The address of the page that begins at `end`, with everything that the client has `asked` for, as it was sent."""
     if end is None:
         return None
-    asked = query.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"cursor"})
-    asked = {name: str(value).lower() if isinstance(value, bool) else value for name, value in asked.items()}
-    asked |= {"limit": query.limit, "cursor": cursor_for(end, filters, query.to_sort())}
-    return f"{path}?{urlencode(asked, doseq=True, safe='[]:')}"
+    parameters: dict[str, Any] = parse_qs(asked, keep_blank_values=True)
+    parameters.pop("cursor", None)
+    parameters |= {"limit": query.limit, "cursor": cursor_for(end, filters, query.to_sort())}
+    return f"{path}?{urlencode(parameters, doseq=True, safe='[]:')}"
 
 
 def cursor_for(position: Position, filters: Filters, sort: Sort) -> str:

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from orders.describe import MAX_METADATA_BYTES, check_metadata
 from orders.errors import Code, OrderError, invalid, problem
+from orders.named_types import WITHOUT_NUL, Condition, EventDetails, Metadata, OrderMembers, ProblemCode, Reason, Status
 from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY
-from orders.workflow import Workflow, load_workflow, parse_workflow
+from orders.workflow import Workflow, parse_workflow
 
 ID_EXAMPLE = "01a20a88-cc73-7a41-9b52-0d6c3f1e8a77"
 ORDER_EXAMPLE: dict[str, Any] = {
@@ -68,11 +68,6 @@ def _without_fraction(value: Any) -> Any:
 
 WHOLE = BeforeValidator(_without_fraction)
 
-STATUSES = list(load_workflow().by_name)
-"""The built-in ones. `app` puts a shop's own into the OpenAPI document instead."""
-
-StatusName = Annotated[str, Field(json_schema_extra={"enum": STATUSES})]
-
 PLACED_EXAMPLE: dict[str, Any] = {
     "number": 1,
     "type": "placed",
@@ -119,19 +114,10 @@ _DETAILS_EXAMPLE: dict[str, Any] = {
 }
 
 
-WITHOUT_NUL = r"^[^\x00]*$"
-"""PostgreSQL keeps every character but this one."""
-
-
 def _whole(text: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("must not hold half of a surrogate pair")
     return text
-
-
-def _small(metadata: dict[str, Any]) -> dict[str, Any]:
-    check_metadata(metadata)
-    return metadata
 
 
 _NoteText = Annotated[str, Field(max_length=4000, pattern=WITHOUT_NUL), AfterValidator(_whole)]
@@ -144,14 +130,6 @@ Reference = Annotated[
         description="What the order is called elsewhere; no two orders share one.",
     ),
     AfterValidator(_whole),
-]
-Metadata = Annotated[
-    dict[str, Any],
-    Field(
-        description=f"A JSON object of yours, of at most {MAX_METADATA_BYTES} bytes. Orders can be found by its "
-        "members that are strings."
-    ),
-    AfterValidator(_small),
 ]
 
 
@@ -203,13 +181,12 @@ Note = Annotated[
 class NewStatus(BaseModel):
     """The status to move the order to. Upper and lower case are one."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"status": "Confirmed", "note": "By telephone."}]}
+    )
 
-    status: Annotated[StatusName, Field(examples=["Confirmed"])]
+    status: Status
     note: Note = None
-
-
-Reason = Literal["customer", "declined", "fraud", "inventory", "staff", "expired", "other"]
 
 
 class UnitsToCancel(BaseModel):
@@ -224,7 +201,7 @@ class UnitsToCancel(BaseModel):
 class UnitsToReturn(UnitsToCancel):
     """A line of the order, how much of it came back, and in which condition; only `restocked` goes back to stock."""
 
-    condition: Literal["restocked", "damaged", "written off"] = "restocked"
+    condition: Condition = "restocked"
 
 
 class Cancellation(BaseModel):
@@ -269,27 +246,27 @@ class Order(BaseModel):
     id: UUID
     number: int
     customer_id: int
-    status: Annotated[str, Field(description="See `GET /workflow`.")]
+    status: Status
     items: list[Item]
     currency: Literal["USD"]
     total: int | None
     version: Annotated[int, Field(description="1, and one more with every change. The `ETag` is this, quoted.")]
-    allowed_statuses: Annotated[list[str], Field(description="What the order can be moved to.")]
+    allowed_statuses: Annotated[list[Status], Field(description="What the order can be moved to.")]
     external_reference: str | None
-    metadata: dict[str, Any]
+    metadata: Metadata
     notes: Notes
     created_at: datetime | None
     updated_at: datetime | None
 
 
-class Event(BaseModel):
+class OrderEvent(BaseModel):
     """Something that happened to an order. `number` is the order's version after it."""
 
     number: int
     type: Annotated[str, Field(description="placed, failed, moved, cancelled, returned, described or changed")]
-    before: Annotated[dict[str, Any] | None, Field(description="The members of the order that changed, as they were.")]
-    after: dict[str, Any] | None
-    details: Annotated[dict[str, Any] | None, Field(description="What was asked for beyond that.")]
+    before: Annotated[OrderMembers | None, Field(description="The members of the order that changed, as they were.")]
+    after: Annotated[OrderMembers | None, Field(description="The same members, as they are now.")]
+    details: Annotated[EventDetails | None, Field(description="What was asked for beyond that.")]
     actor: str
     reason: str | None
     note: str | None
@@ -302,17 +279,17 @@ class EventList(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": {"events": [PLACED_EXAMPLE, _CANCELLED_EXAMPLE]}})
 
-    events: list[Event]
+    events: list[OrderEvent]
 
 
 class StatusInWorkflow(BaseModel):
     """A status of the table."""
 
-    status: str
+    status: Status
     label: str
     description: str
     allowed_statuses: Annotated[
-        list[str], Field(description="What may follow; from a `hold` also the status that the order came from.")
+        list[Status], Field(description="What may follow; from a `hold` also the status that the order came from.")
     ]
     hold: bool
     final: bool
@@ -324,8 +301,8 @@ class WorkflowGraph(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": parse_workflow(_SMALL_TABLE).document()})
 
-    initial: str
-    line: list[str]
+    initial: Status
+    line: list[Status]
     statuses: list[StatusInWorkflow]
     mermaid: Annotated[str, Field(description="The same as a Mermaid diagram.")]
 
@@ -369,7 +346,7 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: str
-    code: str
+    code: ProblemCode
     errors: list[ProblemError] | None = None
 
 

@@ -189,6 +189,8 @@ def test_a_malformed_order_is_422_and_says_where(service_for_reading: Service, b
         (f"/orders/{NOWHERE}?limit=2", "query/limit"),
         (f"/orders/{NOWHERE}?metadata[channel]=web", "query/metadata[channel]"),
         (f"/orders/{NOWHERE}?total[gte]=2&at=1", "query/total[gte]"),
+        (f"/orders/{NOWHERE}?total_gte=2", "query/total_gte"),
+        (f"/orders/{NOWHERE}?metadata=channel=web", "query/metadata"),
         (f"/orders/{NOWHERE}?colour=blue&limit=2", "query/colour"),
         ("/orders?limit=1&limit=2", "query/limit"),
         ("/orders?total[gte]=1&total[gte]=2", "query/total[gte]"),

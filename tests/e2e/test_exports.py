@@ -75,7 +75,12 @@ def test_csv_and_ndjson_are_the_list_oldest_first(service: Service, sandbox: San
         "cancelled": "0",
         "returned": "0",
     }
-    for query in ("status=failed&status=paid", "product_id=7&total[gte]=5", "metadata[channel]=web"):
+    for query in (
+        "status=failed&status=paid",
+        "product_id=7&total[gte]=5",
+        "metadata[channel]=web",
+        "metadata=channel=web",
+    ):
         wanted = service.get(f"/orders?{query}&sort=created_at&limit=1000").body["orders"]
         assert [json.loads(line) for line in body_of(service, f"/orders.ndjson?{query}").splitlines()] == wanted
         assert wanted

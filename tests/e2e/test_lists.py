@@ -76,7 +76,9 @@ def made_up(count: int) -> list[Made]:
                 updated_at=updated,
                 adopted=adopted,
                 products=tuple(chance.choices(PRODUCTS, k=chance.randrange(4))),
-                metadata=chance.choice([{}, {"channel": "web"}, {"channel": "shop", "n": 5}, {"channel": ["web"]}]),
+                metadata=chance.choice(
+                    [{}, {"channel": "web", "size": "L"}, {"channel": "shop", "n": 5}, {"channel": ["web"]}]
+                ),
                 external_reference=f"r{n % 25}" if n < 25 else None,
             )
         )
@@ -168,17 +170,28 @@ def expected(query: dict[str, Any]) -> list[Made]:
     )
 
 
-def parameters(query: dict[str, Any]) -> str:
-    return urlencode({k: v.isoformat() if isinstance(v, datetime) else v for k, v in query.items()}, doseq=True)
+def parameters(query: dict[str, Any], has_brackets: bool) -> str:
+    """In one of the two ways to write it."""
+    sent = [(k, v.isoformat() if isinstance(v, datetime) else v) for k, v in query.items()]
+    return urlencode(sent if has_brackets else [without_brackets(*one) for one in sent], doseq=True)
+
+
+def without_brackets(name: str, value: Any) -> tuple[str, Any]:
+    outer, bracket, inner = name.removesuffix("]").partition("[")
+    if not bracket:
+        return name, value
+    return ("metadata", f"{inner}={value}") if outer == "metadata" else (f"{outer}_{inner}", value)
 
 
 @settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
-@given(query=queries)
-def test_all_pages_together_are_what_a_plain_list_would_give(shelf: Service, query: dict[str, Any]) -> None:
+@given(query=queries, has_brackets=st.booleans())
+def test_all_pages_together_are_what_a_plain_list_would_give(
+    shelf: Service, query: dict[str, Any], has_brackets: bool
+) -> None:
     seen: list[str] = []
-    url = f"/orders?{parameters(query)}"
+    url = f"/orders?{parameters(query, has_brackets)}"
     while url:
         reply = shelf.get(url)
         assert reply.status == 200, reply
@@ -198,6 +211,9 @@ def test_a_customers_lists_take_the_same_filters(shelf: Service) -> None:
         assert reply["total_count"] == len(wanted)
         assert reply["next"].startswith(f"{address}?total[gt]=4&sort=total&limit=2&include_total=true&cursor=")
         assert [o["id"] for o in shelf.get(reply["next"]).body["orders"]] == [order.id for order in wanted[2:4]]
+        bare = shelf.get(f"{address}?total_gt=4&sort=total&limit=2").body
+        assert bare["orders"] == reply["orders"]
+        assert bare["next"].startswith(f"{address}?total_gt=4&sort=total&limit=2&cursor=")  # as it was asked for
     assert shelf.get("/orders/2?number=999").body == {"orders": [], "next": None}
     problem(shelf.get("/orders/3"), 404, "no_orders_for_customer")
 
@@ -210,12 +226,20 @@ MALFORMED = [
     ("metadata[a]=1&metadata[a]=2", "query/metadata[a]"),
     ("metadata[a]=%00", "query/metadata[a]"),
     ("&".join(f"metadata[{n}]=x" for n in range(6)), "query/metadata"),
+    ("&".join(f"metadata={n}=x" for n in range(6)), "query/metadata"),
+    ("&".join(f"metadata={n}=x&metadata[a{n}]=x" for n in range(3)), "query/metadata"),
+    ("metadata==web", "query/metadata"),
+    ("metadata=a=%00", "query/metadata"),
     ("external_reference=%00", "query/external_reference"),
     ("customer_id=0", "query/customer_id"),
     ("product_id=9223372036854775808", "query/product_id"),
     ("number=one", "query/number"),
     ("total[gte]=-1", "query/total[gte]"),
     ("total[above]=1", "query/total[above]"),
+    ("total_gte=-1", "query/total_gte"),
+    ("total_gte=1&total_gte=2", "query/total_gte"),
+    ("total_gte=1&total[gte]=1", "query/total[gte]"),
+    ("created_at_lt=soon", "query/created_at_lt"),
     ("created_at=2026-11-23", "query/created_at"),
     ("created_at[gte]=yesterday", "query/created_at[gte]"),
     ("created_at[gte]=1700000000", "query/created_at[gte]"),
@@ -235,6 +259,23 @@ def test_a_malformed_parameter_is_422_and_names_itself(shelf: Service) -> None:
             assert errors[0]["pointer"] == pointer
     problem(shelf.get(f"/orders/{ORDERS[0].id}?colour=blue"), 422, "invalid_request")
     problem(shelf.get("/orders/1?customer_id=1"), 422, "invalid_request")
+
+
+def test_a_filter_that_is_sent_under_both_of_its_names_is_told_so(shelf: Service) -> None:
+    for path in ("/orders", "/orders/1", "/orders.csv"):
+        body = problem(shelf.get(f"{path}?created_at[gt]=2026-11-23&created_at_gt=2026-11-23"), 422, "invalid_request")
+        assert body["detail"] == "created_at[gt] and created_at_gt are one parameter; send it once."
+
+
+def test_metadata_filters_may_be_written_both_ways_and_together(shelf: Service) -> None:
+    wanted = [order.id for order in expected({"sort": "-total", "metadata[channel]": "web", "metadata[size]": "L"})]
+    assert wanted
+    ways = ("metadata=channel=web&metadata=size=L", "metadata[size]=L&metadata=channel=web")
+    for way in ways:
+        assert [o["id"] for o in shelf.get(f"/orders?sort=-total&limit=1000&{way}").body["orders"]] == wanted
+    once, twice = "metadata=size=L", "metadata[size]=L&metadata=size=L"
+    assert shelf.get(f"/orders?{twice}").body["orders"] == shelf.get(f"/orders?{once}").body["orders"] != []
+    assert shelf.get("/orders?metadata=size=L&metadata=size=M").body["orders"] == []  # no order has both
 
 
 def test_the_farthest_times_are_no_errors(shelf: Service) -> None:

@@ -4,16 +4,54 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, RootModel
 
 from orders.api.parameters import WITHOUT_PARAMETERS
 from orders.api.shop import Shop, operation_id
 from orders.errors import Code, OrderError
+from orders.named_types import ProblemCode
 from orders.schemas import WorkflowGraph, problem_responses
 
 router = APIRouter(generate_unique_id_function=operation_id)
 
 REFUSED = problem_responses(Code.INVALID_REQUEST)
-ProblemCode = Annotated[str, Path(json_schema_extra={"enum": [code.name.lower() for code in Code]})]
+
+
+class About(BaseModel):
+    """What this service is, and where to look."""
+
+    service: str
+    version: str
+    description: str
+    documentation: str
+    openapi: str
+    orders: str
+    health: str
+
+
+class Health(BaseModel):
+    """That it works, and how many orders wait to be placed."""
+
+    status: str
+    waiting_count: int
+
+
+class ProblemKind(BaseModel):
+    """What an error means: its HTTP status, its title, and what to do about it."""
+
+    status: int
+    title: str
+    advice: str
+
+
+class ProblemKinds(RootModel[dict[str, ProblemKind]]):
+    """Every error, by its code."""
+
+
+HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": Health, "description": "It works"},
+    **problem_responses(Code.DATABASE_UNAVAILABLE, Code.INVALID_REQUEST),
+}
 
 
 @router.get(
@@ -23,7 +61,7 @@ ProblemCode = Annotated[str, Path(json_schema_extra={"enum": [code.name.lower() 
     responses={200: {"model": WorkflowGraph, "description": "The table of statuses"}, **REFUSED},
     dependencies=WITHOUT_PARAMETERS,
 )
-async def get_workflow(request: Request) -> dict[str, Any]:
+async def get_workflow(request: Request) -> Any:
     """The table of statuses as JSON and, in it, as a Mermaid diagram."""
     shop: Shop = request.app.state.shop
     return shop.workflow.document()
@@ -33,10 +71,10 @@ async def get_workflow(request: Request) -> dict[str, Any]:
     "/problems",
     summary="Every error there is",
     tags=["about"],
-    responses=REFUSED,
+    responses={200: {"model": ProblemKinds, "description": "All errors"}, **REFUSED},
     dependencies=WITHOUT_PARAMETERS,
 )
-async def get_problems() -> dict[str, dict[str, Any]]:
+async def get_problems() -> Any:
     """Each error's code with its HTTP status, its title, and what to do about it."""
     return {code.name.lower(): _describe(code) for code in Code}
 
@@ -45,10 +83,13 @@ async def get_problems() -> dict[str, dict[str, Any]]:
     "/problems/{code}",
     summary="What an error means",
     tags=["about"],
-    responses=problem_responses(Code.NOT_FOUND, Code.INVALID_REQUEST),
+    responses={
+        200: {"model": ProblemKind, "description": "What it means"},
+        **problem_responses(Code.NOT_FOUND, Code.INVALID_REQUEST),
+    },
     dependencies=WITHOUT_PARAMETERS,
 )
-async def get_problem(code: ProblemCode) -> JSONResponse:
+async def get_problem(code: Annotated[ProblemCode, Path()]) -> JSONResponse:
     """The page behind a problem's `type`."""
     if code.upper() not in Code.__members__:
         raise OrderError(Code.NOT_FOUND, f"There is no error {code[:60]!r}.")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from orders import bulk
 from orders.api.dry_run import RESULT_EXAMPLE, STOCK_EXAMPLE, DryRun, PreviewedOrder, StockChange
@@ -17,16 +18,18 @@ from orders.bulk import Move, Result, Wish
 from orders.change_status import Asked
 from orders.dry_run import Stock, stock_json
 from orders.errors import Code, invalid
+from orders.named_types import Status
 from orders.order import Author, Line
 from orders.schemas import (
     ID_EXAMPLE,
+    ORDER_EXAMPLE,
     WHOLE,
-    Event,
     Identifier,
     Note,
+    Order,
+    OrderEvent,
     OrderToPlace,
     Problem,
-    StatusName,
     parse_order_id,
     parse_status_or_refuse,
     problem_responses,
@@ -45,7 +48,7 @@ def _as_order_id(text: str) -> str:
     return text
 
 
-class OneOfManyToPlace(OrderToPlace):
+class EntryToPlace(OrderToPlace):
     """An order to place, as in `POST /orders/{customer_id}`. Without `items`: the customer's shopping cart."""
 
     customer_id: Annotated[Identifier, WHOLE]
@@ -73,18 +76,27 @@ class OrdersToPlace(BaseModel):
         },
     )
 
-    orders: Annotated[list[OneOfManyToPlace], Field(min_length=1, max_length=PLACED_AT_ONCE)]
+    orders: Annotated[list[EntryToPlace], Field(min_length=1, max_length=PLACED_AT_ONCE)]
 
 
-class OneOfManyToMove(BaseModel):
+class EntryToMove(BaseModel):
     """An order, and the status to move it to. With `version`: only if it still has that one."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     id: Annotated[str, AfterValidator(_as_order_id), Field(examples=[ID_EXAMPLE], json_schema_extra={"format": "uuid"})]
-    status: Annotated[StatusName, Field(examples=["Confirmed"])]
+    status: Status
     version: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
     note: Note = None
+
+
+ErrorPolicy = TypeAliasType(
+    "ErrorPolicy",
+    Annotated[
+        Literal["each", "all_or_nothing"],
+        Field(description="`each`: every order for itself. `all_or_nothing`: where one is refused, none is moved."),
+    ],
+)
 
 
 class OrdersToMove(BaseModel):
@@ -103,61 +115,74 @@ class OrdersToMove(BaseModel):
         },
     )
 
-    orders: Annotated[list[OneOfManyToMove], Field(min_length=1, max_length=MOVED_AT_ONCE)]
-    error_policy: Annotated[
-        Literal["each", "all_or_nothing"],
-        Field(description="`each`: every order for itself. `all_or_nothing`: where one is refused, none is moved."),
-    ] = "each"
+    orders: Annotated[list[EntryToMove], Field(min_length=1, max_length=MOVED_AT_ONCE)]
+    error_policy: ErrorPolicy = "each"
 
 
-class OneResult(BaseModel):
+class BatchResult(BaseModel):
     """What became of one entry: `status` is the HTTP status that it would have had alone. With it comes the `order`, or
     the `problem`, whose pointers are those of the entry.
     """
 
     status: int
-    order: Annotated[PreviewedOrder | None, Field(description="As it is now; with `dry_run`: as it would be.")] = None
+    order: Annotated[Order | None, Field(description="As it is now.")] = None
     problem: Problem | None = None
     replayed: Annotated[bool | None, Field(description="True where this repeats an earlier answer.")] = None
     retry_after_s: Annotated[int | None, Field(description="Worth asking again after so many seconds.")] = None
-    events: Annotated[list[Event] | None, Field(description="With `dry_run`: those that would be written.")] = None
 
 
-class Results(BaseModel):
-    """A result for each entry, in the order of the request. With `dry_run` also what would become of the stock."""
+class PreviewedResult(BatchResult):
+    """What would become of one entry."""
+
+    order: Annotated[PreviewedOrder | None, Field(description="As it would be.")] = None
+    events: Annotated[list[OrderEvent] | None, Field(description="Those that would be written.")] = None
+
+
+_REFUSED_EXAMPLE: dict[str, Any] = {
+    "status": 404,
+    "problem": {
+        "type": "/problems/cart_not_found",
+        "title": "The customer has no active cart",
+        "status": 404,
+        "detail": "Customer 43 has no active cart.",
+        "instance": "/orders:batch",
+        "code": "cart_not_found",
+    },
+}
+
+
+class BatchResults(BaseModel):
+    """A result for each entry, in the order of the request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"results": [{"status": 201, "order": ORDER_EXAMPLE}, _REFUSED_EXAMPLE]}}
+    )
+
+    results: list[BatchResult]
+
+
+class BatchPreview(BaseModel):
+    """What would become of each entry, in the order of the request, and of the stock."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
                 "dry_run": True,
-                "results": [
-                    {"status": 201, **RESULT_EXAMPLE},
-                    {
-                        "status": 404,
-                        "problem": {
-                            "type": "/problems/cart_not_found",
-                            "title": "The customer has no active cart",
-                            "status": 404,
-                            "detail": "Customer 43 has no active cart.",
-                            "instance": "/orders:batch",
-                            "code": "cart_not_found",
-                        },
-                    },
-                ],
+                "results": [{"status": 201, **RESULT_EXAMPLE}, _REFUSED_EXAMPLE],
                 "stock": STOCK_EXAMPLE,
             }
         }
     )
 
-    results: list[OneResult]
-    dry_run: bool | None = None
-    stock: list[StockChange] | None = None
+    dry_run: Literal[True]
+    results: list[PreviewedResult]
+    stock: Annotated[list[StockChange], Field(description="The products whose stock would change.")]
 
 
 router = APIRouter(generate_unique_id_function=operation_id)
 
 _RESULTS: dict[int | str, dict[str, Any]] = {
-    200: {"model": Results, "description": "What became of each, also where all were refused"}
+    200: {"model": BatchResults, "description": "What became of each, also where all were refused"}
 }
 _PROBLEMS = (Code.BODY_TOO_LARGE, Code.INVALID_REQUEST, Code.DATABASE_UNAVAILABLE)
 
@@ -215,11 +240,11 @@ def _asked(request: Request, actor: str) -> tuple[Shop, Author, str]:
     return request.app.state.shop, Author(actor, request.state.request_id), request.url.path
 
 
-def _items(one: OneOfManyToPlace) -> list[Line] | None:
+def _items(one: EntryToPlace) -> list[Line] | None:
     return None if one.items is None else [Line(item.product_id, item.quantity) for item in one.items]
 
 
-def _move(n: int, one: OneOfManyToMove, shop: Shop, author: Author) -> Move:
+def _move(n: int, one: EntryToMove, shop: Shop, author: Author) -> Move:
     order_id = parse_order_id(one.id)
     assert order_id is not None  # validated
     status = parse_status_or_refuse(one.status, f"#/orders/{n}/status", shop.workflow)

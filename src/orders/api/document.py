@@ -5,10 +5,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from orders.api.bulk import OneOfManyToPlace, Results
+from orders.api.bulk import BatchPreview, BatchResults
 from orders.api.dry_run import Preview
+from orders.api.for_generators import suit_generators
 from orders.api.parameters import REQUEST_ID
-from orders.schemas import ID_EXAMPLE, STATUSES, EventList, ItemToOrder, Order, OrderList, Problem
+from orders.schemas import ID_EXAMPLE, EventList, Order, OrderList, Problem
 from orders.workflow import Workflow
 
 
@@ -26,34 +27,25 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
             tags=_TAGS,
         )
         schemas = document["components"]["schemas"]
-        # FastAPI does not see the first, and rounds the others' 2^63-1 to a float.
-        for model in (Problem, ItemToOrder, OneOfManyToPlace):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas.update(schema.pop("$defs", {}), **{model.__name__: schema})
-        for answer in (Order, OrderList, EventList, Preview, Results):  # FastAPI leaves out what is null
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")  # FastAPI does not see it
+        schemas.update(problem.pop("$defs"), Problem=problem)
+        for answer in (Order, OrderList, EventList, Preview, BatchResults, BatchPreview):  # FastAPI leaves out nulls
             schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
         document["security"] = []  # said openly: authentication is the business of whatever stands in front
         document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
         for path, operations in document["paths"].items():
             _name_instance(operations, path)
             operations["parameters"] = [{"$ref": "#/components/parameters/RequestId"}]
-        _name_statuses(document, list(workflow.by_name))
+        schemas["Status"]["x-extensible-enum"] = list(workflow.by_name)
+        suit_generators(document)
         app.openapi_schema = document
     return app.openapi_schema
-
-
-def _name_statuses(document: Any, names: list[str]) -> None:
-    """Wherever the built-in statuses are named, name those of the shop."""
-    if isinstance(document, dict) and document.get("enum") == STATUSES:
-        document["enum"] = names
-    for inner in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
-        _name_statuses(inner, names)
 
 
 def _name_instance(operations: dict[str, Any], path: str) -> None:
     """Give the examples of problems the address at which they are met."""
     for operation in operations.values():
-        is_customers = operation["operationId"] in ("get_order", "place_order")
+        is_customers = operation["operationId"] in ("get_order", "place_order", "preview_place_order")
         for response in operation["responses"].values():
             examples = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
             for code, example in examples.items():
@@ -78,12 +70,16 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
   `GET /orders/{order_id}`. Both are the one operation `GET /orders/{id}` here, because OpenAPI knows no two paths that
   differ only in a parameter's name. `/customers/{customer_id}/orders` says the same without ambiguity.
 * **201 if and only if the order is placed and its stock is taken.** After any other answer nothing was ordered.
-* **`dry_run=true`** on any write tells what would be: the order, the stock and the events. Nothing is written or sent.
+* **`/dry-run`**, in front of the address of any write, tells what would be: the order, the stock and the events.
+  Nothing is written or sent. `dry_run=true`, as a parameter of the write itself, is the same.
+* Filters with a bound have two names, `created_at_gte` and `created_at[gte]`, and so have `metadata=key=value` and
+  `metadata[key]=value`. Only the first of each, which clients can be generated from, is listed below.
 * Errors are RFC 9457 problem documents; `GET /problems` lists them.
 """
 _TAGS = [
     {"name": "orders", "description": "Placing, reading and moving orders."},
     {"name": "customers", "description": "The customer's operations at addresses of their own."},
+    {"name": "dry run", "description": "What a write would do."},
     {"name": "reports", "description": "Totals for people."},
     {"name": "exports", "description": "Whole lists as files."},
     {"name": "about", "description": "The service itself."},

@@ -4,20 +4,21 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from orders.dry_run import preview_json
 from orders.errors import invalid
 from orders.request import Answer
-from orders.schemas import ORDER_EXAMPLE, PLACED_EXAMPLE, Event, Item, Order, refused_parameters
+from orders.schemas import ORDER_EXAMPLE, PLACED_EXAMPLE, Item, Order, OrderEvent, refused_parameters
 
 
 async def read_dry_run(
     request: Request,
     dry_run: Annotated[
         Any,  # not bool, which would take "yes" and "1" too
-        WithJsonSchema({"type": "boolean", "default": False}),
-        Query(description="Only tell what would be: nothing is written, and nothing sent to the catalog or the carts."),
+        Query(
+            include_in_schema=False
+        ),  # it would give each write two types of answers; `api.previews` has an operation
     ] = False,
 ) -> bool:
     """The one parameter of writes. Raises OrderError: others are refused, not ignored, and so is any other value."""
@@ -77,7 +78,7 @@ class Preview(BaseModel):
     dry_run: Literal[True]
     order: PreviewedOrder
     stock: Annotated[list[StockChange], Field(description="The products whose stock would change.")]
-    events: Annotated[list[Event], Field(description="The events that would be written.")]
+    events: Annotated[list[OrderEvent], Field(description="The events that would be written.")]
 
 
 def preview_response(answer: Answer) -> Response:

@@ -13,7 +13,7 @@ from orders.api.shop import Shop, operation_id
 from orders.database import DatabaseUnavailable
 from orders.errors import Code, OrderError
 from orders.export import chunks, csv_chunk, ndjson_chunk
-from orders.listing import METADATA_PARAMETER, FilterQuery
+from orders.listing import FilterQuery
 from orders.schemas import problem_responses
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ Wanted = Annotated[FilterQuery, Query()]
 def _described(media_type: str, description: str, example: str) -> dict[str, Any]:
     return {
         "response_class": Response,
-        "openapi_extra": {"parameters": [METADATA_PARAMETER]},
         "responses": {
             200: {
                 "description": description,

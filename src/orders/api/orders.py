@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from orders import change_status as changes
-from orders.api.dry_run import DryRun, Preview, preview_response
+from orders.api.dry_run import DryRun, preview_response
 from orders.api.parameters import (
     WITHOUT_PARAMETERS,
     Actor,
@@ -33,12 +33,7 @@ from orders.change_status import Asked, Units, change_status
 from orders.describe import patch_details, to_details
 from orders.errors import Code, OrderError, invalid
 from orders.history import read_order_at
-from orders.listing import (
-    METADATA_PARAMETER,
-    PageQuery,
-    next_url,
-    parse_cursor,
-)
+from orders.listing import PageQuery, next_url, parse_cursor, sent_as
 from orders.order import NO_DETAILS, Author, Details, Line
 from orders.request import Answer
 from orders.schemas import (
@@ -69,13 +64,9 @@ reading = APIRouter(route_class=ReadingRoute, generate_unique_id_function=operat
 placing = APIRouter(route_class=PlacingRoute, generate_unique_id_function=operation_id)
 
 
-_PREVIEWED: dict[int | str, dict[str, Any]] = {
-    200: {"model": Preview, "description": "With `dry_run=true`: what placing it would do"}
-}
 _TO_THE_ORDER = {"operationId": "get_order", "parameters": {"id": "$response.body#/id"}}
 _READ_PROBLEMS = (Code.INVALID_REQUEST, Code.DATABASE_UNAVAILABLE)
 _LIST_PROBLEMS = (*_READ_PROBLEMS, Code.TOO_SLOW)
-_LISTS = {"parameters": [METADATA_PARAMETER]}
 _PLACED: dict[int | str, dict[str, Any]] = {
     201: {
         "model": Order,
@@ -98,7 +89,6 @@ _PLACED: dict[int | str, dict[str, Any]] = {
             },
         },
     },
-    **_PREVIEWED,
     **problem_responses(
         Code.INSUFFICIENT_INVENTORY,
         Code.CART_EMPTY,
@@ -126,8 +116,8 @@ _PLACED: dict[int | str, dict[str, Any]] = {
 _ETAG = {"ETag": {"description": "The order's version, quoted.", "schema": {"type": "string"}}}
 _CHANGED = {
     200: {
-        "model": Order | Preview,
-        "description": "The order as it is now; with `dry_run=true` what would be",
+        "model": Order,
+        "description": "The order as it is now",
         "headers": _ETAG,
     },
     **problem_responses(
@@ -157,15 +147,12 @@ _DESCRIBED = {
     ),
 }
 
-HEALTH_RESPONSES = problem_responses(Code.DATABASE_UNAVAILABLE, Code.INVALID_REQUEST)
-
 
 @reading.get(
     "/orders",
     summary="All orders, newest first",
     tags=["orders"],
     responses={200: {"model": OrderList, "description": "A page of orders"}, **problem_responses(*_LIST_PROBLEMS)},
-    openapi_extra=_LISTS,
 )
 async def get_orders(request: Request, query: Listing) -> Response:
     """Placed orders, newest first unless `sort` says otherwise; all filters have to hold. Those that are being placed,
@@ -185,7 +172,6 @@ async def get_orders(request: Request, query: Listing) -> Response:
             Code.ORDER_NOT_FOUND, Code.NOT_RECORDED, Code.NO_ORDERS_FOR_CUSTOMER, Code.NOT_FOUND, *_LIST_PROBLEMS
         ),
     },
-    openapi_extra=_LISTS,
 )
 async def get_order(
     request: Request,
@@ -206,7 +192,7 @@ async def get_order(
     shop = _shop(request)
     if query.model_fields_set:
         _understand(query, shop)  # what is malformed, or known to nobody, is said first
-        _refuse_what_is_for_lists(query)
+        _refuse_what_is_for_lists(query, request)
     if query.at is not None:
         order = await read_order_at(shop.database, shop.workflow, order_id, parse_moment(query.at))
         return _unless_known(known, JSONResponse(order, headers={"ETag": f'"{order["version"]}"'}))
@@ -376,7 +362,6 @@ async def patch_order(
         200: {"model": OrderList, "description": "A page of the customer's orders, newest first"},
         **problem_responses(Code.NO_ORDERS_FOR_CUSTOMER, *_LIST_PROBLEMS),
     },
-    openapi_extra=_LISTS,
 )
 async def get_customer_orders(request: Request, customer_id: CustomerId, query: CustomerListing) -> Response:
     """The same as `GET /orders/{customer_id}`, at an address that is nobody else's."""
@@ -436,8 +421,9 @@ def _units(items: Sequence[UnitsToCancel] | None) -> list[Units]:
     ]
 
 
-def _refuse_what_is_for_lists(query: PageQuery) -> None:
-    if names := query.model_dump(by_alias=True, exclude_defaults=True, exclude={"at"}):
+def _refuse_what_is_for_lists(query: PageQuery, request: Request) -> None:
+    if fields := query.model_dump(exclude_defaults=True, exclude={"at"}):
+        names = [sent_as(field, request.query_params) for field in fields]
         raise refused_parameters(names, "{} is for lists; this is the address of one order.")
 
 
@@ -494,9 +480,9 @@ async def _list(request: Request, query: PageQuery, customer_id: int | None) -> 
     if customer_id is not None and filters == Filters(customer_id=customer_id) and not page.orders and after is None:
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
     count = await run(lambda c: count_orders(c, filters)) if query.include_total else None
-    return Response(
-        page_json(page, next_url(request.scope["path"], query, filters, page.end), count), media_type="application/json"
-    )
+    asked = request.scope["query_string"].decode("latin-1")
+    following = next_url(request.scope["path"], asked, query, filters, page.end)
+    return Response(page_json(page, following, count), media_type="application/json")
 
 
 def _understand(query: PageQuery, shop: Shop, customer_id: int | None = None) -> tuple[Filters, Sort, Position | None]:

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import Body, Depends, Header, Path, Query, Request
 from pydantic import WithJsonSchema
 
-from orders.listing import CustomerListQuery, ListQuery, OneOrManyQuery
+from orders.listing import MAY_REPEAT, CustomerListQuery, ListQuery, OneOrManyQuery
+from orders.order import MAX_ID
 from orders.schemas import (
-    CUSTOMER_ID,
     ID_EXAMPLE,
     KEY,
     Cancellation,
@@ -17,17 +17,14 @@ from orders.schemas import (
     repeated_parameter,
 )
 
-CustomerId = Annotated[
-    str,
-    Path(description="The customer: 1 … 2^63-1.", examples=["42"], json_schema_extra={"pattern": f"^{CUSTOMER_ID}$"}),
-]
+_CUSTOMER_ID = {"type": "integer", "minimum": 1, "maximum": MAX_ID, "examples": [42]}
+_ORDER_ID = {"type": "string", "format": "uuid", "examples": [ID_EXAMPLE]}
+# The routes take them as text: what is no ID is at no address, which is 404 and not 422.
+CustomerId = Annotated[str, WithJsonSchema(_CUSTOMER_ID), Path(description="The customer: 1 … 2^63-1.")]
 CustomerOrOrderId = Annotated[
     str,
-    Path(
-        description="A customer's ID (an integer) means that customer; an order's ID (a UUID) means that order.",
-        examples=["42", ID_EXAMPLE],
-        json_schema_extra={"anyOf": [{"pattern": f"^{CUSTOMER_ID}$"}, {"format": "uuid"}]},
-    ),
+    WithJsonSchema({"anyOf": [_CUSTOMER_ID, _ORDER_ID]}),
+    Path(description="A customer's ID (an integer) means that customer; an order's ID (a UUID) means that order."),
 ]
 Key = Annotated[
     str | None,
@@ -63,19 +60,12 @@ ToPlace = Annotated[
 Listing = Annotated[ListQuery, Query()]
 CustomerListing = Annotated[CustomerListQuery, Query()]
 OneOrMany = Annotated[OneOrManyQuery, Query()]
-OrderId = Annotated[
-    str,
-    Path(
-        description="The order.",
-        json_schema_extra={"format": "uuid"},
-        examples=[ID_EXAMPLE],
-    ),
-]
+OrderId = Annotated[str, WithJsonSchema(_ORDER_ID), Path(description="The order.")]
 Actor = Annotated[
     str,
     Header(
         alias="X-Actor",
-        description="Who asks, for the order's history: visible ASCII characters and spaces.",
+        description="Who asks, for the order's history: visible ASCII characters and spaces. Without it: `api`.",
         min_length=1,
         max_length=100,
         pattern=r"^[\x20-\x7e]+$",
@@ -134,8 +124,8 @@ async def _refuse_parameters(request: Request) -> None:
 
 
 async def _refuse_repeated(request: Request) -> None:
-    """Only a status may be said several times."""
-    for name in request.query_params.keys() - {"status"}:
+    """Only a few filters may be said several times."""
+    for name in request.query_params.keys() - MAY_REPEAT:
         if len(request.query_params.getlist(name)) > 1:
             raise repeated_parameter(name)
 

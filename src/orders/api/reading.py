@@ -3,13 +3,14 @@ wrong.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, get_args, get_origin
 from urllib.parse import parse_qs
 
 from fastapi import Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
@@ -29,7 +30,7 @@ class ReadingRoute(APIRoute):
         self._nothing: BaseModel = self._model()
         fields = self._model.model_fields.items()
         self._lists = {name for name, field in fields if get_origin(field.annotation) is list}
-        self._singles = {field.alias or name for name, field in fields} - self._lists
+        self._singles = {name for field in fields for name in _names(*field)} - self._lists
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request."""
@@ -86,6 +87,12 @@ class PlacingRoute(APIRoute):
             return
         response = await self.endpoint(request, body=body, dry_run=False, **scope["path_params"])
         await response(scope, receive, send)
+
+
+def _names(name: str, field: FieldInfo) -> Iterable[str]:
+    """The names that a parameter may have."""
+    others = field.validation_alias
+    return (str(other) for other in others.choices) if isinstance(others, AliasChoices) else (name,)
 
 
 def _is_plain(scope: Scope) -> bool:

@@ -5,16 +5,22 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
 from orders.api.parameters import EACH_ONCE
 from orders.api.shop import Shop, operation_id
 from orders.errors import Code, invalid
+from orders.named_types import Status
 from orders.schemas import problem_responses
-from orders.store.reports import Measure, Period, read_product_sales, read_sales, read_standings
+from orders.store import reports
+from orders.store.reports import read_product_sales, read_sales, read_standings
 
 router = APIRouter(
     prefix="/reports", tags=["reports"], generate_unique_id_function=operation_id, dependencies=EACH_ONCE
 )
+
+Period = TypeAliasType("Period", reports.Period)
+Measure = TypeAliasType("Measure", reports.Measure)
 
 MAX_DAYS = 3_660
 USUAL_DAYS = 30
@@ -115,7 +121,7 @@ class StatusCount(BaseModel):
     middle. Null: nobody recorded it (adopted orders).
     """
 
-    status: str
+    status: Status
     orders: int
     oldest_since: datetime | None
     median_since: datetime | None
