@@ -23,12 +23,16 @@ AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """An order to place: of these items or, where None, of the customer's cart; once per key; `details` go with it."""
+    """An order to place: of these items or, where None, of the customer's cart; once per key; `details` go with it.
+
+    `lines_ahead`: lines of the orders before it in the same HTTP request. It puts off its turn.
+    """
 
     customer_id: int
     items: Sequence[Line] | None = None
     key: str | None = None
     details: Details = NO_DETAILS
+    lines_ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,9 @@ async def place_each(checkout: Checkout, wishes: Sequence[Wish], instance: str, 
 async def _place(checkout: Checkout, wish: Wish, instance: str, author: Author) -> Result:
     try:
         return answered(
-            await checkout.check_out(wish.customer_id, wish.items, wish.key, instance, author, wish.details)
+            await checkout.check_out(
+                wish.customer_id, wish.items, wish.key, instance, author, wish.details, wish.lines_ahead
+            )
         )
     except Exception as error:
         return refused(as_order_error(error), instance)

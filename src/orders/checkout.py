@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from orders.cart import Cart, Carts
 from orders.database import Database
@@ -34,10 +35,13 @@ class Checkout:
         instance: str,
         author: Author = Author(),  # noqa: B008 (frozen)
         details: Details = NO_DETAILS,
+        lines_ahead: int = 0,
     ) -> Answer:
         """Place an order of `items` or, where None, of the customer's cart. Raises OrderError: nothing was ordered."""
         request = await self.prepare(customer_id, items, key, instance, author, details)
-        return request if isinstance(request, Answer) else await self._placement.place(request)
+        if isinstance(request, Answer):
+            return request
+        return await self._placement.place(replace(request, lines_ahead=lines_ahead) if lines_ahead else request)
 
     async def prepare(
         self,

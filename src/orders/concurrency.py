@@ -2,7 +2,7 @@
 
 The rule is TCP's: quick growth until the first trouble, slow growth after it, half at each trouble. One thing is
 ours: an answer can be *wrong*. Some neighbours mix up calls that overlap. So it has to be proven first that calls may
-overlap, by GETs, whose answers can be checked. ADR 18 has the reasons.
+overlap, by GETs, whose answers can be checked. ADR 19 has the reasons.
 """
 
 from dataclasses import dataclass, replace

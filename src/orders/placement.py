@@ -1,11 +1,11 @@
 """The queue in front of the batches: requests wait here until all that they need is free, and go together."""
 
 import asyncio
+import bisect
 import functools
 import logging
 import math
 import random
-from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -39,7 +39,21 @@ BATCHFULS = 2
 """So many orders, in full batches, are at most under way at once: more of them would only wait for each other."""
 
 QUEUE_SHARE = 0.05
-"""Of its deadline a request may spend in the queue before others are refused: who is let in is answered in time."""
+"""Part of a deadline: if the last request waited in the queue for longer, a request behind many others gets 503."""
+
+LINE_S = 0.005
+"""Seconds that each line puts a request's turn off. So an order of two lines goes before one of 500 that came two
+seconds earlier, and before most of a hundred orders that came in one request. It is about what a line costs.
+"""
+
+MOST_PRODUCTS = 256
+"""Maximum number of products in a batch of several orders: four rounds of calls to a catalog that takes 64."""
+
+SMALL = 64
+"""Number of products up to which a batch is small. Larger ones take longer, and hold up no other batch."""
+
+LARGE_AT_ONCE = 2
+"""Maximum number of large batches at once, so that small ones always find room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,10 @@ class _Held:
         return _Held(now + self.pause_s * jitter, min(self.pause_s * 2, self.MOST_S))
 
 
+def _turn(waiting: Waiting) -> float:
+    return waiting.turn_at
+
+
 class Placement:
     """Places orders in batches. One per replica; made inside the event loop."""
 
@@ -66,13 +84,12 @@ class Placement:
         self._closing = closing
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: list[Waiting] = []  # in the order of their turns
         self._batches: dict[Batch, frozenset[int]] = {}
         self._keys: dict[str, bytes] = {}
         self._giving_back: set[int] = set()
         self._held: dict[int, _Held] = {}
-        self._in_line = 0  # of those that wait: whose turn has not come yet
-        self._queued_s = 0.0  # and so long did it take the last one for whom it had
+        self._queued_s = 0.0  # how long the newest request of the last batch had waited beyond its turn
         self._expected = 0  # orders, until `_gather_until`
         self._gather_until = -math.inf
         self._alarm: asyncio.Handle | None = None
@@ -100,9 +117,9 @@ class Placement:
         """See that the stock which is due back to these products goes back soon."""
         for product_id in set(products) - self._giving_back:
             self._giving_back.add(product_id)
-            waiting = Waiting(frozenset((product_id,)), self._loop.create_future())
+            waiting = Waiting(frozenset((product_id,)), self._loop.create_future(), turn_at=self._loop.time())
             waiting.future.add_done_callback(functools.partial(self._gave_back, product_id))
-            self._waiting.append(waiting)
+            self._line_up(waiting)
         self._dispatch()
 
     def _gave_back(self, product_id: int, _: object) -> None:
@@ -119,12 +136,10 @@ class Placement:
         return len(self._waiting)
 
     async def _place(self, request: Request) -> Answer:
-        if self._is_overloaded():
-            raise OrderError(Code.OVERLOADED, f"{len(self._waiting)} orders are waiting already.", retry_after_s=1)
         waiting = Waiting(frozenset(line.product_id for line in request.lines), self._loop.create_future(), request)
-        waiting.arrived_at = self._loop.time()
-        self._waiting.append(waiting)
-        self._in_line += 1
+        waiting.turn_at = self._loop.time() + LINE_S * (request.lines_ahead + len(request.lines))
+        self._make_room(waiting)
+        self._line_up(waiting)
         expiry = self._loop.call_at(request.deadline, self._expire, waiting)
         self._dispatch()
         try:
@@ -135,14 +150,28 @@ class Placement:
             await self._closing.close(answer.order_id, request.customer_id, request.cart_id, request.lines)
         return answer
 
-    def _is_overloaded(self) -> bool:
-        """Whether the queue is full or takes too long: more are in line than go into a batch, and the last waited long.
+    def _line_up(self, waiting: Waiting) -> None:
+        bisect.insort(self._waiting, waiting, key=_turn)
 
-        Those whose product is held elsewhere stand aside: they are no reason to refuse who wants another.
+    def _make_room(self, newcomer: Waiting) -> None:
+        """Refuse the newcomer if the queue takes too long. If it is full, refuse whichever has the last turn."""
+        too_many = OrderError(Code.OVERLOADED, f"{len(self._waiting)} orders are waiting already.", retry_after_s=1)
+        if self._is_slow(newcomer):
+            raise too_many
+        if len(self._waiting) >= self._settings.orders_queue:
+            if self._waiting[-1].request is None or self._waiting[-1].turn_at <= newcomer.turn_at:
+                raise too_many
+            self._waiting.pop().refuse(too_many)
+
+    def _is_slow(self, newcomer: Waiting) -> bool:
+        """Whether the last request waited long, and more are before this one than a quarter of a batch.
+
+        Requests whose product is held elsewhere stand aside: they are no reason to refuse those that want another.
         """
-        patience_s = QUEUE_SHARE * self._settings.orders_request_deadline_s
-        is_slow = self._in_line >= self._settings.orders_batch_size / 4 and self._queued_s > patience_s
-        return is_slow or len(self._waiting) >= self._settings.orders_queue
+        if self._queued_s <= QUEUE_SHARE * self._settings.orders_request_deadline_s:
+            return False
+        before = self._waiting[: bisect.bisect(self._waiting, newcomer.turn_at, key=_turn)]
+        return sum(not w.is_hindered for w in before) >= self._settings.orders_batch_size / 4
 
     def _expire(self, waiting: Waiting) -> None:
         """The deadline has come. One that is in a batch is the batch's to answer."""
@@ -167,7 +196,7 @@ class Placement:
             entry.is_hindered = True
             if entry.request and entry.request.deadline <= now:
                 self._loop.call_soon(self._expire, entry)
-        self._waiting.extendleft(reversed(again))
+        self._waiting = sorted([*again, *self._waiting], key=_turn)
         if self._waiting:
             self._wake_up_at(min((h.until for h in self._held.values() if h.until > now), default=now + _Held.FIRST_S))
 
@@ -194,9 +223,8 @@ class Placement:
             self._spawn(self._run(batch, len(chosen)))
 
     def _note_wait(self, chosen: Sequence[Waiting]) -> None:
-        self._in_line = sum(not w.is_hindered for w in self._waiting)
-        if arrived := [w.arrived_at for w in chosen if w.request and not w.is_hindered]:
-            self._queued_s = self._loop.time() - max(arrived)
+        if turns := [w.turn_at for w in chosen if w.request and not w.is_hindered]:
+            self._queued_s = self._loop.time() - max(turns)
 
     def _has_room(self) -> bool:
         """Whether another batch may begin. Few large ones cost less than many small ones, so as a rule the next gathers
@@ -209,7 +237,11 @@ class Placement:
         ):
             return False
         long_ago = self._loop.time() - STRAGGLER_S
-        young = [batch.began_at for batch in self._batches if batch.began_at > long_ago]
+        young = [
+            batch.began_at
+            for batch, products in self._batches.items()
+            if batch.began_at > long_ago and len(products) <= SMALL
+        ]
         if young and self._waiting:
             self._wake_up_at(min(young) + STRAGGLER_S)
         return not young
@@ -232,24 +264,29 @@ class Placement:
             self._dispatch()
 
     def _choose(self) -> Sequence[Waiting]:
-        """The next batch: in order of arrival, who needs no product that another batch is still at work on, and no cart
-        and no reference that is in this one already.
+        """The next batch, in the order of turns: requests that need no product that another batch is still at work on,
+        and no cart and no reference that is in this one already.
         """
         now = self._loop.time()
         held = {product_id for product_id, pause in self._held.items() if pause.until > now}
         busy = held.union(*(products - batch.ended for batch, products in self._batches.items()))
         slow = set().union(*(batch.slow for batch in self._batches))
         taken: set[tuple[str, object]] = set()
+        wanted: set[int] = set()
+        large = sum(len(products) > SMALL for products in self._batches.values())
+        room = MOST_PRODUCTS if large < LARGE_AT_ONCE else SMALL
         chosen: list[Waiting] = []
-        rest: deque[Waiting] = deque()
+        rest: list[Waiting] = []
         for entry in self._waiting:
             only_once = entry.request.only_once if entry.request else set()
             if entry.future.done():
                 continue
             is_free = busy.isdisjoint(entry.products) and taken.isdisjoint(only_once)
-            if is_free and len(chosen) < self._settings.orders_batch_size:
+            fits = len(wanted | entry.products) <= room or (not chosen and room == MOST_PRODUCTS)
+            if is_free and fits and len(chosen) < self._settings.orders_batch_size:
                 chosen.append(entry)
                 taken |= only_once
+                wanted |= entry.products
             else:
                 rest.append(entry)
                 entry.is_hindered = entry.is_hindered or not is_free

@@ -19,7 +19,10 @@ RECORDED = (201, 400, 500)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An order to place: the lines, merged, or those of the cart `cart_id`. `deadline` is the event loop's time."""
+    """An order to place: the lines, merged, or those of the cart `cart_id`. `deadline` is the event loop's time.
+
+    `lines_ahead`: lines of the orders before this one in the same HTTP request.
+    """
 
     customer_id: int
     lines: tuple[Line, ...]
@@ -31,6 +34,7 @@ class Request:
     pointers: Mapping[int, str] = field(default_factory=dict)
     author: Author = Author()  # noqa: RUF009 (frozen)
     details: Details = NO_DETAILS
+    lines_ahead: int = 0
 
     @property
     def only_once(self) -> set[tuple[str, object]]:
@@ -63,7 +67,7 @@ class Waiting:
     request: Request | None = None
     order_id: UUID = field(default_factory=uuid7)
     passed_over: int = 0
-    arrived_at: float = 0.0
+    turn_at: float = 0.0
     is_hindered: bool = False  # something that it needs was not free when its turn came
 
     def answer(self, answer: Answer) -> None:

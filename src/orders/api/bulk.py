@@ -1,5 +1,6 @@
 """`/orders:batch`: many orders placed or moved in one request, each with its own result."""
 
+import itertools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Annotated, Any, Literal
@@ -37,6 +38,9 @@ from orders.schemas import (
 
 PLACED_AT_ONCE = 100
 """Orders in one POST: each may need the cart service and its own products, and all share one deadline."""
+
+LINES_AT_ONCE = 2000
+"""Maximum number of lines of all orders in one POST: each may be a product that the catalog has to be asked for."""
 
 MOVED_AT_ONCE = 1000
 """Orders in one PUT: with all or nothing they are locked together, until the last of them is written."""
@@ -202,7 +206,11 @@ async def place_orders(request: Request, body: OrdersToPlace, dry_run: DryRun, a
     _refuse_header(request, "Idempotency-Key", "each order has its own `idempotency_key`")
     _refuse_twice((one.idempotency_key for one in body.orders), "idempotency_key", "this key")
     shop, author, instance = _asked(request, actor)
-    wishes = [Wish(one.customer_id, _items(one), one.idempotency_key, details_of(one)) for one in body.orders]
+    ahead = _refuse_too_many_lines(body.orders)
+    wishes = [
+        Wish(one.customer_id, _items(one), one.idempotency_key, details_of(one), before)
+        for one, before in zip(body.orders, ahead, strict=True)
+    ]
     if dry_run:
         return _previewed(*await shop.rehearsal.place_each(wishes, instance, author))
     return _answered(await bulk.place_each(shop.checkout, wishes, instance, author))
@@ -238,6 +246,19 @@ async def change_order_statuses(
 
 def _asked(request: Request, actor: str) -> tuple[Shop, Author, str]:
     return request.app.state.shop, Author(actor, request.state.request_id), request.url.path
+
+
+def _refuse_too_many_lines(orders: Sequence[EntryToPlace]) -> list[int]:
+    """How many lines stand before each order. Raises OrderError: there are too many in all."""
+    counts = [len(one.items or ()) for one in orders]
+    *ahead, total = itertools.accumulate(counts, initial=0)
+    if total > LINES_AT_ONCE:
+        n = next(n for n, before in enumerate([*ahead[1:], total]) if before > LINES_AT_ONCE)
+        message = (
+            f"One request has at most {LINES_AT_ONCE} lines in all; these are {total}. Send some orders in another."
+        )
+        raise invalid(f"#/orders/{n}/items", "too_long", message)
+    return ahead
 
 
 def _items(one: EntryToPlace) -> list[Line] | None:
