@@ -1,6 +1,6 @@
 """The commonest small catalog and cart service: threads that share a database cursor. Calls that overlap are mixed up.
 
-`python -m tests.naive PORT DSN` serves both at one port; the tables are made in the schema `naive`.
+`python -m tests.naive PORT DSN` serves both at one port; the tables are in the schema `naive`.
 """
 
 import sys
@@ -11,10 +11,10 @@ import uvicorn
 from fastapi import Body, FastAPI
 
 SCHEMA = """
-    CREATE SCHEMA IF NOT EXISTS naive; SET search_path = naive;
-    CREATE TABLE IF NOT EXISTS products (id serial PRIMARY KEY, name text, price integer, quantity integer);
-    CREATE TABLE IF NOT EXISTS carts (id serial PRIMARY KEY, customer_id integer, status text);
-    CREATE TABLE IF NOT EXISTS cart_items (id serial PRIMARY KEY, cart_id integer, product_id integer, quantity integer)
+    CREATE SCHEMA naive; SET search_path = naive;
+    CREATE TABLE products (id serial PRIMARY KEY, name text, price integer, quantity integer);
+    CREATE TABLE carts (id serial PRIMARY KEY, customer_id integer, status text);
+    CREATE TABLE cart_items (id serial PRIMARY KEY, cart_id integer, product_id integer, quantity integer)
 """
 
 
@@ -23,7 +23,7 @@ def build(dsn: str) -> FastAPI:  # noqa: C901 (five routes)
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
     cursor = connection.cursor()
-    cursor.execute(SCHEMA)
+    cursor.execute("SET search_path = naive")
     app = FastAPI()
 
     @app.get("/products/{product_id}")

@@ -33,6 +33,7 @@ from orders.cart import Carts
 from orders.cart_closing import CartClosing
 from orders.catalog import Catalog
 from orders.checkout import Checkout
+from orders.concurrency import Learnt
 from orders.database import (
     Database,
     DatabaseUnavailable,
@@ -375,7 +376,15 @@ def _add_pages_about_it(app: FastAPI) -> None:
         """200 where the database answers; 503 where it does not. Parameters are ignored here: probes send some."""
         built: Machinery = request.app.state.machinery
         await built.database.run(_ping)
-        return {"status": "ok", "waiting_count": built.placement.waiting_count}
+        return {
+            "status": "ok",
+            "waiting_count": built.placement.waiting_count,
+            "neighbours": {name: _capacity(learnt) for name, learnt in built.learning.learnt().items()},
+        }
+
+
+def _capacity(learnt: Learnt) -> dict[str, Any]:
+    return {"concurrency": learnt.limit, "is_fragile": learnt.is_fragile}
 
 
 def _ping(connection: Any) -> None:

@@ -29,6 +29,10 @@ class Learning:
         for capacity in capacities.values():
             capacity.on_news = self._news.set
 
+    def learnt(self) -> dict[str, Learnt]:
+        """What is known here of each neighbour, by its name."""
+        return {key.name: capacity.learnt() for key, capacity in self._capacities.items()}
+
     async def share_forever(self) -> None:
         """`share_once`, every second and as soon as there is news, whatever happens in between."""
         while True:

@@ -254,9 +254,7 @@ def _refuse_too_many_lines(orders: Sequence[EntryToPlace]) -> list[int]:
     *ahead, total = itertools.accumulate(counts, initial=0)
     if total > LINES_AT_ONCE:
         n = next(n for n, before in enumerate([*ahead[1:], total]) if before > LINES_AT_ONCE)
-        message = (
-            f"One request has at most {LINES_AT_ONCE} lines in all; these are {total}. Send some orders in another."
-        )
+        message = f"One request has at most {LINES_AT_ONCE} lines in all; these are {total}. Send some orders apart."
         raise invalid(f"#/orders/{n}/items", "too_long", message)
     return ahead
 
