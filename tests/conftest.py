@@ -19,8 +19,8 @@ import pytest
 from pyreqwest.client import SyncClient, SyncClientBuilder
 
 from orders import database, embedded
-from orders.app import install_functions
 from orders.settings import Settings
+from orders.startup import install_functions
 from orders.store.neighbours import digest
 from tests import servers
 

@@ -13,7 +13,7 @@ import psycopg2
 from pyreqwest.exceptions import PyreqwestError
 
 from orders import database
-from orders.app import set_workflow
+from orders.startup import set_workflow
 from orders.workflow import load_workflow
 from tests.conftest import ORDERS, Reply, Sandbox, answers, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start

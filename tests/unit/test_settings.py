@@ -2,8 +2,8 @@
 
 import pytest
 
-from orders.app import expiries, require_neighbours
 from orders.settings import Settings, SettingsError, load_settings
+from orders.startup import expiries, require_neighbours
 from orders.workflow import load_workflow
 
 
