@@ -103,7 +103,7 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     dsn = await asyncio.to_thread(open_database, settings)
     database = Database(dsn, settings.orders_db_threads)
     client = build_client(settings.orders_neighbour_timeout_s)
-    keys = Key("catalog", digest(catalog_url)), Key("cart", digest(cart_url))
+    keys = Key("catalog", digest(shown(catalog_url))), Key("cart", digest(shown(cart_url)))  # no hash of a password
     neighbours = [_neighbour(key, database, client, settings) for key in keys]
     learning = Learning(database, {key: n.capacity for key, n in zip(keys, neighbours, strict=True)})
     catalog, carts = Catalog(neighbours[0]), Carts(neighbours[1])

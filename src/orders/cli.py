@@ -344,9 +344,13 @@ def export(
 
 
 @cli.command()
-def doctor() -> None:
-    """Check the settings, the database and the neighbours, and say what is wrong and what to do."""
-    findings = checks.examine(_settings())
+def doctor(
+    product: Annotated[int | None, typer.Option(min=1, help="A product that the catalog has.")] = None,
+    customer: Annotated[int | None, typer.Option(min=1, help="A customer who has an active cart.")] = None,
+) -> None:
+    """Check the settings, the database and the neighbours, and say what is wrong and what to do. Changes nothing."""
+    log_to_stderr()
+    findings = checks.examine(load_settings(), product, customer)
     for finding in findings:
         typer.echo(f"{'ok  ' if finding.is_well else 'BAD '} {finding.what}")
     if not all(finding.is_well for finding in findings):

@@ -60,7 +60,7 @@ def _is_refused(dsn: str, said: str) -> bool:
 
 
 def _sqlstate(dsn: str) -> str | None:
-    """The SQLSTATE with which a new connection ends, "00000" where it is made; None: there is none, or it is unknown."""
+    """The SQLSTATE with which a new connection ends, "00000" where it is made; None: there is none, or unknown."""
     try:
         with contextlib.closing(psycopg2.connect(dsn, async_=True)) as connection:
             return "00000" if _write_sqlstates(connection) and _is_made(connection) else None
