@@ -28,7 +28,6 @@ _CONNECTION_DEFAULTS = {
 _MISREAD = (
     ('missing "="', "something in it is no key=value pair, and it does not begin with postgresql:// either"),
     ("percent-encoded", "a % begins no escape; in a password write %25"),
-    ("unexpected spaces", "a URL has no spaces; in a password write %20"),
     ("key/value separator", "what follows its ? is not key=value; in a password write %3F for ? and %26 for &"),
     ("URI query parameter", "what follows its ? has a key that libpq does not know; in a password write %3F for ?"),
     ("connection option", "it has a key that libpq does not know"),
