@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orders.connecting import DatabaseUnavailable, dsn_from_parts
-from orders.embedded_home import Home, ProgramFailed, find_home, settle
+from orders.embedded_home import Home, ProgramFailed, find_home, refuse_anothers, settle
 from orders.embedded_locks import lock_out
 
 _START_S = 60
@@ -30,6 +30,7 @@ def start(data_dir: Path) -> str:
     data_dir = data_dir.absolute()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
+        refuse_anothers(data_dir)
         with _alone(data_dir):
             home = find_home(data_dir)
             _run(home, data_dir)

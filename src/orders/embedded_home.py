@@ -32,6 +32,10 @@ _LONGEST_SOCKET = 107
 """Maximum length of a socket's path in bytes: `sun_path` in unix(7) has 108, with a zero at its end."""
 
 
+_IMPOSSIBLE = frozenset(',"$`\\')
+"""Characters that separate hosts for libpq, or that pg_ctl would let a shell read."""
+
+
 class ProgramFailed(Exception):
     """A program of PostgreSQL's failed. The message is what it said."""
 
@@ -52,8 +56,7 @@ class Home:
     @property
     def options(self) -> str:
         """The server's settings: it listens nowhere but at the socket in its folder."""
-        quoted = str(self.folder).replace('"', '""')
-        given = {"listen_addresses": "", "port": 5432, "unix_socket_directories": f'"{quoted}"'}
+        given = {"listen_addresses": "", "port": 5432, "unix_socket_directories": f'"{self.folder}"'}
         given["unix_socket_permissions"] = "0700"
         return " ".join(shlex.quote(f"--{name}={value}") for name, value in given.items())
 
@@ -100,12 +103,17 @@ def find_home(data_dir: Path) -> Home:
     place = data_dir / "postgres"
     home = _home_of_root(place) if os.geteuid() == 0 else Home(place.resolve(), _installed() / _PROGRAMS, None)
     _refuse_path(home.folder)
-    if home.account is None and home.folder.exists() and home.folder.stat().st_uid != os.geteuid():
-        raise SettingsError(
-            f"ORDERS_DATA_DIR: the database in {home.folder} belongs to the account {_name(home.folder)}. Run as that "
-            "account (or root), or set another folder."
-        )
     return home
+
+
+def refuse_anothers(data_dir: Path) -> None:
+    """Raise SettingsError where the database is another account's; root may have anybody's."""
+    folder = data_dir / "postgres"
+    if os.geteuid() != 0 and folder.exists() and folder.stat().st_uid != os.geteuid():
+        raise SettingsError(
+            f"ORDERS_DATA_DIR: the database in {folder} belongs to the account {_name(folder)}. Run as that account "
+            "(or root), or set another folder."
+        )
 
 
 def settle(home: Home) -> None:
@@ -128,10 +136,10 @@ def _refuse_path(folder: Path) -> None:
             f"ORDERS_DATA_DIR: {folder} is too long by {excess} bytes for the socket of the embedded PostgreSQL. Set a "
             "shorter folder, or name a database in DATABASE_URL."
         )
-    if "," in str(folder) or not str(folder).isprintable():
+    if _IMPOSSIBLE.intersection(str(folder)) or not str(folder).isprintable():
         raise SettingsError(
-            f"ORDERS_DATA_DIR: {str(folder)!r} has a comma or a control character, which PostgreSQL can't have in its "
-            "socket's path. Set another folder, or name a database in DATABASE_URL."
+            f"ORDERS_DATA_DIR: {str(folder)!r} has a character that PostgreSQL can't have in its folder's path: a "
+            'comma, one of " $ ` \\, or a control character. Set another folder, or name a database in DATABASE_URL.'
         )
 
 
