@@ -19,8 +19,8 @@ import pytest
 from pyreqwest.client import SyncClient, SyncClientBuilder
 
 from orders import database, embedded
-from orders.app import install_functions
 from orders.settings import Settings
+from orders.startup import install_functions
 from orders.store.neighbours import digest
 from tests import servers
 
@@ -187,17 +187,34 @@ def postgres(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(getattr(request, "param", "embedded_server")))
 
 
-@pytest.fixture(scope="session")
-def embedded_server() -> Iterator[str]:
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder of a short path that everyone may enter, the embedded PostgreSQL's account, too: pytest's are closed."""
+    with entered_by_all() as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def entered_by_all() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="orders-test-"))
     folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> Iterator[str]:
+    with entered_by_all() as folder:
+        yield from _served_from(folder)
+
+
+def _served_from(folder: Path) -> Iterator[str]:
     dsn = embedded.start(folder)
     # Tests kill services, not machines: nothing here needs an fsync, and without it they take half the time.
     execute(dsn, "ALTER SYSTEM SET fsync = off")
     execute(dsn, "SELECT pg_reload_conf()")
     yield dsn
     embedded.stop(folder)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -44,18 +44,31 @@ class Cluster:
     def initialize(self) -> None:
         self._run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=utf8", "-D", self._data)
 
+    def ask_for_passwords(self) -> None:
+        """From the next start on: `postgres` is trusted, everyone else needs a password, and `stranger` has no line."""
+        lines = ["local all postgres trust", "host all postgres all trust", "host all shop,ghost all scram-sha-256"]
+        (self._data / "pg_hba.conf").write_text("\n".join([*lines, "local all shop,ghost scram-sha-256", ""]))
+
     def copy(self, dsn: str) -> None:
         """Make it a standby of the server at `dsn`."""
         options = ("--no-sync", "--checkpoint=fast", "--write-recovery-conf")
         self._run("pg_basebackup", *options, "-d", dsn, "-D", self._data)
 
+    def be_standby(self) -> None:
+        """From the next start on: it waits for a primary that never comes."""
+        (self._data / "standby.signal").touch()
+
     def start(self, **settings: object) -> None:
         """Return when it answers."""
+        self.launch(**settings)
+        wait_until_up(self.dsn, patience_s=60)
+
+    def launch(self, **settings: object) -> None:
+        """Return at once."""
         given = [f"--{name}={value}" for name, value in {**self._settings, **settings}.items()]
         with (self.folder / "log").open("a") as log:
             words = [str(self._binaries / "postgres"), "-D", str(self._data), *given]
             self._process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.folder, **_WHO)
-        wait_until_up(self.dsn, patience_s=60)
 
     def stop(self) -> None:
         """The server is gone at once, and closes its connections."""
@@ -114,7 +127,7 @@ _PGBOUNCER_INI = """
 [pgbouncer]
 unix_socket_dir = {folder}
 listen_port = 6432
-auth_type = trust
+auth_type = {auth}
 auth_file = {folder}/users
 pool_mode = transaction
 ; Fewer than our threads, each transaction on another: what would rely on its session, fails.
@@ -126,14 +139,20 @@ server_login_retry = 1
 
 
 @contextlib.contextmanager
-def pooled(cluster: Cluster) -> Iterator[str]:
-    """PgBouncer in transaction mode in front of `cluster`; the DSN that passes through it."""
+def pooled(cluster: Cluster, users: Mapping[str, str] | None = None) -> Iterator[str]:
+    """PgBouncer in transaction mode in front of `cluster`; the DSN that passes through it.
+
+    It trusts everyone or, where `users` are named, wants their passwords (and sends them on to the server).
+    """
     program, folder = pgbouncer(), cluster.folder
-    (folder / "pgbouncer.ini").write_text(_PGBOUNCER_INI.format(folder=folder))
-    (folder / "users").write_text('"postgres" ""\n')
+    auth = "plain" if users else "trust"
+    known = {"postgres": "known" if users else "", **(users or {})}
+    (folder / "pgbouncer.ini").write_text(_PGBOUNCER_INI.format(folder=folder, auth=auth))
+    (folder / "users").write_text("".join(f'"{user}" "{password}"\n' for user, password in known.items()))
     with (folder / "pgbouncer.log").open("w") as log:
         process = subprocess.Popen([str(program), folder / "pgbouncer.ini"], stdout=log, stderr=log, **_WHO)
-    dsn = str(psycopg2.extensions.make_dsn(host=str(folder), port=6432, user="postgres", dbname="postgres"))
+    whom = {"user": "postgres", "password": known["postgres"], "dbname": "postgres"}
+    dsn = str(psycopg2.extensions.make_dsn(host=str(folder), port=6432, **whom))
     try:
         wait_until_up(dsn, patience_s=20)
         yield dsn

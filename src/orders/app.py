@@ -6,10 +6,8 @@ import functools
 import logging
 import re
 import sys
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -24,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from orders import embedded
+from orders.address import shown
 from orders.api import about, bulk, exports, orders, previews, reports
 from orders.api.document import describe_api
 from orders.api.parameters import REQUEST_ID, WITHOUT_PARAMETERS
@@ -34,17 +33,7 @@ from orders.cart_closing import CartClosing
 from orders.catalog import Catalog
 from orders.checkout import Checkout
 from orders.concurrency import Learnt
-from orders.database import (
-    Database,
-    DatabaseUnavailable,
-    SchemaError,
-    dsn_from_parts,
-    migrate,
-    opened,
-    require_schema,
-    wait_until_up,
-    with_defaults,
-)
+from orders.database import Database, DatabaseUnavailable, SchemaError, with_defaults
 from orders.dry_run import Rehearsal
 from orders.errors import Code, OrderError, invalid, problem
 from orders.learning import Learning
@@ -54,20 +43,14 @@ from orders.recovery import Recovery
 from orders.reply import build_client
 from orders.schemas import invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
-from orders.store.claiming import CLAIM
-from orders.store.functions import install, missing
+from orders.startup import expiries, open_database, require_neighbours
 from orders.store.neighbours import Key, digest
-from orders.store.placing import INTEND, SETTLE
-from orders.store.reading import DOCUMENTS
-from orders.store.statuses import install_workflow, installed_workflow
 from orders.summing_up import sum_up_forever
 from orders.turns import Turns
-from orders.workflow import CANCELLED, Workflow, load_workflow, parse_workflow
+from orders.unknown_settings import tell_unknown
+from orders.workflow import Workflow, load_workflow
 
 log = logging.getLogger(__name__)
-
-FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS)
-"""What is a function in the database."""
 
 ROUTERS = (
     orders.reading,
@@ -84,6 +67,9 @@ MAX_BODY_BYTES = 1024 * 1024
 """An order of the most products that are allowed fits thirty times."""
 
 _REQUEST_ID = re.compile(REQUEST_ID.encode())
+
+_TELLABLE = (SettingsError, SchemaError, DatabaseUnavailable)
+"""Errors at start-up that are a sentence for the person who starts the service."""
 
 DRAIN_S = 20.0
 """So long does a shutdown wait for batches that are under way; what is left then is recovery's."""
@@ -109,128 +95,6 @@ class Machinery:
     workflow: Workflow
 
 
-def open_database(settings: Settings) -> str:
-    """The DSN of a database that is up and has our tables and our statuses; waits until it is up. Blocks.
-
-    Raises SettingsError: its table of statuses is another than ours.
-    """
-    workflow = load_workflow(settings.orders_workflow)
-    dsn = database_dsn(settings)
-    while True:
-        wait_until_up(dsn)
-        try:
-            if settings.orders_migrate_at_start:
-                migrate(dsn)
-                install_functions(dsn)
-                set_workflow(dsn, workflow, replace=False)
-            else:
-                require_schema(dsn)
-                require_functions(dsn)
-            require_workflow(dsn, workflow, settings)
-        except DatabaseUnavailable as error:
-            log.warning("the database went away again: %s", error)
-            time.sleep(0.2)
-        else:
-            return dsn
-
-
-def install_functions(dsn: str) -> None:
-    """Make the functions of this version that the database does not have; those of other versions stay.
-
-    Raises SchemaError: this role may not.
-    """
-    with opened(dsn) as connection:
-        install(connection, FUNCTIONS)
-
-
-def require_functions(dsn: str) -> None:
-    """Raise SchemaError unless they are there (for who turned migration at start-up off)."""
-    with opened(dsn) as connection, connection.cursor() as cursor:
-        if missing(cursor, FUNCTIONS):
-            raise SchemaError(
-                "The database lacks functions of ours, and ORDERS_MIGRATE_AT_START is off. Run `orders migrate`."
-            )
-
-
-def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
-    """Put the table of statuses into the database; without `replace` only into one that has none yet.
-
-    Raises SettingsError: there are orders in statuses that it does not have.
-    """
-    with opened(dsn) as connection:
-        left_behind = install_workflow(connection, workflow, replace=replace)
-    if left_behind:
-        raise SettingsError(
-            f"ORDERS_WORKFLOW: there are orders that are {' or '.join(left_behind)}, or on hold from there, which the "
-            "new table does not have. Move them first, or keep the status."
-        )
-
-
-def require_workflow(dsn: str, workflow: Workflow, settings: Settings) -> None:
-    """Raise SettingsError where the database's table of statuses is another, SchemaError where it has none."""
-    with opened(dsn) as connection:
-        installed = installed_workflow(connection)
-    if installed is None:
-        raise SchemaError(
-            "The database's table of statuses is not set up yet. Run `orders migrate`, or start without "
-            "ORDERS_MIGRATE_AT_START=false."
-        )
-    if not _is_same(installed, workflow):
-        raise SettingsError(
-            "ORDERS_WORKFLOW: the database's table of statuses is another than "
-            f"{settings.orders_workflow or 'the built-in one'}. Set the file that is in use or, to use this one from "
-            "now on, run `orders migrate` with it."
-        )
-
-
-def _is_same(installed: str, workflow: Workflow) -> bool:
-    try:
-        there = parse_workflow(installed)
-    except ValueError:  # a newer version's, with something that this one doesn't know
-        return False
-    return (there.statuses, there.line) == (workflow.statuses, workflow.line)
-
-
-def database_dsn(settings: Settings) -> str:
-    """The named database, or the embedded one, which is started."""
-    if settings.database_url:
-        return settings.database_url
-    if settings.db_name:
-        return dsn_from_parts(
-            settings.db_name, settings.db_user, settings.db_password, settings.db_host, settings.db_port
-        )
-    return embedded.start(settings.orders_data_dir)
-
-
-def require_neighbours(settings: Settings) -> tuple[str, str]:
-    """The neighbours' base URLs. Raises SettingsError where one is not set."""
-    if settings.catalog_url and settings.cart_url:
-        return settings.catalog_url, settings.cart_url
-    missing = " and ".join(
-        name for name, url in (("CATALOG_URL", settings.catalog_url), ("CART_URL", settings.cart_url)) if not url
-    )
-    raise SettingsError(
-        f"{missing}: not set. Set the base URL of the neighbour, in the environment or in .env; "
-        "to try the service without any, run `orders dev`."
-    )
-
-
-def expiries(settings: Settings, workflow: Workflow) -> dict[str, timedelta]:
-    """How long an order may stay in which status. Raises SettingsError: no such status, one twice, or
-    one that can't be cancelled."""
-    found: dict[str, timedelta] = {}
-    for text, stayed in settings.expiries:
-        status = workflow.parse(text)
-        if status is None:
-            raise SettingsError(f"ORDERS_EXPIRE: there is no status {text!r}.")
-        if status in found:
-            raise SettingsError(f"ORDERS_EXPIRE: {status} is there twice.")
-        if CANCELLED not in workflow.allowed(status):
-            raise SettingsError(f"ORDERS_EXPIRE: an order that is {status} can't be {CANCELLED}.")
-        found[status] = stayed
-    return found
-
-
 @contextlib.asynccontextmanager
 async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     """Start everything; stop it in the opposite order, letting batches that are under way end."""
@@ -240,7 +104,7 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     dsn = await asyncio.to_thread(open_database, settings)
     database = Database(dsn, settings.orders_db_threads)
     client = build_client(settings.orders_neighbour_timeout_s)
-    keys = Key("catalog", digest(catalog_url)), Key("cart", digest(cart_url))
+    keys = Key("catalog", digest(shown(catalog_url))), Key("cart", digest(shown(cart_url)))  # no hash of a password
     neighbours = [_neighbour(key, database, client, settings) for key in keys]
     learning = Learning(database, {key: n.capacity for key, n in zip(keys, neighbours, strict=True)})
     catalog, carts = Catalog(neighbours[0]), Carts(neighbours[1])
@@ -284,7 +148,7 @@ def create_app(settings: Settings) -> FastAPI:
     workflow = load_workflow(settings.orders_workflow)
     expiries(settings, workflow)
     if settings.database_url:
-        with_defaults(settings.database_url)
+        with_defaults(settings.database_url)  # says what is wrong with it
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -296,7 +160,7 @@ def create_app(settings: Settings) -> FastAPI:
             recovering = asyncio.create_task(built.recovery.run_forever())
             summing_up = asyncio.create_task(sum_up_forever(built.database))
             sharing = asyncio.create_task(built.learning.share_forever())
-            log.info("ready: the catalog is %s, the carts are %s", catalog_url, cart_url)
+            log.info("ready: the catalog is %s, the carts are %s", shown(catalog_url), shown(cart_url))
             try:
                 yield
             finally:
@@ -331,7 +195,7 @@ async def _start_plainly(lifespan: ASGIApp, scope: Scope, receive: Receive, send
     """A start that fails for a reason that can be told is told in a sentence; Starlette sends the stack trace."""
 
     async def say(message: Message) -> None:
-        if isinstance(error := sys.exception(), SettingsError | SchemaError) and "message" in message:
+        if isinstance(error := sys.exception(), _TELLABLE) and "message" in message:
             message = {**message, "message": f"The service can't start. {error}"}
         await send(message)
 
@@ -340,6 +204,13 @@ async def _start_plainly(lifespan: ASGIApp, scope: Scope, receive: Receive, send
 
 def app_from_environment() -> FastAPI:
     """The service as the environment describes it (for server processes that build it themselves)."""
+    log_to_stderr()
+    tell_unknown()
+    return create_app(load_settings())
+
+
+def app_of_serve() -> FastAPI:
+    """The same in a process of `orders serve`, which has told already what it doesn't know."""
     log_to_stderr()
     return create_app(load_settings())
 

@@ -20,15 +20,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from orders import doctor as checks
-from orders.app import (
-    create_app,
-    database_dsn,
-    install_functions,
-    log_to_stderr,
-    machinery,
-    open_database,
-    set_workflow,
-)
+from orders.address import shown
+from orders.app import create_app, log_to_stderr, machinery
 from orders.change_status import Asked, change_status
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
 from orders.errors import Code, OrderError
@@ -41,7 +34,9 @@ from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.schemas import parse_order_id, parse_status_or_refuse
 from orders.settings import Settings, SettingsError, load_settings
+from orders.startup import database_dsn, install_functions, open_database, set_workflow
 from orders.store.reading import find_order, read_events, read_orders
+from orders.unknown_settings import tell_unknown
 from orders.workflow import load_workflow
 
 cli = typer.Typer(
@@ -137,7 +132,7 @@ def serve(
     os.environ.update(HOST=settings.host, PORT=str(settings.port))
     try:
         uvicorn.run(
-            "orders.app:app_from_environment",
+            "orders.app:app_of_serve",
             factory=True,
             host=settings.host,
             port=settings.port,
@@ -349,9 +344,13 @@ def export(
 
 
 @cli.command()
-def doctor() -> None:
-    """Check the settings, the database and the neighbours, and say what is wrong and what to do."""
-    findings = checks.examine(_settings())
+def doctor(
+    product: Annotated[int | None, typer.Option(min=1, help="A product that the catalog has.")] = None,
+    customer: Annotated[int | None, typer.Option(min=1, help="A customer who has an active cart.")] = None,
+) -> None:
+    """Check the settings, the database and the neighbours, and say what is wrong and what to do. Changes nothing."""
+    log_to_stderr()
+    findings = checks.examine(load_settings(), product, customer)
     for finding in findings:
         typer.echo(f"{'ok  ' if finding.is_well else 'BAD '} {finding.what}")
     if not all(finding.is_well for finding in findings):
@@ -360,6 +359,7 @@ def doctor() -> None:
 
 def _settings(**given: object) -> Settings:
     log_to_stderr()
+    tell_unknown()
     return load_settings(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -421,8 +421,8 @@ def _welcome(settings: Settings) -> str:
     database = "the one you named" if settings.has_database else f"embedded PostgreSQL in {settings.orders_data_dir}/"
     return f"""
   orders     {base}        docs: {base}/docs
-  catalog    {settings.catalog_url}/products
-  carts      {settings.cart_url}/carts
+  catalog    {shown(settings.catalog_url or "")}/products
+  carts      {shown(settings.cart_url or "")}/carts
   database   {database}
 
 Place an order:

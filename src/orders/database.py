@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import math
 import os
 import queue
@@ -12,37 +11,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
-from orders.settings import SettingsError
+from orders.connecting import Connection, DatabaseUnavailable, SchemaError, connect, wait_until_up, with_defaults
+from orders.upgrading import MIGRATIONS, VERSION_TABLE, upgrade
 
-log = logging.getLogger(__name__)
+__all__ = ["Connection", "DatabaseUnavailable", "SchemaError", "connect", "wait_until_up", "with_defaults"]
+# What callers get here although it is at home in `connecting`: most need it beside Database.
 
 T = TypeVar("T")
-Connection = psycopg2.extensions.connection
 Cursor = psycopg2.extensions.cursor
 Query = Callable[[Connection], T]
-
-MIGRATIONS = Path(__file__).parent / "migrations"
-_VERSION_TABLE = "orders_schema_version"
-_MIGRATION_LOCK = 0x6F726465  # "orde": any number that is ours alone; taken for the length of the migration
-_RDS_HOST = ".rds.amazonaws.com"
-
-_CONNECTION_DEFAULTS = {
-    "application_name": "orders",
-    "connect_timeout": "5",
-    # An idle peer that vanished (a failover, a dropped NAT entry) is noticed in half a minute, not in two hours.
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "15000",
-}
-
 
 PATIENCE_S = 10.0
 """So long is a statement waited for; then its connection is cut. It may still have happened, or happen later."""
@@ -51,46 +34,6 @@ RECONNECT_AFTER_S = 0.25
 
 # Read-only: after a failover we still hold a connection to the server that is a standby now.
 _BROKEN = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.errors.ReadOnlySqlTransaction)
-
-
-class DatabaseUnavailable(Exception):
-    """The database can't be reached, or the connection broke: what was asked may or may not have happened."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(" ".join(reason.split()))  # libpq explains itself in several lines; a log has one
-
-
-class SchemaError(Exception):
-    """The database's tables are not what this version needs. The message says what to do."""
-
-
-def with_defaults(dsn: str) -> str:
-    """`dsn` with our connection defaults where it is silent; for Amazon RDS also `sslmode=verify-full`.
-
-    Raises SettingsError where libpq can't read it.
-    """
-    try:
-        given = psycopg2.extensions.parse_dsn(dsn)
-    except psycopg2.ProgrammingError as error:
-        raise SettingsError(f"DATABASE_URL: {str(error).strip()}") from None
-    defaults = dict(_CONNECTION_DEFAULTS)
-    if _RDS_HOST in given.get("host", ""):
-        defaults["sslmode"] = "verify-full"
-    return psycopg2.extensions.make_dsn(dsn, **{k: v for k, v in defaults.items() if k not in given})
-
-
-def connect(dsn: str) -> Connection:
-    """A new connection in autocommit: a string of statements is one transaction and one round trip.
-
-    PostgreSQL runs the statements of one simple query as one implicit transaction, also through a pooler in
-    transaction mode. Raises DatabaseUnavailable.
-    """
-    try:
-        connection = psycopg2.connect(dsn)
-    except psycopg2.OperationalError as error:
-        raise DatabaseUnavailable(str(error).strip()) from None
-    connection.autocommit = True
-    return connection
 
 
 @contextlib.contextmanager
@@ -296,30 +239,13 @@ def _is_broken(error: psycopg2.Error, connection: Connection | None) -> bool:
     return is_ours or connection is None or connection.closed > 0
 
 
-def wait_until_up(dsn: str, patience_s: float = float("inf")) -> None:
-    """Return once the database answers; say every few seconds that it does not. Raises DatabaseUnavailable."""
-    give_up_at = time.monotonic() + patience_s
-    pause_s = 0.1
-    while True:
-        try:
-            connect(with_defaults(dsn)).close()
-        except DatabaseUnavailable as error:
-            if time.monotonic() + pause_s > give_up_at:
-                raise
-            log.warning("waiting for the database: %s", error)
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, 3.0)
-        else:
-            return
-
-
 def schema_version(connection: Connection) -> str | None:
     """The newest migration that was applied, or None on a database without our tables."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (_VERSION_TABLE,))
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (VERSION_TABLE,))
         if not _one(cursor):
             return None
-        cursor.execute(f"SELECT max(version_num) FROM {_VERSION_TABLE}")  # noqa: S608 (a constant)
+        cursor.execute(f"SELECT max(version_num) FROM {VERSION_TABLE}")  # noqa: S608 (a constant)
         version = _one(cursor)
         return None if version is None else str(version)
 
@@ -341,7 +267,7 @@ def migrate(dsn: str) -> str | None:
     """
     before = _version_at(dsn)
     if before is None or before < newest_version():
-        _upgrade(with_defaults(dsn))
+        upgrade(with_defaults(dsn))
     return before
 
 
@@ -358,30 +284,3 @@ def require_schema(dsn: str) -> None:
 def _version_at(dsn: str) -> str | None:
     with opened(dsn) as connection:
         return schema_version(connection)
-
-
-def _upgrade(dsn: str) -> None:
-    # Imported here: Alembic and SQLAlchemy take longer to load than a database at the right version takes to open.
-    import sqlalchemy  # noqa: PLC0415
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-
-    engine = sqlalchemy.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn))
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes.update(engine=engine, version_table=_VERSION_TABLE, lock=_MIGRATION_LOCK)
-    try:
-        command.upgrade(config, "head")
-    except sqlalchemy.exc.DBAPIError as error:
-        if isinstance(error.orig, _BROKEN):
-            raise DatabaseUnavailable(str(error.orig)) from None
-        raise SchemaError(f"The tables could not be made: {str(error.orig).strip()}") from None
-    finally:
-        engine.dispose()
-
-
-def dsn_from_parts(name: str, user: str | None, password: str | None, host: str | None, port: int | None) -> str:
-    """The DSN of the five DB_… settings."""
-    parts = {"dbname": name, "user": user, "password": password, "host": host, "port": port}
-    return psycopg2.extensions.make_dsn(**{key: str(value) for key, value in parts.items() if value is not None})

@@ -1,12 +1,9 @@
 """What is wrong with this installation, in words, and what a person can do about it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from orders.app import database_dsn, require_workflow
-from orders.cart import Carts
-from orders.catalog import Catalog
+from orders.connecting import with_defaults
 from orders.database import (
     Connection,
     DatabaseUnavailable,
@@ -15,43 +12,44 @@ from orders.database import (
     newest_version,
     schema_version,
     wait_until_up,
-    with_defaults,
 )
-from orders.neighbour import Neighbour
-from orders.reply import NoAnswer, NotSent, Rubbish, build_client
+from orders.doctor_neighbours import Finding, check_carts, check_catalog
+from orders.reply import build_client
 from orders.settings import Settings, SettingsError
+from orders.startup import database_dsn, require_workflow
 from orders.store.recovering import Trouble, troubles
+from orders.store.witnesses import Witnesses, witnesses
+from orders.unknown_settings import unknown_settings
 from orders.workflow import load_workflow
 
-ANY_ID = 1
-"""The neighbours are asked for product 1 and for customer 1's cart; "not found" is a fine answer."""
 
+def examine(settings: Settings, product: int | None = None, customer: int | None = None) -> list[Finding]:
+    """Look at everything, and change nothing. `product` and `customer` are asked for of the neighbours.
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    is_well: bool
-    what: str
-
-
-def examine(settings: Settings) -> list[Finding]:
-    """Look at everything; never raises for what it finds."""
+    Raises SettingsError where a setting can't even be read, and never for what it finds.
+    """
     readable = Finding(True, "The settings can be read.")
-    return [readable, *_database(settings), *asyncio.run(_neighbours(settings))]
+    unknown = [Finding(False, sentence) for sentence in unknown_settings()]
+    database, known = _database(settings)
+    neighbours = asyncio.run(_neighbours(settings, known, product, customer))
+    return [readable, *unknown, *database, *neighbours]
 
 
-def _database(settings: Settings) -> Iterator[Finding]:
+def _database(settings: Settings) -> tuple[list[Finding], Witnesses]:
+    """What is found there, and what the neighbours may be asked for."""
+    dsn = database_dsn(settings)
+    complete = with_defaults(dsn)
     try:
-        dsn = database_dsn(settings)
         wait_until_up(dsn, patience_s=3)
-        connection = connect(with_defaults(dsn))
+        connection = connect(complete)
     except DatabaseUnavailable as error:
-        yield Finding(False, f"The database can't be reached: {error}")
-        return
-    yield Finding(True, "The database answers.")
+        return [Finding(False, f"The database can't be reached: {error}")], Witnesses()
+    except SettingsError as error:
+        return [Finding(False, str(error))], Witnesses()
+    answers = Finding(True, "The database answers.")
     try:
-        yield from _tables(connection, dsn, settings)
+        found = [answers, *_tables(connection, dsn, settings)]
+        return found, witnesses(connection) if schema_version(connection) else Witnesses()
     finally:
         connection.close()
 
@@ -90,30 +88,18 @@ def _sentence(trouble: Trouble) -> str:
     return f"Product {trouble.product_id}: stock {trouble.kind} since {trouble.since}. {advice[trouble.kind]}"
 
 
-async def _neighbours(settings: Settings) -> list[Finding]:
+async def _neighbours(settings: Settings, known: Witnesses, product: int | None, customer: int | None) -> list[Finding]:
     client = build_client(settings.orders_neighbour_timeout_s)
     try:
-        return [
-            await _ask(
-                "CATALOG_URL",
-                settings.catalog_url,
-                lambda url: Catalog(Neighbour("It", url, client, 9, 1)).read(ANY_ID),
-            ),
-            await _ask(
-                "CART_URL", settings.cart_url, lambda url: Carts(Neighbour("It", url, client, 9, 1)).read(ANY_ID)
-            ),
-        ]
+        found = [_not_set("CATALOG_URL"), _not_set("CART_URL")]
+        if settings.catalog_url:
+            found[0] = await check_catalog(client, settings.catalog_url, known.products, product)
+        if settings.cart_url:
+            found[1] = await check_carts(client, settings.cart_url, known.customers, customer)
+        return found
     finally:
         await client.close()
 
 
-async def _ask(name: str, url: str | None, ask: Callable[[str], Awaitable[object]]) -> Finding:
-    if url is None:
-        return Finding(False, f"{name} is not set. `orders dev` uses the sandbox; everything else needs it.")
-    try:
-        await ask(url)
-    except (NotSent, NoAnswer) as error:
-        return Finding(False, f"{name} ({url}): {error}.")
-    except Rubbish as error:
-        return Finding(False, f"{name} ({url}) answers, but not as the contract says: {error}.")
-    return Finding(True, f"{name} ({url}) answers as the contract says.")
+def _not_set(name: str) -> Finding:
+    return Finding(False, f"{name} is not set. `orders dev` uses the sandbox; everything else needs it.")

@@ -4,23 +4,15 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from orders.address import base_url, database_address
+
 
 class SettingsError(Exception):
     """A setting is missing or wrong. The message is for the person who starts the service."""
-
-
-def _base_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a URL like http://catalog.internal:8001")
-    if parts.query or parts.fragment:
-        raise ValueError("must have no query and no fragment")
-    return url.rstrip("/")
 
 
 _EXPIRY = re.compile(r"\s*([^:,]+?)\s*:\s*([1-9][0-9]{0,5})\s*([smhd])\s*")
@@ -34,7 +26,11 @@ def _expiries(text: str) -> str:
     return text
 
 
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
+_PRIVATE = ("DATABASE_URL", "DB_PASSWORD", "CATALOG_URL", "CART_URL")
+"""Settings that may carry a password: their values are never repeated."""
+
+BaseUrl = Annotated[str, AfterValidator(base_url)]
+DatabaseAddress = Annotated[str, AfterValidator(database_address)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Concurrency = Annotated[int, Field(ge=1, le=1000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -45,14 +41,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
-    database_url: str | None = Field(None, description="PostgreSQL, as libpq takes it (a URL or `key=value` pairs)")
+    database_url: DatabaseAddress | None = Field(
+        None, repr=False, description="PostgreSQL, as libpq takes it (a URL or `key=value` pairs)"
+    )
     db_name: str | None = Field(None, description="instead of `DATABASE_URL`: the database's name")
     db_user: str | None = Field(None, description="instead of `DATABASE_URL`: the user")
-    db_password: str | None = Field(None, description="instead of `DATABASE_URL`: the password")
+    db_password: str | None = Field(None, repr=False, description="instead of `DATABASE_URL`: the password")
     db_host: str | None = Field(None, description="instead of `DATABASE_URL`: the host")
     db_port: Port | None = Field(None, description="instead of `DATABASE_URL`: the port")
-    catalog_url: BaseUrl | None = Field(None, description="the Product Catalog Service's base URL")
-    cart_url: BaseUrl | None = Field(None, description="the Shopping Cart Service's base URL")
+    catalog_url: BaseUrl | None = Field(None, repr=False, description="the Product Catalog Service's base URL")
+    cart_url: BaseUrl | None = Field(None, repr=False, description="the Shopping Cart Service's base URL")
     catalog_concurrency: Concurrency = Field(
         64, description="most calls to the catalog at once; how many it really can take is learnt"
     )
@@ -139,10 +137,16 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]  # the field's own validation checks them
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(dict(e)) for e in error.errors())) from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise SettingsError(f".env can't be read: {why}") from None
 
 
 def _sentence(error: dict[str, object]) -> str:
     loc = error["loc"]
     name = str(loc[0]).upper() if isinstance(loc, tuple) and loc else ""
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{name}: {message[0].lower()}{message[1:]} (it is {error['input']!r})" if name else message
+    if not name:
+        return message
+    seen = "" if name in _PRIVATE else f" (it is {error['input']!r})"
+    return f"{name}: {message[0].lower()}{message[1:]}{seen}"

@@ -135,13 +135,9 @@ def test_a_client_that_goes_away_leaves_nothing_running(start: Start, dsn: str) 
 
 
 def test_an_export_outlives_a_restart_of_the_database_and_breaks_off_visibly_without_one(
-    start: Start, tmp_path: Path
+    start: Start, place: Path
 ) -> None:
-    folder = Path(tmp_path / "pg")
-    folder.mkdir()
-    for parent in (tmp_path, *list(tmp_path.parents)[:3], folder):
-        parent.chmod(0o755)
-    server_dsn = embedded.start(folder)
+    server_dsn = embedded.start(place)
     service = start(database_url=server_dsn)
     make_up(server_dsn, 30_000)
     whole = body_of(service, "/orders.ndjson")
@@ -150,9 +146,9 @@ def test_an_export_outlives_a_restart_of_the_database_and_breaks_off_visibly_wit
         connection.request("GET", "/orders.ndjson")
         response = connection.getresponse()
         got = response.read(100_000)
-        embedded.stop(folder)
+        embedded.stop(place)
         if comes_back:
-            embedded.start(folder)
+            embedded.start(place)
             assert got + response.read() == whole
         else:
             with pytest.raises(http.client.IncompleteRead):

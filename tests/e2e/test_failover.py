@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from orders import database
-from orders.app import install_functions, set_workflow
+from orders.startup import install_functions, set_workflow
 from orders.workflow import load_workflow
 from tests import servers
 from tests.conftest import Sandbox, debian_cluster, execute, free_port, wait_until

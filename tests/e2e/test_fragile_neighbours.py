@@ -7,11 +7,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
-from tests.conftest import answers, execute, free_port, wait_until
+from tests.conftest import ORDERS, Sandbox, answers, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start, listening
 from tests.naive import SCHEMA
 

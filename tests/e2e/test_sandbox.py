@@ -33,6 +33,30 @@ def put_and_give_up(url: str, product: int, quantity: int) -> None:
         client.put(f"{url}/products/{product}").body_json(fields).build().send()
 
 
+@pytest.mark.parametrize("envelope", ["product_detail", "data", "product"])
+def test_a_product_comes_and_is_answered_in_an_envelope(sandbox: Sandbox, http: Http, envelope: str) -> None:
+    fields = {"name": "A Field Guide to Clouds", "price": 24, "quantity": 3}
+    url = f"{sandbox.catalog_url}/products"
+    reply = http.post(url, {envelope: fields})
+    product = reply.body[envelope]
+    assert (reply.status, reply.body) == (201, {"products": [product], envelope: product})
+    assert sandbox.fields(product["id"]) == product == {"id": product["id"], **fields}
+
+
+def test_products_may_come_bare_or_in_a_list_as_well(sandbox: Sandbox, http: Http) -> None:
+    fields = {"name": "A Field Guide to Clouds", "price": 24, "quantity": 3}
+    url = f"{sandbox.catalog_url}/products"
+    one = http.post(url, fields).body
+    assert one == {"products": [one["data"]], "data": one["data"]}
+    assert sandbox.stock(one["data"]["id"]) == 3
+    several = http.post(url, [fields, {"data": fields}]).body
+    assert list(several) == ["products"]
+    assert [product["name"] for product in several["products"]] == [fields["name"]] * 2
+    assert http.post(url, []).body == {"products": []}
+    for nonsense in ("x", 7, [7], [fields, None]):
+        assert http.post(url, nonsense).status == 422
+
+
 def test_the_journal_says_what_became_of_each_put(sandbox: Sandbox, http: Http) -> None:
     product, url = sandbox.product(10), sandbox.catalog_url
     put(http, url, product, 9, **{"User-Agent": "someone"})

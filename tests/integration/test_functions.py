@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 
 from orders import database
-from orders.app import FUNCTIONS, install_functions, require_functions
 from orders.database import Connection, SchemaError
+from orders.startup import FUNCTIONS, install_functions, require_functions
 from orders.store.functions import ALWAYS, Function, install
 from orders.store.reading import DOCUMENTS, read_orders
 from tests.conftest import ORDERS, ask, execute

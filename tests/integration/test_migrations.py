@@ -10,9 +10,9 @@ import psycopg2
 import pytest
 
 from orders import database
-from orders.app import open_database
 from orders.database import Database, SchemaError
 from orders.settings import Settings
+from orders.startup import open_database
 from orders.store.listing import Filters, list_orders
 from orders.store.reading import find_order, read_orders
 from tests.conftest import ORDERS, execute

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from orders import database
-from orders.app import set_workflow
 from orders.database import connect
 from orders.settings import SettingsError
+from orders.startup import set_workflow
 from orders.store.statuses import install_workflow
 from orders.workflow import BUILT_IN, Workflow, load_workflow, parse_workflow
 from tests.conftest import ORDERS, execute, free_port

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orders.app import expiries, require_neighbours
 from orders.settings import Settings, SettingsError, load_settings
+from orders.startup import expiries, require_neighbours
 from orders.workflow import load_workflow
 
 
@@ -16,7 +16,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({"CATALOG_URL": "catalog"}, "CATALOG_URL: must be a URL"),
+        ({"CATALOG_URL": "catalog"}, "CATALOG_URL: must begin with http://"),
         ({"PORT": "http"}, "PORT: input should be a valid integer"),
         ({"PORT": "0"}, "PORT: input should be greater than or equal to 1 (it is '0')"),
         ({"ORDERS_LEASE_S": "5"}, "ORDERS_LEASE_S must be longer than ORDERS_REQUEST_DEADLINE_S"),

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS journal (
     arrived_at REAL NOT NULL, landed_at REAL, before INTEGER, answered_at REAL, status INTEGER);
 """
 _PUTS_PER_PAGE = 5000
+_ENVELOPES = ("product_detail", "data", "product")  # as in the service's reader of catalogs, which this must not import
 
 
 def open_sqlite(path: Path | None, schema: str) -> sqlite3.Connection:
@@ -77,10 +78,14 @@ class SandboxCatalog:
         return JSONResponse({"products": [{"id": i, **json.loads(fields)} for i, fields in rows]})
 
     async def _create(self, request: Request) -> Response:
-        """One product, or a list of them."""
+        """One product, bare or in an envelope, or a list of them. One is answered in an envelope as well: its own."""
         body = await request.json()
-        products = [self._add(fields) for fields in (body if isinstance(body, list) else [body])]
-        return JSONResponse({"products": products}, 201)
+        opened = [_open(each) for each in (body if isinstance(body, list) else [body])]
+        if not all(isinstance(fields, dict) for _, fields in opened):
+            return JSONResponse({"error": "a product is an object"}, 422)
+        products = [self._add(dict(fields)) for _, fields in opened]
+        as_one = {} if isinstance(body, list) else {opened[0][0]: products[0]}
+        return JSONResponse({"products": products, **as_one}, 201)
 
     def _add(self, fields: dict[str, Any]) -> dict[str, Any]:
         product_id = self._sql.execute(
@@ -156,6 +161,15 @@ class SandboxCatalog:
 
     def _note_answer(self, put_id: int | None, status: int | None) -> None:
         self._sql.execute("UPDATE journal SET answered_at = ?, status = ? WHERE id = ?", (time.time(), status, put_id))
+
+
+def _open(document: Any) -> tuple[str, Any]:
+    """What is in an envelope, and the envelope's key; a product without one would have had `data`."""
+    if isinstance(document, dict) and len(document) == 1:
+        ((key, inside),) = document.items()
+        if key in _ENVELOPES and isinstance(inside, dict):
+            return key, inside
+    return "data", document
 
 
 def _storable(quantity: Any) -> int | None:
