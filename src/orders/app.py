@@ -44,7 +44,7 @@ from orders.reply import build_client
 from orders.schemas import invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
 from orders.startup import expiries, open_database, require_neighbours
-from orders.store.neighbours import Key, digest
+from orders.store.neighbours import NAMES, Key, digest
 from orders.summing_up import sum_up_forever
 from orders.turns import Turns
 from orders.unknown_settings import tell_unknown
@@ -129,7 +129,7 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
 
 def _neighbour(key: Key, database: Database, client: Client, settings: Settings) -> Neighbour:
     is_catalog = key.name == "catalog"
-    name = "The Product Catalog Service" if is_catalog else "The Shopping Cart Service"
+    name = NAMES[key.name]
     bound = settings.catalog_concurrency if is_catalog else settings.cart_concurrency
     call_s = settings.orders_neighbour_timeout_s
     return Neighbour(

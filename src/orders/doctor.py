@@ -17,6 +17,7 @@ from orders.doctor_neighbours import Finding, check_carts, check_catalog
 from orders.reply import build_client
 from orders.settings import Settings, SettingsError
 from orders.startup import database_dsn, require_workflow
+from orders.store.neighbours import NAMES, Key, digest, read_learnt
 from orders.store.recovering import Trouble, troubles
 from orders.store.witnesses import Witnesses, witnesses
 from orders.unknown_settings import unknown_settings
@@ -67,6 +68,22 @@ def _tables(connection: Connection, dsn: str, settings: Settings) -> Iterator[Fi
     yield from (Finding(False, _sentence(trouble)) for trouble in found)
     if not found:
         yield Finding(True, "No product's stock is in doubt.")
+    yield from _fragile(connection, settings)
+
+
+def _fragile(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """The neighbours that can't take two calls at once."""
+    urls = {"catalog": settings.catalog_url, "cart": settings.cart_url}
+    keys = [Key(name, digest(url)) for name, url in urls.items() if url]
+    for key, learnt in read_learnt(connection, keys).items():
+        if learnt.is_fragile:
+            yield Finding(False, f"{NAMES[key.name]} mixes up calls that overlap. {_FRAGILE}")
+
+
+_FRAGILE = (
+    "It gets one call at a time, so placing is slow. The usual cause is one database cursor that all threads share: "
+    "open one for each request. Once that is mended, calls overlap again by themselves, within a day."
+)
 
 
 def _workflow(dsn: str, settings: Settings) -> Finding:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from orders.capacity import Capacity
 from orders.concurrency import Learnt
 from orders.database import Database, DatabaseUnavailable
-from orders.store.neighbours import Key, keep_learnt, read_learnt
+from orders.store.neighbours import Key, keep_learnt, make_rows, read_learnt
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,10 @@ class Learning:
                 await self._database.run(
                     lambda c, key=key, learnt=learnt, known=known: keep_learnt(c, key, learnt, known)  # type: ignore[misc]
                 )
-        found = await self._database.run(lambda c: read_learnt(c, list(self._capacities)))
+        keys = list(self._capacities)
+        if len(self._known) < len(keys):
+            await self._database.run(lambda c: make_rows(c, keys))
+        found = await self._database.run(lambda c: read_learnt(c, keys))
         for key, learnt in found.items():
             capacity = self._capacities[key]
             if key not in self._known or learnt.verdict != capacity.learnt().verdict:

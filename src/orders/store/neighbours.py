@@ -17,20 +17,26 @@ class Key:
     address: str
 
 
+NAMES = {"catalog": "The Product Catalog Service", "cart": "The Shopping Cart Service"}
+"""What people are told that a neighbour is."""
+
+
 def digest(url: str) -> str:
     """What an address is known by: it may hold a password."""
     return hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
 def read_learnt(connection: Connection, keys: Sequence[Key]) -> dict[Key, Learnt]:
-    """What is known of these neighbours; their rows are made where they are missing."""
+    """What is known of these neighbours; those that were never called are left out."""
     with connection.cursor() as cursor:
-        names, addresses = [k.name for k in keys], [k.address for k in keys]
-        cursor.execute(_READ, (names, addresses))
-        if cursor.rowcount < len(keys):
-            cursor.execute(_MAKE, (names, addresses))
-            cursor.execute(_READ, (names, addresses))
+        cursor.execute(_READ, ([k.name for k in keys], [k.address for k in keys]))
         return {Key(name, address): Learnt(*rest) for name, address, *rest in cursor}
+
+
+def make_rows(connection: Connection, keys: Sequence[Key]) -> None:
+    """Make the rows of neighbours that were never called. Safe to repeat."""
+    with connection.cursor() as cursor:
+        cursor.execute(_MAKE, ([k.name for k in keys], [k.address for k in keys]))
 
 
 _READ = """
