@@ -119,8 +119,7 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
             async with asyncio.timeout(DRAIN_S):
                 await placement.drain()
                 await closing.drain()
-        with contextlib.suppress(DatabaseUnavailable):
-            await asyncio.gather(*(neighbour.capacity.close() for neighbour in neighbours))
+        await asyncio.gather(*(neighbour.capacity.close() for neighbour in neighbours), return_exceptions=True)
         await client.close()
         await asyncio.to_thread(database.close)
         if not settings.has_database:

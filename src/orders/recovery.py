@@ -19,6 +19,7 @@ from orders.database import Database, DatabaseUnavailable
 from orders.placement import Placement
 from orders.reply import NoAnswer, NotSent, Rubbish
 from orders.settings import Settings
+from orders.stock import DISPUTES
 from orders.store import recovering
 from orders.store.recovering import Ended, Orphan
 
@@ -129,12 +130,28 @@ class Recovery:
     async def _send_again(self, product: Product, orphan: Orphan, batch: UUID, lease_until: float) -> Ended:
         horizon_s = self._settings.orders_write_horizon_s
         await self._database.run(lambda c: recovering.intend_again(c, batch, horizon_s, [orphan.product_id]))
-        written = await self._catalog.write(product, orphan.after, not_after=lease_until)
+        written = await self._write(product, orphan, lease_until)
         if written is Written.DONE:
             return Ended(landed=[orphan.product_id])
         if written is Written.REFUSED and not orphan.may_land:
             return Ended(refused=[orphan.product_id])
         return Ended()
+
+    async def _write(self, product: Product, orphan: Orphan, lease_until: float) -> Written:
+        """One PUT or, where its refusal may be another call's answer, some more, each alone and read back."""
+        written = await self._catalog.write(product, orphan.after, lease_until)
+        for dispute in range(DISPUTES):
+            if written is not Written.DISPUTED:
+                return written
+            try:
+                found = await self._catalog.read(product.id, alone=True)
+            except (NotSent, NoAnswer, Rubbish):
+                return Written.UNKNOWN
+            if found is None or found.quantity != orphan.before:
+                return Written.DONE if found and found.quantity == orphan.after else Written.UNKNOWN
+            if dispute < DISPUTES - 1:
+                written = await self._catalog.write(product, orphan.after, lease_until, alone=True)
+        return Written.REFUSED
 
 
 def summary(rounds: Sequence[Recovered]) -> str:

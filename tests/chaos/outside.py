@@ -80,7 +80,7 @@ class Outside:
     async def _has_landed(self, product_id: int, fields: dict[str, Any], etag: str) -> bool:
         """Whether this PUT did it; where the answer does not tell, its mark does, once it can't land any more."""
         reply = await self._put(product_id, fields, etag)
-        if reply and reply.status in (412, 500):
+        if reply and reply.status == 412:
             return False
         if reply and isinstance(reply.body, dict) and "product_detail" in reply.body:
             return True
@@ -135,7 +135,8 @@ class Outside:
             except (NotReached, NoAnswer):
                 await asyncio.sleep(0.3)
                 continue
-            if isinstance(reply.body, dict) and "product_detail" in reply.body:
+            found = reply.body.get("product_detail") if isinstance(reply.body, dict) else None
+            if found and found.get("id") == product_id:  # and not another's, as calls may be mixed up
                 return reply
             await asyncio.sleep(0.3)
 

@@ -124,6 +124,9 @@ class Neighbour:
     etags: bool = True
     """Whether it is to have ETags; kept through restarts."""
 
+    one_at_a_time: bool = False
+    """Whether it mixes up calls that overlap; kept through restarts."""
+
     etags_since: float | None = None
     """Since when every GET has given one; None: not every."""
 
@@ -136,7 +139,7 @@ class Neighbour:
         """Switch faults on; those that are not named are off. One that is down suffers already."""
         with contextlib.suppress(NotReached, NoAnswer):
             none = {"slow_s": 0, "error_rate": 0, "lost_rate": 0, "late_rate": 0, "rubbish_rate": 0}
-            wanted = {**none, "etags": self.etags, **faults}
+            wanted = {**none, "etags": self.etags, "one_at_a_time": self.one_at_a_time, **faults}
             await self.http.send("PUT", f"{self.process.url}/faults", wanted)
             if self.etags and self.etags_since is None:
                 self.etags_since = time.monotonic()

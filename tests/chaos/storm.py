@@ -14,6 +14,9 @@ from tests.chaos.processes import Neighbour, Process, World
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
 
+FRAGILE_FROM_THE_START = 0.4
+"""Chance that the neighbours mix up calls that overlap when a storm begins: short storms see that, too."""
+
 LONGEST_SLOW_S = 1.0
 LONGEST_LATE_S = 1.0
 """A PUT lands at most this long after it arrived, or was answered: less than the service's horizon."""
@@ -38,6 +41,9 @@ class Storm:
         self._deck: list[Fault] = []
         self._weathers: list[str] = []
         self.chance = random.Random(self._kinds.random())
+        if self.chance.random() < FRAGILE_FROM_THE_START:
+            self.counts["neighbours one at a time"] += 1
+            self.world.catalog.one_at_a_time = self.world.carts.one_at_a_time = True
 
     @property
     def kills(self) -> int:
@@ -77,6 +83,7 @@ class Storm:
             self._spoil_catalog: 8,
             self._spoil_carts: 2,
             self._change_etags: 1,
+            self._change_manners: 1,
         }
         if not self._deck:
             self._deck = [fault for fault, count in deck.items() for _ in range(count)]
@@ -195,6 +202,29 @@ class Storm:
             await asyncio.sleep(LONGEST_SLOW_S + LONGEST_LATE_S + 3)
         catalog.etags = not catalog.etags
         await catalog.heal()
+
+    async def _change_manners(self) -> None:
+        """From now on the neighbours mix up calls that overlap, or do so no more.
+
+        That they do, the service has to find out. That they were mended it would find out within a day, so it is told.
+        """
+        catalog, carts = self.world.catalog, self.world.carts
+        self.counts["neighbours one at a time" if not catalog.one_at_a_time else "neighbours mended"] += 1
+        catalog.one_at_a_time = carts.one_at_a_time = not catalog.one_at_a_time
+        await catalog.heal()
+        await carts.heal()
+        if not catalog.one_at_a_time:
+            async with self.world.database_is_ours:
+                await asyncio.to_thread(_forgive, self.world.database.dsn)
+
+
+def _forgive(dsn: str) -> None:
+    connection = psycopg2.connect(dsn)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE neighbours SET is_proven = true, wrong_count = 0, concurrency = 16")
+    finally:
+        connection.close()
 
 
 def _cut(dsn: str) -> None:

@@ -197,6 +197,7 @@ CATALOG_FAULTS: dict[str, dict[str, Any]] = {
     "late PUTs": {"late_rate": 0.6, "late_s": LATE_S},
     "rubbish": {"rubbish_rate": 0.4},
     "slow": {"slow_s": 0.03},
+    "one at a time": {"one_at_a_time": True},
 }
 FAULTS = [
     "everything slow",
@@ -206,6 +207,7 @@ FAULTS = [
     "carts: errors",
     "carts: lost answers",
     "carts: rubbish",
+    "carts: one at a time",
     "carts: dies",
     "a replica dies",
     "a replica dies",

@@ -71,7 +71,10 @@ def keep_learnt(connection: Connection, key: Key, learnt: Learnt, known: Learnt)
 
 
 def take_turn(connection: Connection, key: Key, holder: UUID, lease_s: float, wanted_s: float) -> bool:
-    """Take the turn, or keep it, for `lease_s`. False: another replica has it; it is told that this one waits."""
+    """Take the turn, or keep it, for `lease_s`. False: another replica has it; it is told that this one waits.
+
+    The row is made where it is missing, as in a database that was restored.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """UPDATE neighbours SET
@@ -91,7 +94,9 @@ def take_turn(connection: Connection, key: Key, holder: UUID, lease_s: float, wa
             },
         )
         row = cursor.fetchone()
-        return bool(row and row[0])
+    if row is None:
+        make_rows(connection, [key])
+    return bool(row and row[0])
 
 
 def pass_turn(connection: Connection, key: Key, holder: UUID, *, only_if_wanted: bool) -> bool:
