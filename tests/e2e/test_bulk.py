@@ -338,3 +338,13 @@ def test_headers_for_one_order_are_refused_and_so_are_parameters(service: Servic
     reply = service.http.post(f"{url}?policy=each", one)
     assert problem(reply, 422, "invalid_request")["errors"][0]["pointer"] == "query/policy"
     assert service.http.send("DELETE", url).headers["allow"] == "POST, PUT"
+
+
+def test_one_request_has_at_most_two_thousand_lines(service: Service) -> None:
+    def order(first: int, count: int) -> dict[str, Any]:
+        return {"customer_id": 1, "items": [{"product_id": first + n, "quantity": 1} for n in range(count)]}
+
+    orders = [order(1, 500), order(501, 500), order(1001, 500), order(1501, 499), order(2001, 2)]
+    reply = service.http.post(f"{service.url}/orders:batch", {"orders": orders})
+    assert (reply.status, reply.body["errors"][0]["pointer"]) == (422, "#/orders/4/items")
+    assert "these are 2001" in reply.body["detail"]
