@@ -99,6 +99,7 @@ class Neighbour:
         self._client = client
         self._breakers = AsyncCircuitBreakerFactory(default_threshold=breaker_failures, default_ttl=breaker_rest_s)
         self._breaker: AsyncCircuitBreaker | None = None
+        self._confirming = asyncio.Lock()
 
     def believes(self, reply: Reply) -> bool:
         """Whether a refusal counts. If not, the caller has to look for what became of the PUT."""
@@ -127,7 +128,10 @@ class Neighbour:
         for look in range(1, LOOKS):
             if look > 1:
                 await asyncio.sleep(LOOK_AGAIN_S)
-            again = await self._ask(path, understand, flow, max_bytes, alone=True)
+            async with self._confirming:
+                if self._is_settled(again):  # since others were confirmed
+                    return again.result()
+                again = await self._ask(path, understand, flow, max_bytes, alone=True)
             if self._is_settled(again):
                 break
         self._compare(path, asked, again)

@@ -50,10 +50,10 @@ MOST_PRODUCTS = 256
 """Maximum number of products in a batch of several orders: four rounds of calls to a catalog that takes 64."""
 
 SMALL = 64
-"""Number of products up to which a batch is small. Larger ones take longer, and hold up no other batch."""
+"""Number of products up to which an order is small, and a batch that takes along orders before their turn."""
 
 LARGE_AT_ONCE = 2
-"""Maximum number of large batches at once, so that small ones always find room."""
+"""Maximum number of batches with a large order at once. They take longer, and hold up no other batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Placement:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Waiting] = []  # in the order of their turns
         self._batches: dict[Batch, frozenset[int]] = {}
+        self._large: set[Batch] = set()  # those with a large order, which is always the first
         self._keys: dict[str, bytes] = {}
         self._giving_back: set[int] = set()
         self._held: dict[int, _Held] = {}
@@ -220,6 +221,8 @@ class Placement:
             self._note_wait(chosen)
             batch = Batch(chosen, self._database, self._catalog, self._settings, self._requeue, self._spawn)
             self._batches[batch] = frozenset(p for entry in chosen for p in entry.products)
+            if len(chosen[0].products) > SMALL:
+                self._large.add(batch)
             self._spawn(self._run(batch, len(chosen)))
 
     def _note_wait(self, chosen: Sequence[Waiting]) -> None:
@@ -237,11 +240,7 @@ class Placement:
         ):
             return False
         long_ago = self._loop.time() - STRAGGLER_S
-        young = [
-            batch.began_at
-            for batch, products in self._batches.items()
-            if batch.began_at > long_ago and len(products) <= SMALL
-        ]
+        young = [b.began_at for b in self._batches if b.began_at > long_ago and b not in self._large]
         if young and self._waiting:
             self._wake_up_at(min(young) + STRAGGLER_S)
         return not young
@@ -260,6 +259,7 @@ class Placement:
             log.exception("batch %s ended unexpectedly; recovery will look after what is left of it", batch.id)
         finally:
             del self._batches[batch]
+            self._large.discard(batch)
             self._expected, self._gather_until = size, self._loop.time() + GATHER_S
             self._dispatch()
 
@@ -273,8 +273,7 @@ class Placement:
         slow = set().union(*(batch.slow for batch in self._batches))
         taken: set[tuple[str, object]] = set()
         wanted: set[int] = set()
-        large = sum(len(products) > SMALL for products in self._batches.values())
-        room = MOST_PRODUCTS if large < LARGE_AT_ONCE else SMALL
+        takes_large = len(self._large) < LARGE_AT_ONCE
         chosen: list[Waiting] = []
         rest: list[Waiting] = []
         for entry in self._waiting:
@@ -282,7 +281,9 @@ class Placement:
             if entry.future.done():
                 continue
             is_free = busy.isdisjoint(entry.products) and taken.isdisjoint(only_once)
-            fits = len(wanted | entry.products) <= room or (not chosen and room == MOST_PRODUCTS)
+            is_small = len(entry.products) <= SMALL
+            room = (MOST_PRODUCTS if entry.turn_at <= now else SMALL) - len(wanted)
+            fits = (is_small and len(entry.products - wanted) <= room) if chosen else (is_small or takes_large)
             if is_free and fits and len(chosen) < self._settings.orders_batch_size:
                 chosen.append(entry)
                 taken |= only_once
