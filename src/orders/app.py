@@ -4,28 +4,27 @@ import asyncio
 import contextlib
 import functools
 import logging
-import re
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
 from pyreqwest.client import Client
-from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid_utils.compat import uuid7
 
 from orders import embedded
 from orders.address import shown
 from orders.api import about, bulk, exports, orders, previews, reports
+from orders.api.docs_pages import add_docs_pages
 from orders.api.document import describe_api
-from orders.api.parameters import REQUEST_ID, WITHOUT_PARAMETERS
+from orders.api.edge import CORS, Doors, Edge
+from orders.api.failures import answer_with_problems
+from orders.api.parameters import WITHOUT_PARAMETERS
+from orders.api.request_log import RequestLog
 from orders.api.shop import Shop, operation_id
 from orders.capacity import Capacity
 from orders.cart import Carts
@@ -35,13 +34,11 @@ from orders.checkout import Checkout
 from orders.concurrency import Learnt
 from orders.database import Database, DatabaseUnavailable, SchemaError, with_defaults
 from orders.dry_run import Rehearsal
-from orders.errors import Code, OrderError, invalid, problem
 from orders.learning import Learning
 from orders.neighbour import Neighbour
 from orders.placement import Placement
 from orders.recovery import Recovery
 from orders.reply import build_client
-from orders.schemas import invalid_fields
 from orders.settings import Settings, SettingsError, load_settings
 from orders.startup import expiries, open_database, require_neighbours
 from orders.store.neighbours import NAMES, Key, digest
@@ -62,11 +59,6 @@ ROUTERS = (
     reports.router,
     about.router,
 )
-
-MAX_BODY_BYTES = 1024 * 1024
-"""An order of the most products that are allowed fits thirty times."""
-
-_REQUEST_ID = re.compile(REQUEST_ID.encode())
 
 _TELLABLE = (SettingsError, SchemaError, DatabaseUnavailable)
 """Errors at start-up that are a sentence for the person who starts the service."""
@@ -175,6 +167,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=operation_id,
         license_info={"name": "MIT", "identifier": "MIT"},
         servers=[{"url": "/", "description": "This service"}],
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -182,10 +175,12 @@ def create_app(settings: Settings) -> FastAPI:
     # Not include_router: a router inside another matches each request twice.
     app.router.routes[:0] = [route for router in ROUTERS for route in router.routes]
     _add_pages_about_it(app)
-    _answer_errors_with_problems(app)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(HeadIsGet)
-    app.add_middleware(RequestId)
+    add_docs_pages(app)
+    answer_with_problems(app)
+    doors = Doors(settings.hosts, settings.origins)
+    app.add_middleware(Edge, doors=doors, log=RequestLog(wants_all=settings.orders_access_log))
+    if settings.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(settings.origins), **CORS)
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
 
@@ -260,134 +255,3 @@ def _capacity(learnt: Learnt) -> dict[str, Any]:
 def _ping(connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
-
-
-def _answer_errors_with_problems(app: FastAPI) -> None:
-    @app.exception_handler(OrderError)
-    async def on_order_error(request: Request, error: OrderError) -> Response:
-        headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-        if error.code.value.status >= 500:
-            what = error.code.name.lower()
-            log.warning(
-                "%s %s [%s]: %s: %s", request.method, request.url.path, request.state.request_id, what, error.detail
-            )
-        return _problem_response(request, error, headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
-        return _problem_response(request, _wrong_content_type(request, error) or invalid_fields(error.errors()))
-
-    @app.exception_handler(HTTPException)
-    async def on_http_error(request: Request, error: HTTPException) -> Response:
-        headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else dict(error.headers or {})
-        return _problem_response(request, _from_http_error(request, error), headers)
-
-    @app.exception_handler(DatabaseUnavailable)
-    async def on_database_unavailable(request: Request, error: DatabaseUnavailable) -> Response:
-        log.warning("the database is away: %s", error)
-        unavailable = OrderError(Code.DATABASE_UNAVAILABLE, "The database can't be reached.")
-        return _problem_response(request, unavailable, {"Retry-After": "1"})
-
-    @app.exception_handler(Exception)
-    async def on_bug(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return _problem_response(request, OrderError(Code.INTERNAL_ERROR, "The service's log says more."))
-
-
-def _wrong_content_type(request: Request, error: RequestValidationError) -> OrderError | None:
-    """A body that was not sent as JSON arrives as plain bytes; what is wrong is its label."""
-    if not any(e["loc"] == ("body",) and isinstance(e.get("input"), bytes) for e in error.errors()):
-        return None
-    given = request.headers.get("content-type")
-    wanted = "application/merge-patch+json" if request.method == "PATCH" else "application/json"
-    came = "without a type" if given is None else f"as {given[:60]}"
-    message = f"Send the body as {wanted}; it came {came}."
-    return invalid("header/Content-Type", "content_type", message)
-
-
-def _allowed_methods(request: Request) -> str:
-    """The methods of every route at this path: the framework names only the first's, and no HEAD."""
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
-            methods |= route.methods or set()
-    methods = methods or {"GET"}
-    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-
-
-def _from_http_error(request: Request, error: HTTPException) -> OrderError:
-    if error.status_code == 404:
-        return OrderError(Code.NOT_FOUND, f"There is nothing at {request.url.path}.")
-    if error.status_code == 405:
-        return OrderError(Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}.")
-    if error.status_code == 413:
-        return OrderError(Code.BODY_TOO_LARGE, f"A body is at most {MAX_BODY_BYTES} bytes.")
-    return invalid("#", "json_invalid", "The body can't be read as JSON.")
-
-
-def _problem_response(request: Request, error: OrderError, headers: dict[str, str] | None = None) -> Response:
-    document = problem(error, request.url.path)
-    return JSONResponse(document, error.code.value.status, headers, media_type="application/problem+json")
-
-
-class BodyLimit:
-    """Refuses bodies beyond MAX_BODY_BYTES, whether their length was announced or not."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] == "GET":
-            await self._app(scope, receive, send)
-            return
-        received = 0
-
-        async def receive_some() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
-                raise HTTPException(413)
-            return message
-
-        await self._app(scope, receive_some, send)
-
-
-class HeadIsGet:
-    """Answers HEAD as GET; the server leaves out the body."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
-        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
-
-
-class RequestId:
-    """Gives every request an ID, or takes the one in `X-Request-ID`, and every answer the same."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-        is_good = not given or (len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) is not None)
-        request_id = given[0] if given and is_good else uuid7().hex.encode()
-        scope.setdefault("state", {})["request_id"] = request_id.decode()
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-            await send(message)
-
-        if is_good:
-            await self._app(scope, receive, send_with_id)
-        else:
-            error = invalid(
-                "header/X-Request-ID", "request_id_invalid", "X-Request-ID: 1 to 128 of A-Z a-z 0-9 -._~:/+="
-            )
-            await _problem_response(Request(scope), error)(scope, receive, send_with_id)

@@ -22,6 +22,15 @@ class Code(Enum):
     """The stable codes. The enum's name in lower case is the `code` of the problem document."""
 
     INVALID_REQUEST = Kind(422, "The request is malformed", "`errors` says what is wrong and where.")
+    HOST_INVALID = Kind(400, "The request needs one Host header", "Send one, as HTTP/1.1 demands.")
+    HOST_UNKNOWN = Kind(
+        421, "This host is not served here", "Use one of the names in ORDERS_HOSTS, or add this one to it."
+    )
+    CROSS_SITE = Kind(
+        403,
+        "A page of another site may not do this",
+        "Call from your server, or name the page's origin in ORDERS_CORS_ORIGINS.",
+    )
     BODY_TOO_LARGE = Kind(413, "The request body is too large", "Send less; an order has at most 500 products.")
     NOT_FOUND = Kind(404, "There is nothing here", "See /docs for what there is.")
     METHOD_NOT_ALLOWED = Kind(405, "This can't be done here", "See /docs for the methods of this address.")

@@ -416,11 +416,16 @@ def parse_moment(text: str) -> int | datetime:
     raise invalid("query/at", "at_invalid", "at: a version like 2, or a time like 2026-11-24T08:00:00Z.")
 
 
-def invalid_fields(errors: Iterable[dict[str, Any]]) -> OrderError:
+MAX_ERRORS = 20
+"""Maximum number of errors that an answer names. With more, `error_count` tells how many there are."""
+
+
+def invalid_fields(errors: Sequence[dict[str, Any]]) -> OrderError:
     """422 from what validation found."""
-    found = [{"pointer": _pointer(e["loc"]), "code": e["type"], "message": _message(e)} for e in errors]
+    found = [{"pointer": _pointer(e["loc"]), "code": e["type"], "message": _message(e)} for e in errors[:MAX_ERRORS]]
     where = ", ".join("its body" if e["pointer"] == "#" else str(e["pointer"]) for e in found[:3])
-    return OrderError(Code.INVALID_REQUEST, f"The request is malformed at {where}.", extra={"errors": found})
+    extra = {"errors": found, **({"error_count": len(errors)} if len(errors) > MAX_ERRORS else {})}
+    return OrderError(Code.INVALID_REQUEST, f"The request is malformed at {where}.", extra=extra)
 
 
 def refused_parameters(names: Iterable[str], why: str = "There is no parameter {!r}.") -> OrderError:

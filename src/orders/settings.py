@@ -29,6 +29,27 @@ def _expiries(text: str) -> str:
 _PRIVATE = ("DATABASE_URL", "DB_PASSWORD", "CATALOG_URL", "CART_URL")
 """Settings that may carry a password: their values are never repeated."""
 
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip().lower() for part in (text or "").split(",") if part.strip()]
+
+
+_HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", re.IGNORECASE)
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+
+
+def _hosts(text: str) -> str:
+    if wrong := [host for host in _listed(text) if not _HOST.fullmatch(host)]:
+        raise ValueError(f"{wrong[0]!r} is not a host's name; leave out scheme, port and path")
+    return text
+
+
+def _origins(text: str) -> str:
+    if wrong := [origin for origin in _listed(text) if not _ORIGIN.fullmatch(origin)]:
+        raise ValueError(f"{wrong[0]!r} is not an origin like https://admin.shop.example")
+    return text
+
+
 BaseUrl = Annotated[str, AfterValidator(base_url)]
 DatabaseAddress = Annotated[str, AfterValidator(database_address)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
@@ -97,6 +118,13 @@ class Settings(BaseSettings):
         description="which orders are cancelled after how long in a status: `Ordered:30m`, or several with commas; "
         "`s`, `m`, `h`, `d`",
     )
+    orders_hosts: Annotated[str, AfterValidator(_hosts)] | None = Field(
+        None, description="names by which the service may be called, with commas; others are refused (421)"
+    )
+    orders_cors_origins: Annotated[str, AfterValidator(_origins)] | None = Field(
+        None, description="origins of pages that may call it from a browser, with commas: `https://admin.shop.example`"
+    )
+    orders_access_log: bool = Field(False, description="a line in the log for every request, not only for refused ones")
     orders_data_dir: Path = Field(Path(".data"), description="the embedded PostgreSQL and the sandbox keep data here")
 
     @model_validator(mode="after")
@@ -124,6 +152,16 @@ class Settings(BaseSettings):
         """How long an order may stay in which status, as the setting writes it."""
         found = (_EXPIRY.fullmatch(part) for part in (self.orders_expire or "").split(","))
         return [(match[1], timedelta(**{_UNITS[match[3]]: int(match[2])})) for match in found if match]
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names by which the service may be called; none: any."""
+        return frozenset(_listed(self.orders_hosts))
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins of pages that may call the service from a browser."""
+        return frozenset(_listed(self.orders_cors_origins))
 
     @property
     def has_database(self) -> bool:

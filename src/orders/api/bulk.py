@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from orders import bulk
+from orders.api.bodies import BodyRoute
 from orders.api.dry_run import RESULT_EXAMPLE, STOCK_EXAMPLE, DryRun, PreviewedOrder, StockChange
 from orders.api.orders import details_of
 from orders.api.parameters import Actor
@@ -183,7 +184,7 @@ class BatchPreview(BaseModel):
     stock: Annotated[list[StockChange], Field(description="The products whose stock would change.")]
 
 
-router = APIRouter(generate_unique_id_function=operation_id)
+router = APIRouter(route_class=BodyRoute, generate_unique_id_function=operation_id)
 
 _RESULTS: dict[int | str, dict[str, Any]] = {
     200: {"model": BatchResults, "description": "What became of each, also where all were refused"}

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from orders import change_status as changes
+from orders.api.bodies import BodyRoute
 from orders.api.dry_run import DryRun, preview_response
 from orders.api.parameters import (
     WITHOUT_PARAMETERS,
@@ -59,7 +60,7 @@ from orders.schemas import (
 from orders.store.listing import Filters, Position, Sort, count_orders, list_orders, page_json
 from orders.store.reading import read_events
 
-router = APIRouter(generate_unique_id_function=operation_id)
+router = APIRouter(route_class=BodyRoute, generate_unique_id_function=operation_id)
 reading = APIRouter(route_class=ReadingRoute, generate_unique_id_function=operation_id)
 placing = APIRouter(route_class=PlacingRoute, generate_unique_id_function=operation_id)
 

@@ -125,9 +125,11 @@ async def _refuse_parameters(request: Request) -> None:
 
 async def _refuse_repeated(request: Request) -> None:
     """Only a few filters may be said several times."""
-    for name in request.query_params.keys() - MAY_REPEAT:
-        if len(request.query_params.getlist(name)) > 1:
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name in seen and name not in MAY_REPEAT:
             raise repeated_parameter(name)
+        seen.add(name)
 
 
 WITHOUT_PARAMETERS = [Depends(_refuse_parameters)]

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from fastapi.routing import APIRoute
 
 from orders.api import bulk, orders
+from orders.api.bodies import BodyRoute
 from orders.api.bulk import BatchPreview
 from orders.api.dry_run import Preview
 from orders.api.parameters import WITHOUT_PARAMETERS
@@ -18,7 +19,11 @@ from orders.api.shop import operation_id
 PREFIX = "/dry-run"
 
 router = APIRouter(
-    prefix=PREFIX, tags=["dry run"], generate_unique_id_function=operation_id, dependencies=WITHOUT_PARAMETERS
+    prefix=PREFIX,
+    route_class=BodyRoute,
+    tags=["dry run"],
+    generate_unique_id_function=operation_id,
+    dependencies=WITHOUT_PARAMETERS,
 )
 
 

@@ -4,6 +4,7 @@ wrong.
 
 import inspect
 from collections.abc import Callable, Iterable
+from json import JSONDecodeError
 from typing import Any, get_args, get_origin
 from urllib.parse import parse_qs
 
@@ -14,6 +15,7 @@ from pydantic.fields import FieldInfo
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from orders.api.bodies import BodyRoute, read_json
 from orders.schemas import repeated_parameter
 
 
@@ -58,7 +60,7 @@ class ReadingRoute(APIRoute):
         )
 
 
-class PlacingRoute(APIRoute):
+class PlacingRoute(BodyRoute):
     """A route whose function takes `request`, what is in its path, `dry_run`, and a model `body` or None; headers it
     reads by itself.
 
@@ -79,14 +81,21 @@ class PlacingRoute(APIRoute):
         request = Request(scope, receive)
         try:
             text = await request.body()
-            body = self._model.model_validate_json(text) if text else None
+            body = self._read(text)
         except ClientDisconnect:
             return  # in the middle of its body: nobody is there to be answered
-        except ValidationError:
+        except (ValidationError, JSONDecodeError):
             await super().handle(scope, _again(text, receive), send)
             return
         response = await self.endpoint(request, body=body, dry_run=False, **scope["path_params"])
         await response(scope, receive, send)
+
+    def _read(self, text: bytes) -> BaseModel | None:
+        """Raises ValidationError, JSONDecodeError or Refused."""
+        if not text:
+            return None
+        read_json(text)  # the model takes members that are twice there
+        return self._model.model_validate_json(text)
 
 
 def _names(name: str, field: FieldInfo) -> Iterable[str]:

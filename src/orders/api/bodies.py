@@ -1,0 +1,98 @@
+"""Bodies in JSON, read strictly: in UTF-8, without a member that is twice in one object, and without NaN."""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from orders.api.failures import Refused
+from orders.errors import OrderError, invalid
+
+MAX_MEMBERS = 100
+"""Maximum number of members of one object: twice as many as `metadata` may have. More would only cost time to refuse."""
+
+
+class BodyRoute(APIRoute):
+    """A route whose body is read strictly."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's, given a request that is strict about its body."""
+        answer = super().get_route_handler()
+
+        async def answer_strictly(request: Request) -> Response:
+            return await answer(StrictRequest(request.scope, request.receive))
+
+        return answer_strictly
+
+
+class StrictRequest(Request):
+    """A request whose `json` is strict."""
+
+    async def json(self) -> Any:
+        """The body. Raises JSONDecodeError or Refused."""
+        return read_json(await self.body())
+
+
+def read_json(body: bytes) -> Any:
+    """The document in a body. Raises JSONDecodeError, or Refused (422) for what Python alone would let pass."""
+    try:
+        return json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_read_object)
+    except json.JSONDecodeError:
+        raise
+    except UnicodeDecodeError as error:
+        raise Refused(invalid("#", "json_invalid", f"The body is not UTF-8, at byte {error.start}.")) from None
+    except RecursionError:
+        raise Refused(invalid("#", "json_invalid", "The body is nested too deep.")) from None
+    except _Unwanted:
+        raise Refused(_find(body)) from None
+    except ValueError as error:
+        raise Refused(invalid("#", "json_invalid", f"The body is not JSON: {error}.")) from None
+
+
+class _Unwanted(Exception):
+    """An object has a member twice, or too many members."""
+
+
+def _read_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(members)
+    if len(document) < len(members) or len(members) > MAX_MEMBERS:
+        raise _Unwanted
+    return document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _find(body: bytes) -> OrderError:
+    """Where the first such object is. Read once more, as only then its place is of interest."""
+    document = json.loads(body.decode(), object_pairs_hook=_Members)
+    places: list[tuple[str, Any]] = [("#", document)]
+    while places:
+        pointer, value = places.pop(0)
+        if isinstance(value, _Members):
+            names = [name for name, _ in value]
+            if len(names) > MAX_MEMBERS:
+                message = f"An object has at most {MAX_MEMBERS} members; this one has {len(names)}."
+                return invalid(pointer, "too_many_members", message)
+            seen: set[str] = set()
+            for name in names:
+                if name in seen:
+                    return invalid(
+                        _below(pointer, name), "duplicate_member", f"The member {name[:60]!r} is twice there."
+                    )
+                seen.add(name)
+            places += [(_below(pointer, name), inner) for name, inner in value]
+        elif isinstance(value, list):
+            places += [(f"{pointer}/{n}", inner) for n, inner in enumerate(value) if isinstance(inner, list)]
+    return invalid("#", "json_invalid", "The body can't be read as JSON.")
+
+
+class _Members(list[tuple[str, Any]]):
+    """An object's members, all of them."""
+
+
+def _below(pointer: str, name: str) -> str:
+    return f"{pointer}/{name[:60].replace('~', '~0').replace('/', '~1')}"
