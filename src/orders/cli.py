@@ -125,8 +125,7 @@ def serve(
     settings = _settings(host=host, port=port)
     create_app(settings)  # says at once what a setting is missing, not once per worker
     _require_free(settings.host, settings.port)
-    if settings.has_database:
-        open_database(settings)  # what is wrong with it is said here, in a sentence
+    open_database(settings)  # what is wrong with it is said here, in a sentence
     typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
     # The workers read the environment by themselves.
     os.environ.update(HOST=settings.host, PORT=str(settings.port))

@@ -75,9 +75,12 @@ def _parse(dsn: str) -> dict[str, str]:
 
 
 def dsn_from_parts(name: str, user: str | None, password: str | None, host: str | None, port: int | None) -> str:
-    """The DSN of the five DB_… settings."""
+    """The DSN of the five DB_… settings. Raises SettingsError."""
     parts = {"dbname": name, "user": user, "password": password, "host": host, "port": port}
-    return psycopg2.extensions.make_dsn(**{key: str(value) for key, value in parts.items() if value is not None})
+    try:
+        return psycopg2.extensions.make_dsn(**{key: str(value) for key, value in parts.items() if value is not None})
+    except (psycopg2.Error, ValueError):  # what they say would quote it
+        raise SettingsError("The DB_… settings: one has a character that is no text.") from None
 
 
 def connect(dsn: str) -> Connection:

@@ -166,6 +166,8 @@ def _link_elsewhere(place: Path) -> None:
     _make_roots()
     if place.is_symlink() and place.resolve().parent == ROOTS.resolve():
         return  # an interrupted first start
+    if place.is_dir() and not place.is_symlink():
+        place.rmdir()  # empty: an older version made it, and was interrupted
     place.unlink(missing_ok=True)
     place.symlink_to(ROOTS / secrets.token_hex(8))
 
@@ -222,7 +224,14 @@ def _succeeds(account: pwd.struct_passwd, words: list[str]) -> bool:
 
 
 def _owner(place: Path) -> pwd.struct_passwd:
-    owner = pwd.getpwuid(place.stat().st_uid)
+    try:
+        owner = pwd.getpwuid(place.stat().st_uid)
+    except KeyError:  # of another machine, or of a container before this one
+        raise SettingsError(
+            f"ORDERS_DATA_DIR: the database in {place.resolve()} belongs to an account that this machine does not know "
+            f"({place.stat().st_uid}). Give it to one that it knows, for example: chown -R {_own_account().pw_name} "
+            f"{place.resolve()}"
+        ) from None
     return owner if owner.pw_uid else _own_account()
 
 

@@ -60,7 +60,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class Settings(BaseSettings):
     """Names, defaults and meanings of the settings. Fields are the variables' names in lower case."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     database_url: DatabaseAddress | None = Field(
         None, repr=False, description="PostgreSQL, as libpq takes it (a URL or `key=value` pairs)"

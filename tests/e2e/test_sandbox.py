@@ -1,5 +1,6 @@
 """The sandbox's journal: what came, when, and what became of it."""
 
+import itertools
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ from pyreqwest.client import SyncClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
 from tests.conftest import ORDERS, Http, Sandbox, answers, free_port, wait_until
+
+_products = itertools.count(5_000_000)  # far below those that `Sandbox.product` makes
 
 
 def journal(http: Http, url: str, product: int) -> list[dict[str, Any]]:
@@ -35,25 +38,27 @@ def put_and_give_up(url: str, product: int, quantity: int) -> None:
 
 @pytest.mark.parametrize("envelope", ["product_detail", "data", "product"])
 def test_a_product_comes_and_is_answered_in_an_envelope(sandbox: Sandbox, http: Http, envelope: str) -> None:
-    fields = {"name": "A Field Guide to Clouds", "price": 24, "quantity": 3}
+    fields = {"id": next(_products), "name": "A Field Guide to Clouds", "price": 24, "quantity": 3}
     url = f"{sandbox.catalog_url}/products"
     reply = http.post(url, {envelope: fields})
     product = reply.body[envelope]
     assert (reply.status, reply.body) == (201, {"products": [product], envelope: product})
-    assert sandbox.fields(product["id"]) == product == {"id": product["id"], **fields}
+    assert sandbox.fields(product["id"]) == product == fields
 
 
 def test_products_may_come_bare_or_in_a_list_as_well(sandbox: Sandbox, http: Http) -> None:
-    fields = {"name": "A Field Guide to Clouds", "price": 24, "quantity": 3}
+    def fields() -> dict[str, Any]:
+        return {"id": next(_products), "name": "A Field Guide to Clouds", "price": 24, "quantity": 3}
+
     url = f"{sandbox.catalog_url}/products"
-    one = http.post(url, fields).body
+    one = http.post(url, fields()).body
     assert one == {"products": [one["data"]], "data": one["data"]}
     assert sandbox.stock(one["data"]["id"]) == 3
-    several = http.post(url, [fields, {"data": fields}]).body
+    several = http.post(url, [fields(), {"data": fields()}]).body
     assert list(several) == ["products"]
-    assert [product["name"] for product in several["products"]] == [fields["name"]] * 2
+    assert [product["name"] for product in several["products"]] == ["A Field Guide to Clouds"] * 2
     assert http.post(url, []).body == {"products": []}
-    for nonsense in ("x", 7, [7], [fields, None]):
+    for nonsense in ("x", 7, [7], [fields(), None]):
         assert http.post(url, nonsense).status == 422
 
 

@@ -211,6 +211,8 @@ def test_an_ordinary_user_has_it_in_a_home_that_is_closed_and_root_may_join(plac
     home = place / "home"
     home.mkdir(mode=0o700)
     nobody = pwd.getpwnam("nobody")
+    if not embedded_home._can_run(nobody, embedded_home._installed() / embedded_home._PROGRAMS):
+        pytest.skip("this checkout is in a closed folder: an ordinary user can't run what is in it")
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
     said = as_nobody(lambda: whoami(embedded.start(home / "data")))
     assert said == "('postgres',)"
@@ -229,6 +231,15 @@ def test_the_database_of_another_account_is_not_taken(place: Path) -> None:
     embedded.stop(place)
     said = as_nobody(lambda: embedded.start(place))
     assert "belongs to the account embedded_postgres" in said
+
+
+@as_root
+def test_a_database_of_an_account_that_is_not_known_here_is_told_with_what_to_do(place: Path) -> None:
+    embedded.start(place)
+    embedded.stop(place)
+    os.chown(place / "postgres", 54_321, 54_321)
+    with pytest.raises(SettingsError, match=r"does not know \(54321\).*chown -R embedded_postgres"):
+        embedded.start(place)
 
 
 # When it starts and stops ----------------------------------------------------------------------------------------

@@ -14,7 +14,13 @@ from orders import database, upgrading
 from tests.conftest import ask, execute, wait_until
 from tests.integration.test_migrations import OLD_TABLES
 
-NEW_ORDER = "INSERT INTO orders (customer_id, status) VALUES (8, 'ordered')"
+NEW_ORDER = """
+BEGIN;
+SET LOCAL statement_timeout = '15s';  -- far more than the migration ever waits
+INSERT INTO orders (customer_id, status) VALUES (8, 'ordered');
+INSERT INTO order_items (product_id, quantity, order_id) VALUES (1, 1, 1);
+COMMIT
+"""
 
 
 @pytest.fixture
@@ -27,9 +33,12 @@ def old_service(empty_dsn: str) -> Iterator[psycopg2.extensions.connection]:
 
 
 @contextlib.contextmanager
-def migrating(dsn: str) -> Iterator["Future[str | None]"]:
+def migrating(dsn: str, old_service: psycopg2.extensions.connection) -> Iterator["Future[str | None]"]:
     with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(database.migrate, dsn)
+        try:
+            yield thread.submit(database.migrate, dsn)
+        finally:
+            old_service.close()  # a test that fails must not wait for it for ever
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -44,7 +53,7 @@ def test_the_holder_of_a_table_is_told_at_once_and_again_and_the_migration_goes_
 ) -> None:
     monkeypatch.setattr(upgrading, "_TELL_EVERY_S", 0.5)
     ask(old_service, "SELECT * FROM orders WHERE customer_id = %s", (7,))  # and no commit
-    with migrating(empty_dsn) as migration:
+    with migrating(empty_dsn, old_service) as migration:
         wait_until(lambda: len(said(caplog)) >= 2, "it is told who holds the table, and told again")
         assert not migration.done()
         old_service.rollback()
@@ -61,7 +70,7 @@ def test_while_a_migration_waits_the_old_service_goes_on(
     empty_dsn: str, old_service: psycopg2.extensions.connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     ask(old_service, "SELECT * FROM order_items")
-    with migrating(empty_dsn) as migration:
+    with migrating(empty_dsn, old_service) as migration:
         wait_until(lambda: said(caplog), "the migration waits")
         for _ in range(20):  # each would wait behind the migration for as long as that waits
             execute(empty_dsn, NEW_ORDER)
@@ -85,7 +94,7 @@ def test_holders_that_never_stop_one_by_one_do_not_starve_the_migration(
                 ask(connection, "SELECT count(*), pg_sleep(0.05) FROM orders")
                 connection.commit()
 
-    with ThreadPoolExecutor(3) as busy, migrating(empty_dsn) as migration:
+    with ThreadPoolExecutor(3) as busy, migrating(empty_dsn, old_service) as migration:
         for _ in range(3):
             busy.submit(be_busy)
         try:
@@ -99,7 +108,7 @@ def test_a_database_that_goes_away_while_a_migration_waits_is_told_as_that(
 ) -> None:
     ask(old_service, "SELECT * FROM orders")
     name = psycopg2.extensions.parse_dsn(empty_dsn)["dbname"]
-    with migrating(empty_dsn) as migration:
+    with migrating(empty_dsn, old_service) as migration:
         wait_until(lambda: said(caplog), "the migration waits")
         others = "FROM pg_stat_activity WHERE datname = %s AND application_name <> 'old shop'"
         execute(postgres, f"SELECT pg_terminate_backend(pid) {others}", (name,))

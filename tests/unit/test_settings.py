@@ -1,7 +1,10 @@
 """Settings say in a sentence what is wrong with them."""
 
+from pathlib import Path
+
 import pytest
 
+from orders.connecting import dsn_from_parts
 from orders.settings import Settings, SettingsError, load_settings
 from orders.startup import expiries, require_neighbours
 from orders.workflow import load_workflow
@@ -33,6 +36,20 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, variables: di
     with pytest.raises(SettingsError) as caught:
         load_settings(_env_file=None)
     assert sentence in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_bytes("DB_PASSWORD=geheim\xfc".encode("latin-1"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == ".env can't be read: it is not UTF-8"
+
+
+def test_a_password_that_is_no_text_is_told_without_it() -> None:
+    with pytest.raises(SettingsError, match="no text") as caught:
+        dsn_from_parts("shop", "ann", "geheim\udcff", None, None)
+    assert "geheim" not in str(caught.value)
 
 
 def test_a_missing_neighbour_is_named() -> None:
