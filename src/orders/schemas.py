@@ -1,7 +1,7 @@
 """The wire format: what requests must look like, and what `/docs` says of answers (PostgreSQL builds those)."""
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID

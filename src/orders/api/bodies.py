@@ -11,7 +11,7 @@ from orders.api.failures import Refused
 from orders.errors import OrderError, invalid
 
 MAX_MEMBERS = 100
-"""Maximum number of members of one object: twice as many as `metadata` may have. More would only cost time to refuse."""
+"""Maximum number of members of one object: twice as many as `metadata` may have. More only cost time to refuse."""
 
 
 class BodyRoute(APIRoute):

@@ -95,10 +95,11 @@ class Edge:
         else:
             await self._app(scope, _bounded(scope, receive), send)
 
-    def _refusal(self, method: str, scope: Scope, headers: dict[bytes, bytes], request_id: bytes) -> OrderError | None:
+    def _refusal(self, method: str, scope: Scope, headers: dict[bytes, bytes]) -> OrderError | None:
         """Why the request is refused before its route is looked for."""
         names = [name for name, _ in scope["headers"]]
-        if names.count(b"x-request-id") > 1 or not _REQUEST_ID.fullmatch(request_id):
+        given = headers.get(b"x-request-id")
+        if given is not None and (names.count(b"x-request-id") > 1 or not _REQUEST_ID.fullmatch(given)):
             message = "X-Request-ID: 1 to 128 of A-Z a-z 0-9 -._~:/+="
             return invalid("header/X-Request-ID", "request_id_invalid", message)
         query = scope["query_string"]

@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457): whatever is raised, the client is told in one shape, and the log in one line."""
+"""Errors as problem documents (RFC 9457): whatever is raised, the client is told in one shape."""
 
 import logging
 
