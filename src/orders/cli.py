@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 
 from orders import doctor as checks
 from orders.address import shown
+from orders.api.parameters import REQUEST_ID
 from orders.app import create_app, log_to_stderr, machinery
 from orders.change_status import Asked, change_status
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
@@ -35,7 +36,7 @@ from orders.sandbox.catalog import SandboxCatalog
 from orders.schemas import parse_order_id, parse_status_or_refuse
 from orders.settings import Settings, SettingsError, load_settings
 from orders.startup import database_dsn, install_functions, open_database, set_workflow
-from orders.store.reading import find_order, read_events, read_orders
+from orders.store.reading import find_order, orders_of_request, read_events, read_orders
 from orders.unknown_settings import tell_unknown
 from orders.workflow import load_workflow
 
@@ -207,14 +208,30 @@ def worker(
 
 
 @cli.command()
-def show(order: OrderIdOrNumber) -> None:
-    """Print an order as the API has it, with its events."""
+def show(
+    order: Annotated[str, typer.Argument(metavar="ORDER", help="Its ID, its number, or the ID of a request.")],
+) -> None:
+    """Print an order as the API has it, with its events; of a request, every order that it changed."""
     database = Database(open_database(_settings()), threads=1)
-    order_id = _find(database, order)
-    body = database.run_sync(lambda c: read_orders(c, [order_id]))[order_id]
-    events = database.run_sync(lambda c: read_events(c, order_id)) or "{}"
+    for order_id in _find_all(database, order):
+        body = database.run_sync(lambda c, i=order_id: read_orders(c, [i]))[order_id]  # type: ignore[misc]
+        events = database.run_sync(lambda c, i=order_id: read_events(c, i)) or "{}"  # type: ignore[misc]
+        typer.echo(json.dumps({**json.loads(body), **json.loads(events)}, indent=2, ensure_ascii=False))
     database.close()
-    typer.echo(json.dumps({**json.loads(body), **json.loads(events)}, indent=2, ensure_ascii=False))
+
+
+def _find_all(database: Database, named: str) -> list[UUID]:
+    """The order of this ID or number, or those that the request of this ID changed."""
+    is_orders = parse_order_id(named) is not None or (named.isdecimal() and len(named) < 19)
+    if is_orders or not re.fullmatch(REQUEST_ID, named):
+        return [_find(database, named)]
+    try:
+        found = database.run_sync(lambda c: orders_of_request(c, named))
+    except DatabaseUnavailable as error:
+        _fail(f"The history was not searched to its end: {error}. Name the order by its ID or number.", 1)
+    if not found:
+        _fail(f"No order has an event of the request {named}.", 1)
+    return found
 
 
 @cli.command()
@@ -245,7 +262,7 @@ def workflow(
 def _find(database: Database, order: str) -> UUID:
     order_id = parse_order_id(order)
     if order_id is None and not (order.isdecimal() and len(order) < 19):
-        _fail(f"{order!r} is neither an order's ID nor an order's number.", 2)
+        _fail(f"{order!r} is no order's ID and no order's number.", 2)
     found = database.run_sync(lambda c: find_order(c, order_id, int(order) if order_id is None else None))
     if found is None:
         _fail(f"There is no order {order}.", 1)

@@ -1,6 +1,7 @@
 """Bodies in JSON, read strictly: in UTF-8, without a member that is twice in one object, and without NaN."""
 
 import json
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,6 +13,10 @@ from orders.errors import OrderError, invalid
 
 MAX_MEMBERS = 100
 """Maximum number of members of one object: twice as many as `metadata` may have. More only cost time to refuse."""
+
+
+MAX_PLACES = 10_000
+"""Maximum number of objects and lists in which a member is looked for that is twice. No good body has half as many."""
 
 
 class BodyRoute(APIRoute):
@@ -69,9 +74,11 @@ def _refuse_constant(name: str) -> Any:
 def _find(body: bytes) -> OrderError:
     """Where the first such object is. Read once more, as only then its place is of interest."""
     document = json.loads(body.decode(), object_pairs_hook=_Members)
-    places: list[tuple[str, Any]] = [("#", document)]
-    while places:
-        pointer, value = places.pop(0)
+    places: deque[tuple[str, Any]] = deque([("#", document)])
+    for _ in range(MAX_PLACES):
+        if not places:
+            break
+        pointer, value = places.popleft()
         if isinstance(value, _Members):
             names = [name for name, _ in value]
             if len(names) > MAX_MEMBERS:
@@ -86,8 +93,8 @@ def _find(body: bytes) -> OrderError:
                 seen.add(name)
             places += [(_below(pointer, name), inner) for name, inner in value]
         elif isinstance(value, list):
-            places += [(f"{pointer}/{n}", inner) for n, inner in enumerate(value) if isinstance(inner, list)]
-    return invalid("#", "json_invalid", "The body can't be read as JSON.")
+            places += [(f"{pointer}/{n}", v) for n, v in enumerate(value[:MAX_PLACES]) if isinstance(v, list)]
+    return invalid("#", "duplicate_member", "An object in the body has a member twice, or too many members.")
 
 
 class _Members(list[tuple[str, Any]]):

@@ -68,6 +68,13 @@ _EVENTS = f"""
     FROM order_events e WHERE e.order_id = o.id"""
 
 
+def orders_of_request(connection: Connection, request_id: str) -> list[UUID]:
+    """The orders with an event of this request, oldest first. Reads the whole history: placing pays no index."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT DISTINCT order_id FROM order_events WHERE request_id = %s ORDER BY 1", (request_id,))
+        return [UUID(order_id) for (order_id,) in cursor]
+
+
 def read_events(connection: Connection, order_id: UUID) -> str | None:
     """The JSON of what happened to the order, first things first; None if there is no such order."""
     with connection.cursor() as cursor:
