@@ -92,7 +92,7 @@ def test_a_malformed_export_is_a_problem(service: Service) -> None:
             problem(service.get(f"{path}?{query}"), 422, "invalid_request")
     reply = service.http.send("POST", f"{service.url}/orders.csv")
     problem(reply, 405, "method_not_allowed")
-    assert reply.headers["allow"] == "GET, HEAD"
+    assert reply.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 def test_many_orders_are_exported_in_constant_memory(start: Start, dsn: str) -> None:

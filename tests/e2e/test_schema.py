@@ -44,7 +44,7 @@ def test_schemathesis_finds_nothing_with_all_of_its_checks(
     successes = accepted(report["valid_rates"])
     assert len(successes) == 26  # all but four, see the configuration
     assert min(successes.values()) >= 1
-    assert min(count for name, count in successes.items() if "/orders" in name) >= 10, successes
+    assert min(count for name, count in successes.items() if "/orders" in name) >= 5, successes
     statuses = Counter(status for (status,) in execute(dsn, "SELECT status FROM orders WHERE placed_at IS NOT NULL"))
     assert statuses.total() >= 10, statuses
     assert len(statuses) >= 2, statuses  # some were moved
