@@ -238,9 +238,11 @@ def _add_pages_about_it(app: FastAPI) -> None:
 
     @app.get("/health", summary="Whether it works", tags=["about"], responses=about.HEALTH_RESPONSES)
     async def get_health(request: Request) -> Any:
-        """200 where the database answers; 503 where it does not. Parameters are ignored here: probes send some."""
+        """200 where the database answers; 503 where it does not, or has no room left. However busy the service is, this
+        waits for nobody. Parameters are ignored here: probes send some.
+        """
         built: Machinery = request.app.state.machinery
-        await built.database.run(_ping)
+        await built.database.require_health()
         return {
             "status": "ok",
             "waiting_count": built.placement.waiting_count,
@@ -250,8 +252,3 @@ def _add_pages_about_it(app: FastAPI) -> None:
 
 def _capacity(learnt: Learnt) -> dict[str, Any]:
     return {"concurrency": learnt.limit, "is_fragile": learnt.is_fragile}
-
-
-def _ping(connection: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")

@@ -20,9 +20,10 @@ from orders.plan import Change, plan
 from orders.reply import NoAnswer, NotSent, Resting, Rubbish
 from orders.request import Answer, Request, Waiting, insufficient, is_recorded, outcomes, replay
 from orders.settings import Settings
+from orders.sizes import names_that_fit
 from orders.stock import DID_LAND, DID_NOT, Fate, jittered, write_stock
 from orders.store import claiming, keys, placing
-from orders.store.claiming import CartOrder, Claimed, Due
+from orders.store.claiming import CartOrder, Claimed, Due, ReferenceOrder
 from orders.store.keys import Outcome
 from orders.store.placing import BatchLost, Intent, NewOrder, Taken, Verdict
 
@@ -164,7 +165,7 @@ class Batch:
     def _taken(self, claimed: Claimed) -> dict[Waiting, OrderError]:
         """Who wants a reference that a placed order has."""
         placed = {reference: order for reference, order in claimed.references.items() if order.is_placed}
-        return {w: reference_taken(r, placed[r].order_id) for w, r in self._referring() if r in placed}
+        return {w: reference_taken(r, _if_own(w, placed[r])) for w, r in self._referring() if r in placed}
 
     def _taken_here(self) -> dict[Waiting, OrderError]:
         """Who wants a reference that another one before it wants, too."""
@@ -289,10 +290,9 @@ class Batch:
             waiting.refuse(error)
 
     def _new_order(self, waiting: Waiting, request: Request) -> NewOrder:
-        items = tuple(
-            (line, self._products[line.product_id].name, self._products[line.product_id].price)
-            for line in request.lines
-        )
+        products = [self._products[line.product_id] for line in request.lines]
+        names = names_that_fit([product.name for product in products])
+        items = tuple(zip(request.lines, names, (product.price for product in products), strict=True))
         total = sum(line.quantity * price for line, _, price in items)
         return NewOrder(waiting.order_id, request.customer_id, request.cart_id, total, items, request.details)
 
@@ -484,6 +484,11 @@ class Batch:
             waiting.refuse(_undecided(waiting, error))
 
 
+def _if_own(waiting: Waiting, order: ReferenceOrder) -> UUID | None:
+    """The order's ID, for its own customer."""
+    return order.order_id if waiting.request and waiting.request.customer_id == order.customer_id else None
+
+
 def _references(requests: Iterable[Request]) -> list[str]:
     return [r.details.external_reference for r in requests if r.details.external_reference]
 
@@ -530,7 +535,8 @@ def _as_order_error(error: Exception) -> OrderError:
     if isinstance(error, OrderError):
         return error
     if isinstance(error, DatabaseUnavailable):
-        log.warning("the database is away: %s", error)
-        return OrderError(Code.DATABASE_UNAVAILABLE, "The database can't be reached.", retry_after_s=1)
+        unavailable = error.as_order_error()
+        log.warning("%s: %s", unavailable.code.name.lower(), error)
+        return unavailable
     log.error("unexpected error while placing", exc_info=error)
     return OrderError(Code.ORDER_FAILED, "Something unexpected happened while the order was placed.")

@@ -11,14 +11,19 @@ from orders.change_status import Asked, move
 from orders.checkout import Checkout
 from orders.database import Database, DatabaseUnavailable
 from orders.errors import Code, OrderError, problem
+from orders.lanes import Lane
 from orders.order import NO_DETAILS, Author, Details, Line
 from orders.request import Answer
 from orders.store.changing import Change, DecideMany, Standing, change_orders
+from orders.store.reading import Short
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 200
 """So many orders are moved, and locked meanwhile, in one transaction: a thousand cost five commits."""
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""Maximum size of the orders in one answer, as in a page of a list; those behind it are in short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ async def place_each(checkout: Checkout, wishes: Sequence[Wish], instance: str, 
     results = await asyncio.gather(*(_place(checkout, wish, instance, author) for wish in wishes))
     if failed := [result.status for result in results if result.status >= 500]:
         log.warning("POST %s [%s]: %s of %s orders failed", instance, author.request_id, len(failed), len(results))
-    return results
+    return in_bounds(results)
 
 
 async def _place(checkout: Checkout, wish: Wish, instance: str, author: Author) -> Result:
@@ -92,8 +97,9 @@ def as_order_error(error: Exception) -> OrderError:
     if isinstance(error, OrderError):
         return error
     if isinstance(error, DatabaseUnavailable):
-        log.warning("the database is away: %s", error)
-        return OrderError(Code.DATABASE_UNAVAILABLE, "The database can't be reached.", retry_after_s=1)
+        unavailable = error.as_order_error()
+        log.warning("%s: %s", unavailable.code.name.lower(), error)
+        return unavailable
     log.error("unexpected error in a batch", exc_info=error)
     return OrderError(Code.INTERNAL_ERROR, "The service's log says more.")
 
@@ -103,28 +109,52 @@ async def move_each(
 ) -> list[Result]:
     """Move each of these orders for itself; no order is there twice. Raises nothing."""
     results: dict[UUID, Result] = {}
+    room = MAX_ANSWER_BYTES
     in_order = sorted(moves, key=lambda m: m.order_id)  # of all, so that two calls meet in the same order of locks
     for some in [in_order[n : n + AT_ONCE] for n in range(0, len(moves), AT_ONCE)]:
         decide, errors = judge(some, needs_version=needs_version)
         try:
-            orders = await _change(database, some, decide)
+            orders = await _change(database, some, decide, room)
         except Exception as error:
             results |= dict.fromkeys((m.order_id for m in some), refused(as_order_error(error), instance))
         else:
             results |= results_of(orders, errors, instance)
+            room -= sum(len(order.encode()) for order in orders.values())
     return [results[m.order_id] for m in moves]
 
 
 async def move_all(database: Database, moves: Sequence[Move], *, needs_version: bool = False) -> list[Result]:
     """Move all of these orders in one transaction. Raises OrderError that names each refusal: nothing was changed."""
     decide, _ = judge(moves, needs_version=needs_version, all_or_nothing=True)
-    orders = await _change(database, moves, decide)
-    return [Result(200, {"order": orders[m.order_id]}) for m in moves]
+    orders = await _change(database, moves, decide, MAX_ANSWER_BYTES)
+    return [Result(200, _shown(orders[m.order_id])) for m in moves]
 
 
-async def _change(database: Database, moves: Sequence[Move], decide: DecideMany) -> dict[UUID, str]:
+async def _change(database: Database, moves: Sequence[Move], decide: DecideMany, max_bytes: int) -> dict[UUID, str]:
     wanted = wanted_by(moves)
-    return await database.run(lambda c: change_orders(c, wanted, decide))
+    return await database.run(lambda c: change_orders(c, wanted, decide, max_bytes), Lane.CHANGES)
+
+
+def _shown(order: str) -> dict[str, str]:
+    return {"order_in_short" if isinstance(order, Short) else "order": order}
+
+
+def in_bounds(results: Sequence[Result]) -> list[Result]:
+    """The results, with those orders in short for which there is no room."""
+    room = MAX_ANSWER_BYTES
+    bounded = []
+    for result in results:
+        order = result.members.get("order", "")
+        room -= len(order.encode())
+        bounded.append(result if room >= 0 or not order else _in_short(result, order))
+    return bounded
+
+
+def _in_short(result: Result, order: str) -> Result:
+    document = json.loads(order)
+    short = {name: document[name] for name in ("id", "status", "version")}
+    others = {name: member for name, member in result.members.items() if name != "order"}
+    return Result(result.status, {"order_in_short": json.dumps(short), **others})
 
 
 def wanted_by(moves: Sequence[Move]) -> dict[UUID, str]:
@@ -136,7 +166,7 @@ def results_of(
     orders: Mapping[UUID, str], errors: Mapping[UUID, OrderError], instance: str, status: int = 200
 ) -> dict[UUID, Result]:
     """The results of orders, of which some were refused."""
-    moved = {i: Result(status, {"order": body}) for i, body in orders.items() if i not in errors}
+    moved = {i: Result(status, _shown(body)) for i, body in orders.items() if i not in errors}
     return {**moved, **{i: refused(error, instance) for i, error in errors.items()}}
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from orders.database import Database
 from orders.errors import Code, OrderError, invalid
+from orders.lanes import Lane
 from orders.order import Author
 from orders.request import Answer, replay
 from orders.store.changing import Change, Decide, KeyTaken, Part, Standing, change_order, change_stale
@@ -116,7 +117,7 @@ async def _change(
         if rehearse:
             outcome = await rehearse(order_id, wanted, decide, remember)
         else:
-            outcome = await database.run(lambda c: change_order(c, order_id, wanted, decide, remember))
+            outcome = await database.run(lambda c: change_order(c, order_id, wanted, decide, remember), Lane.CHANGES)
     except KeyTaken:
         raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another request.") from None
     if outcome is None:

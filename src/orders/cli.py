@@ -26,7 +26,8 @@ from orders.app import create_app, log_to_stderr, machinery
 from orders.change_status import Asked, change_status
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
 from orders.errors import Code, OrderError
-from orders.export_file import ExportFailed, Format, export_file, format_of
+from orders.export_file import ExportFailed, Format, export_file, format_of, read_statuses
+from orders.history import all_events
 from orders.listing import parse_filters
 from orders.order import Author
 from orders.reconcile import Reconciliation, Undecided
@@ -36,7 +37,8 @@ from orders.sandbox.catalog import SandboxCatalog
 from orders.schemas import parse_order_id, parse_status_or_refuse
 from orders.settings import Settings, SettingsError, load_settings
 from orders.startup import database_dsn, install_functions, open_database, set_workflow
-from orders.store.reading import find_order, orders_of_request, read_events, read_orders
+from orders.store.past import orders_of_request
+from orders.store.reading import find_order, read_orders
 from orders.unknown_settings import tell_unknown
 from orders.workflow import load_workflow
 
@@ -215,8 +217,8 @@ def show(
     database = Database(open_database(_settings()), threads=1)
     for order_id in _find_all(database, order):
         body = database.run_sync(lambda c, i=order_id: read_orders(c, [i]))[order_id]  # type: ignore[misc]
-        events = database.run_sync(lambda c, i=order_id: read_events(c, i)) or "{}"  # type: ignore[misc]
-        typer.echo(json.dumps({**json.loads(body), **json.loads(events)}, indent=2, ensure_ascii=False))
+        events = list(all_events(database, order_id))
+        typer.echo(json.dumps({**json.loads(body), "events": events}, indent=2, ensure_ascii=False))
     database.close()
 
 
@@ -350,8 +352,9 @@ def export(
     except ExportFailed as error:
         _fail(str(error), 2)
     try:
-        wanted = parse_filters(filters or [], load_workflow(settings.orders_workflow))
-        count = asyncio.run(export_file(open_database(settings), wanted, kind, output))
+        dsn = open_database(settings)
+        wanted = parse_filters(filters or [], load_workflow(settings.orders_workflow), lambda: read_statuses(dsn))
+        count = asyncio.run(export_file(dsn, wanted, kind, output))
     except ExportFailed as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:

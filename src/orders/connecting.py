@@ -8,6 +8,7 @@ import psycopg2.extensions
 
 from orders.refusal import refusal
 from orders.settings import SettingsError
+from orders.unavailable import DatabaseUnavailable, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +35,6 @@ _MISREAD = (
     ("unterminated quoted string", "a quote (') is not closed; in a value write \\'"),
 )
 """What libpq says where it can't read a DSN, and what we say. Its own words quote the DSN, password and all."""
-
-
-class DatabaseUnavailable(Exception):
-    """The database can't be reached, or the connection broke: what was asked may or may not have happened."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(" ".join(reason.split()))  # libpq explains itself in several lines; a log has one
 
 
 class SchemaError(Exception):
@@ -92,7 +86,7 @@ def connect(dsn: str) -> Connection:
     try:
         connection = psycopg2.connect(dsn)
     except psycopg2.OperationalError as error:
-        raise DatabaseUnavailable(str(error).strip()) from None
+        raise unreachable(error) from None
     connection.autocommit = True
     return connection
 

@@ -2,38 +2,39 @@
 
 import asyncio
 import contextlib
+import itertools
 import math
-import os
 import queue
-import select
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg2
-import psycopg2.errors
 import psycopg2.extensions
 
-from orders.connecting import Connection, DatabaseUnavailable, SchemaError, connect, wait_until_up, with_defaults
+from orders.connecting import Connection, SchemaError, connect, wait_until_up, with_defaults
+from orders.lanes import Lane, share_threads
+from orders.line import Job, Line, Query
+from orders.unavailable import DatabaseBusy, DatabaseFull, DatabaseUnavailable, explained, is_about_connection
 from orders.upgrading import MIGRATIONS, VERSION_TABLE, upgrade
 
-__all__ = ["Connection", "DatabaseUnavailable", "SchemaError", "connect", "wait_until_up", "with_defaults"]
-# What callers get here although it is at home in `connecting`: most need it beside Database.
+__all__ = ["Connection", "DatabaseUnavailable", "Query", "SchemaError", "connect", "wait_until_up", "with_defaults"]
+# What callers get here although it is at home elsewhere: most need it beside Database.
 
 T = TypeVar("T")
 Cursor = psycopg2.extensions.cursor
-Query = Callable[[Connection], T]
+_Jobs: TypeAlias = "queue.SimpleQueue[Job[Any] | None]"
 
 PATIENCE_S = 10.0
 """So long is a statement waited for; then its connection is cut. It may still have happened, or happen later."""
 
 RECONNECT_AFTER_S = 0.25
 
-# Read-only: after a failover we still hold a connection to the server that is a standby now.
-_BROKEN = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.errors.ReadOnlySqlTransaction)
+FULL_FOR_S = 15.0
+"""How long `/health` says that the database is full after it has refused something for that: longer than between two
+probes, and than between two rounds of recovery.
+"""
 
 
 @contextlib.contextmanager
@@ -43,71 +44,12 @@ def opened(dsn: str) -> Iterator[Connection]:
     try:
         yield connection
     except psycopg2.Error as error:
-        if not _is_broken(error, connection):
+        found = explained(error, is_broken=is_about_connection(error, connection))
+        if found is error:
             raise
-        raise DatabaseUnavailable(str(error)) from None
+        raise found from None
     finally:
         connection.close()
-
-
-class _Line:
-    """A thread's connection, with a second handle of its socket by which other threads can cut it."""
-
-    def __init__(self, dsn: str) -> None:
-        self.opened_at = time.monotonic()
-        self.connection = connect(dsn)
-        self._socket = socket.socket(fileno=os.dup(self.connection.fileno()))
-
-    def is_well(self) -> bool:
-        """Whether the server has not closed it while it was idle: seen before anything is sent, so nothing is lost."""
-        if self.connection.closed:
-            return False
-        idle = select.poll()
-        idle.register(self._socket, select.POLLIN)
-        return not idle.poll(0)
-
-    def cut(self) -> None:
-        """The thread that waits for an answer gets an error instead, also where the server has fallen silent."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close it. Safe to repeat."""
-        self.connection.close()
-        self._socket.close()
-
-
-class _Job(Generic[T]):
-    """A query, the future that is its result, and the line that is at work on it."""
-
-    def __init__(self, query: Query[T]) -> None:
-        self.future: Future[T] = Future()
-        self._query = query
-        self._line: _Line | None = None
-        self._is_given_up = False
-        self._lock = threading.Lock()
-
-    def run(self, line: _Line) -> T:
-        """The query's result; once more where PostgreSQL ended it for a deadlock: it has changed nothing then."""
-        with self._lock:
-            if self._is_given_up:
-                raise DatabaseUnavailable("nobody waits any more")
-            self._line = line
-        try:
-            return self._query(line.connection)
-        except psycopg2.extensions.TransactionRollbackError:
-            return self._query(line.connection)
-        finally:
-            with self._lock:
-                self._line = None
-
-    def give_up(self) -> bool:
-        """Don't begin. If it is running, cut the line, and return True."""
-        with self._lock:
-            self._is_given_up = True
-            if self._line:
-                self._line.cut()
-            return self._line is not None
 
 
 @contextlib.contextmanager
@@ -140,22 +82,33 @@ def undone(connection: Connection) -> Iterator[Cursor]:
 
 
 class Database:
-    """Threads with a connection each. `run` is for the event loop, `run_sync` for the command line."""
+    """Threads with a connection each, in lanes. `run` is for the event loop, `run_sync` for the command line.
+
+    A connection is opened when its thread has something to do for the first time.
+    """
 
     def __init__(self, dsn: str, threads: int) -> None:
         self.dsn = with_defaults(dsn)
         self._broken_at = 0.0
+        self._full_at = -math.inf
         self._down_until = 0.0
-        self._why_down = ""
+        self._why_down: DatabaseUnavailable | None = None
         self._connecting = threading.Lock()
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._work, name=f"database-{n}", daemon=True) for n in range(threads)]
-        for thread in self._threads:
+        shares = share_threads(threads)
+        self._queues: dict[Lane, _Jobs] = {lane: queue.SimpleQueue() for lane in shares}
+        self._threads = {
+            lane: [
+                threading.Thread(target=self._work, args=[self._queues[lane]], name=f"{lane}-{n}", daemon=True)
+                for n in range(count)
+            ]
+            for lane, count in shares.items()
+        }
+        for thread in itertools.chain(*self._threads.values()):
             thread.start()
 
-    async def run(self, query: Query[T]) -> T:
-        """`query(connection)` on a thread. Raises DatabaseUnavailable, or what `query` raises."""
-        job = self._submit(query)
+    async def run(self, query: Query[T], lane: Lane = Lane.PLACING) -> T:
+        """`query(connection)` on a thread of the lane. Raises DatabaseUnavailable, or what `query` raises."""
+        job = self._submit(query, lane)
         try:
             async with asyncio.timeout(PATIENCE_S):
                 return await asyncio.wrap_future(job.future)
@@ -167,49 +120,70 @@ class Database:
 
     def run_sync(self, query: Query[T]) -> T:
         """`run` for callers without an event loop."""
-        job = self._submit(query)
+        job = self._submit(query, Lane.PLACING)
         try:
             return job.future.result(PATIENCE_S)
         except TimeoutError:
             raise self._give_up(job) from None
 
+    def threads_of(self, lane: Lane) -> int:
+        """How many threads work for this lane."""
+        return len(self._threads.get(lane) or self._threads[Lane.PLACING])
+
+    async def require_health(self) -> None:
+        """Raise DatabaseUnavailable: it does not answer, or it had no room for what was asked lately.
+
+        A full disk can still be read, and so SELECT 1 would not tell.
+        """
+        await self.run(_ask, Lane.HEALTH)
+        if time.monotonic() < self._full_at + FULL_FOR_S:
+            raise DatabaseFull(f"it had no room left {time.monotonic() - self._full_at:.0f} s ago")
+
     def close(self) -> None:
         """Let the threads finish what they were given, and close their connections."""
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
+        for lane, threads in self._threads.items():
+            for _ in threads:
+                self._queues[lane].put(None)
+        for thread in itertools.chain(*self._threads.values()):
             thread.join(timeout=5)
 
-    def _submit(self, query: Query[T]) -> _Job[T]:
-        job = _Job(query)
-        self._jobs.put(job)
+    def _submit(self, query: Query[T], lane: Lane) -> Job[T]:
+        job = Job(query)
+        self._queues.get(lane, self._queues[Lane.PLACING]).put(job)
         return job
 
-    def _give_up(self, job: _Job[Any]) -> DatabaseUnavailable:
+    def _give_up(self, job: Job[Any]) -> DatabaseUnavailable:
         if job.give_up():
             self._broken_at = time.monotonic()
+        if job.began_at is None:
+            return DatabaseBusy(f"no thread was free within {PATIENCE_S:.0f} s")
         return DatabaseUnavailable(f"no answer within {PATIENCE_S:.0f} s")
 
-    def _work(self) -> None:
-        line: _Line | None = None
-        while (job := self._jobs.get()) is not None:
-            if not job.future.set_running_or_notify_cancel():
+    def _work(self, jobs: _Jobs) -> None:
+        line: Line | None = None
+        while (job := jobs.get()) is not None:
+            if not job.begin():
                 continue
             try:
                 line = self._line_that_works(line)
                 job.future.set_result(job.run(line))
-            except psycopg2.Error as error:
-                if not _is_broken(error, line.connection if line else None):
-                    job.future.set_exception(error)
-                    continue
-                self._broken_at = time.monotonic()
-                job.future.set_exception(DatabaseUnavailable(str(error).strip()))
             except BaseException as error:
-                job.future.set_exception(error)
+                job.future.set_exception(self._understood(error, line))
         if line:
             line.close()
 
-    def _line_that_works(self, line: _Line | None) -> _Line:
+    def _understood(self, error: BaseException, line: Line | None) -> BaseException:
+        """What the caller gets instead. Where a connection broke, all others are replaced before they are used."""
+        if isinstance(error, psycopg2.Error):
+            is_broken = is_about_connection(error, line.connection if line else None)
+            if is_broken:
+                self._broken_at = time.monotonic()
+            error = explained(error, is_broken=is_broken)
+        if isinstance(error, DatabaseFull):
+            self._full_at = time.monotonic()
+        return error
+
+    def _line_that_works(self, line: Line | None) -> Line:
         """This line, or a new one. Where one broke, all that were open then are replaced: a dead one looks idle."""
         if line and line.opened_at > self._broken_at and line.is_well():
             return line
@@ -217,26 +191,28 @@ class Database:
             line.close()
         return self._connect()
 
-    def _connect(self) -> _Line:
+    def _connect(self) -> Line:
         """A new line. After a failure one thread tries again, after a while; meanwhile callers are answered at once."""
         with self._connecting:
             if time.monotonic() < self._down_until:
-                raise DatabaseUnavailable(self._why_down)
+                assert self._why_down
+                raise type(self._why_down)(str(self._why_down))
             if self._why_down:
                 self._down_until = math.inf
         try:
-            line = _Line(self.dsn)
+            began_at = time.monotonic()
+            line = Line(connect(self.dsn), began_at)
         except Exception as error:
-            self._down_until, self._why_down = time.monotonic() + RECONNECT_AFTER_S, str(error)
+            why = error if isinstance(error, DatabaseUnavailable) else DatabaseUnavailable(str(error))
+            self._down_until, self._why_down = time.monotonic() + RECONNECT_AFTER_S, why
             raise
-        self._down_until, self._why_down = 0.0, ""
+        self._down_until, self._why_down = 0.0, None
         return line
 
 
-def _is_broken(error: psycopg2.Error, connection: Connection | None) -> bool:
-    """Whether this is about the connection, not the statement. A server that dies is now and then a DatabaseError."""
-    is_ours = isinstance(error, _BROKEN) or type(error) is psycopg2.DatabaseError
-    return is_ours or connection is None or connection.closed > 0
+def _ask(connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
 
 
 def schema_version(connection: Connection) -> str | None:

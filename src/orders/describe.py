@@ -8,16 +8,26 @@ from uuid import UUID
 from orders.change_status import Asked, Rehearse, require_version
 from orders.database import Database
 from orders.errors import Code, OrderError, invalid, reference_taken
+from orders.lanes import Lane
 from orders.order import Details
+from orders.sizes import MAX_ATTACHED_BYTES, stored_bytes
 from orders.store.changing import Change, ReferenceTaken, Standing, change_order
-from orders.store.claiming import reference_orders
+from orders.store.claiming import other_order_of_customer
 
 MAX_METADATA_BYTES = 8192
+"""Maximum size of the metadata as they are stored and sent."""
 MAX_METADATA_MEMBERS = 50
 MAX_METADATA_DEPTH = 5
 MAX_KEY_LENGTH = 100
 MAX_VALUE_LENGTH = 500
 """Of a string that orders can be found by: a member of the metadata itself."""
+
+MAX_DESCRIPTIONS = 1000
+"""Maximum changes of what is attached to one order: each keeps what was there before, which may be MAX_ATTACHED_BYTES.
+"""
+
+EVENT_TEXT_LENGTH = 200
+"""Of a note, this is in its event as what it became. The whole note is in the order, or in the `before` of the next."""
 
 
 async def patch_details(
@@ -35,25 +45,33 @@ async def patch_details(
         if rehearse:
             body = await rehearse(order_id, None, decide, None)
         else:
-            body = await database.run(lambda c: change_order(c, order_id, None, decide))
+            body = await database.run(lambda c: change_order(c, order_id, None, decide), Lane.CHANGES)
     except ReferenceTaken:
         reference = patch["external_reference"]
-        orders = await database.run(lambda c: reference_orders(c, [reference]))
-        raise reference_taken(reference, orders[reference].order_id if reference in orders else None) from None
+        other = await database.run(lambda c: other_order_of_customer(c, order_id, reference), Lane.CHANGES)
+        raise reference_taken(reference, other) from None
     if not isinstance(body, str):  # there is no key, so it is None
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
     return body
 
 
 def describe(standing: Standing, patch: Mapping[str, Any], asked: Asked) -> Change | None:
-    """What is attached to the order after `patch`. Its event names those members of the order that change."""
+    """What is attached to the order after `patch`. Its event names those members of the order that change.
+
+    Raises OrderError.
+    """
     require_version(standing, asked)
     known = to_document(standing.attached)
-    before, after = _details(known), to_details(merge_patch(known, patch))
+    wanted = merge_patch(known, patch)
+    before, after = _details(known), _details(wanted)
     if before == after:
         return None
+    if standing.description_count >= MAX_DESCRIPTIONS:
+        raise OrderError(Code.DESCRIBED_TOO_OFTEN, f"The order's details were changed {MAX_DESCRIPTIONS} times.")
+    _require_small(known, wanted)
     was, becomes = _members(before), _members(after)
     changed = [name for name in was if _dumped(was[name]) != _dumped(becomes[name])]
+    shown, cut = _shortened({name: becomes[name] for name in changed})
     return Change(
         standing,
         "described",
@@ -62,9 +80,28 @@ def describe(standing: Standing, patch: Mapping[str, Any], asked: Asked) -> Chan
         standing.held_from,
         standing.total,
         before={name: was[name] for name in changed},
-        after={name: becomes[name] for name in changed},
+        after=shown,
+        details={"cut": cut} if cut else None,
         attached=after,
     )
+
+
+def _require_small(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises OrderError where it becomes too large. What is too large from earlier on may become smaller, or stay."""
+    metadata = wanted.get("metadata") or {}
+    if _dumped(metadata) != _dumped(known.get("metadata") or {}):
+        _require_good_metadata(metadata)
+    if attached_bytes(wanted) > max(MAX_ATTACHED_BYTES, attached_bytes(known)):
+        raise invalid("#", "too_large", f"What is attached {TOO_LARGE}.")
+
+
+def _shortened(members: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The members with long notes cut, and which those are: where they stand, and how long they really are."""
+    notes: dict[str, str | None] = members.get("notes") or {}
+    long = {name: note for name, note in notes.items() if note and len(note) > EVENT_TEXT_LENGTH}
+    cut = [{"pointer": f"/after/notes/{name}", "characters": len(note)} for name, note in long.items()]
+    short = {name: f"{note[:EVENT_TEXT_LENGTH]}…" for name, note in long.items()}
+    return ({**members, "notes": {**notes, **short}} if long else dict(members)), cut
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
@@ -92,12 +129,25 @@ def to_document(details: Details) -> dict[str, Any]:
 
 
 def to_details(document: Mapping[str, Any]) -> Details:
-    """From the wire. Raises OrderError where the metadata are too large."""
+    """From the wire, where it was checked. Raises OrderError where the metadata can't be kept."""
+    _require_good_metadata(document.get("metadata") or {})
+    return _details(document)
+
+
+def _require_good_metadata(metadata: Mapping[str, Any]) -> None:
     try:
-        check_metadata(document.get("metadata") or {})
+        check_metadata(metadata)
     except ValueError as error:
         raise invalid("#/metadata", "metadata_invalid", f"The metadata {error}.") from None
-    return _details(document)
+
+
+TOO_LARGE = f"must be at most {MAX_ATTACHED_BYTES} bytes altogether: the metadata and the notes"
+
+
+def attached_bytes(document: Mapping[str, Any]) -> int:
+    """The size of an order's metadata and notes, as they are stored and sent."""
+    texts = (document.get("notes") or {}).values()
+    return stored_bytes(document.get("metadata") or {}) + sum(stored_bytes(text) for text in texts if text)
 
 
 def _details(document: Mapping[str, Any]) -> Details:
@@ -126,14 +176,9 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
         raise ValueError(f"must have at most {MAX_METADATA_MEMBERS} members")
     if any(isinstance(value, str) and len(value) > MAX_VALUE_LENGTH for value in metadata.values()):
         raise ValueError(f"must have strings of at most {MAX_VALUE_LENGTH} characters")
-    try:
-        size = len(_dumped(metadata).encode())
-    except UnicodeEncodeError:
-        raise ValueError("must be of whole characters: half of a surrogate pair is none") from None
-    except ValueError:
-        raise ValueError("must have no number that is infinite or none") from None
+    size = stored_bytes(metadata)
     if size > MAX_METADATA_BYTES:
-        raise ValueError(f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
+        raise ValueError(f"must be at most {MAX_METADATA_BYTES} bytes of JSON, numbers written out; these are {size}")
 
 
 def _check(value: Any, depth: int) -> None:

@@ -8,12 +8,25 @@ from typing import Any
 from uuid import UUID
 
 from orders.batch import Batch, Rehearsed
-from orders.bulk import Move, Result, Wish, answered, as_order_error, judge, refused, results_of, wanted_by
+from orders.bulk import (
+    MAX_ANSWER_BYTES,
+    Move,
+    Result,
+    Wish,
+    answered,
+    as_order_error,
+    in_bounds,
+    judge,
+    refused,
+    results_of,
+    wanted_by,
+)
 from orders.catalog import Catalog
 from orders.checkout import Checkout
 from orders.database import Database
 from orders.errors import OrderError
 from orders.gate import DRY_RUN
+from orders.lanes import Lane
 from orders.order import Author
 from orders.plan import Change, plan
 from orders.reply import NoAnswer, NotSent, Rubbish
@@ -60,7 +73,7 @@ class Rehearsal:
     async def place_each(self, wishes: Sequence[Wish], instance: str, author: Author) -> tuple[list[Result], Stock]:
         """What placing all of these together would be answered, in the order in which they stand."""
         outcomes, stock = await self._place(wishes, instance, author)
-        return [_result(outcome, instance) for outcome in outcomes], stock
+        return in_bounds([_result(outcome, instance) for outcome in outcomes]), stock
 
     async def _place(
         self, wishes: Sequence[Wish], instance: str, author: Author
@@ -96,7 +109,7 @@ class Rehearsal:
         if not rehearsed.orders:
             return {}
         new = list(rehearsed.orders.values())
-        documents = await self._database.run(lambda c: orders_as_placed(c, new))
+        documents = await self._database.run(lambda c: orders_as_placed(c, new), Lane.CHANGES)
         return {
             waiting: Preview(json.dumps(document), json.dumps([_placed_event(document, author)]))
             for waiting, document in zip(rehearsed.orders, documents, strict=True)
@@ -125,16 +138,20 @@ class Rehearsal:
     ) -> tuple[list[Result], Stock]:
         """What moving all of these would be answered. Raises OrderError: all or nothing, and one is refused."""
         decide, errors = judge(moves, needs_version=needs_version, all_or_nothing=all_or_nothing)
-        changed = await self._rehearse(wanted_by(moves), decide)
+        changed = await self._rehearse(wanted_by(moves), decide, max_bytes=MAX_ANSWER_BYTES)
         assert isinstance(changed, Changed)  # there was no key
         results = results_of(changed.orders, errors, instance)
         stock = await self._stock(changed.due)
         return [_with_events(m.order_id, results[m.order_id], changed) for m in moves], stock
 
     async def _rehearse(
-        self, wanted: Mapping[UUID, str | None], decide: DecideMany, key: str | None = None
+        self,
+        wanted: Mapping[UUID, str | None],
+        decide: DecideMany,
+        key: str | None = None,
+        max_bytes: int | None = None,
     ) -> Changed | KeyInUse:
-        return await self._database.run(lambda c: rehearse_changes(c, wanted, decide, key))
+        return await self._database.run(lambda c: rehearse_changes(c, wanted, decide, key, max_bytes), Lane.CHANGES)
 
     async def _stock(self, due: Mapping[int, int]) -> dict[int, Change | None]:
         """What the next PUT of each of these products would say. No transaction is open meanwhile."""

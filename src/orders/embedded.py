@@ -11,9 +11,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from orders.connecting import DatabaseUnavailable, dsn_from_parts
+from orders.connecting import dsn_from_parts
 from orders.embedded_home import Home, ProgramFailed, find_home, refuse_anothers, settle
 from orders.embedded_locks import lock_out
+from orders.unavailable import DatabaseUnavailable
 
 _START_S = 60
 """How long the server may take to start or to stop: after a crash it first reads what it had written."""

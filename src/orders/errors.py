@@ -61,7 +61,12 @@ class Code(Enum):
     EXTERNAL_REFERENCE_TAKEN = Kind(
         409,
         "Another order has this external reference",
-        "`order_id` is that order; look at it, or use another reference.",
+        "If it is the same customer's, `order_id` is that order. Look at it, or use another reference.",
+    )
+    DESCRIBED_TOO_OFTEN = Kind(
+        409,
+        "The order's details were changed too often",
+        "Its history keeps 1,000 such changes. Its status can still be changed; keep what changes often elsewhere.",
     )
     KEY_IN_USE = Kind(409, "The first request with this key is still running", "Ask again after `Retry-After`.")
     KEY_REUSED = Kind(422, "This key belongs to another request", "Use a new Idempotency-Key for a new request.")
@@ -93,6 +98,11 @@ class Code(Enum):
     )
     OVERLOADED = Kind(503, "Too many orders are waiting", "Nothing was ordered. Ask again after `Retry-After`.")
     DATABASE_UNAVAILABLE = Kind(503, "The database can't be reached", "Ask again after `Retry-After`.")
+    DATABASE_FULL = Kind(
+        503,
+        "The database has no room left",
+        "Nothing was changed. Make room on its disk; ask again after `Retry-After`.",
+    )
     TOO_SLOW = Kind(503, "This takes too long", "Ask for less: add filters, or leave `include_total` out.")
     INTERNAL_ERROR = Kind(500, "Something is wrong in this service", "Report it with the time; the log has the rest.")
 
@@ -129,10 +139,12 @@ def problem(error: OrderError, instance: str) -> dict[str, Any]:
 
 
 def reference_taken(reference: str | None, order_id: object) -> OrderError:
-    """409 for an external reference that is another order's."""
+    """409 for an external reference that is another order's; its ID is only for the same customer (None: another's)."""
     other = f"order {order_id}" if order_id else "another order"
     detail = f"The external reference {reference!r} is that of {other}."
-    return OrderError(Code.EXTERNAL_REFERENCE_TAKEN, detail, extra={"order_id": order_id and str(order_id)})
+    return OrderError(
+        Code.EXTERNAL_REFERENCE_TAKEN, detail, extra={"order_id": str(order_id)} if order_id is not None else {}
+    )
 
 
 def invalid(pointer: str, code: str, message: str) -> OrderError:

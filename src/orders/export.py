@@ -14,15 +14,17 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from orders.database import Connection, Database, DatabaseUnavailable
+from orders.lanes import Lane
 from orders.listing import first_id
 from orders.store.listing import OLDEST_FIRST, Filters, Position, list_lines, list_orders
+from orders.texts import is_formula
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 PAGE = 1_000
-"""Orders that are read at once: placing has to wait no longer than that for a database thread."""
+"""Maximum orders that are read at once: other lists have to wait no longer than that for a database thread."""
 
 PATIENCE_S = 20.0
 """So long does an export wait for a database that is away before it breaks off."""
@@ -96,7 +98,10 @@ async def chunks(
     while True:
         try:
             async with turn:
-                chunk, count, end = await database.run(lambda c, a=after: read(c, filters, a, until))  # type: ignore[misc]  # as elsewhere
+                chunk, count, end = await database.run(
+                    lambda c, a=after: read(c, filters, a, until),  # type: ignore[misc]  # as elsewhere
+                    Lane.LISTS,
+                )
         except DatabaseUnavailable as error:
             give_up_at = give_up_at or now() + PATIENCE_S
             if after is None or now() > give_up_at:
@@ -112,9 +117,11 @@ async def chunks(
 
 
 def _cell(value: Any) -> Any:
-    """As CSV has it. A text that a spreadsheet would take for a formula gets a ' in front."""
+    """As CSV has it. A text that a spreadsheet would take for a formula, or that begins with a tab or a line end, gets
+    a ' in front.
+    """
     if isinstance(value, datetime):
         return f"{value.isoformat(timespec='microseconds')}Z"
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+    if isinstance(value, str) and (is_formula(value) or value.startswith(("\t", "\r", "\n"))):
         return f"'{value}"
     return value

@@ -11,10 +11,10 @@ from typing import IO, Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from orders.database import Database
+from orders.database import Database, opened
 from orders.errors import OrderError
 from orders.export import COLUMNS, chunks, csv_chunk, ndjson_chunk, rows_chunk
-from orders.store.listing import Filters, count_orders
+from orders.store.listing import Filters, count_orders, statuses_there_are
 
 ROW_GROUP = 50_000
 """Lines of a Parquet file that are gathered before they are written: some ten megabytes."""
@@ -43,6 +43,12 @@ def format_of(output: Path) -> Format:
 class _Writer(Protocol):
     def write(self, lines: Any) -> object:
         """Take the next lines."""
+
+
+def read_statuses(dsn: str) -> list[str]:
+    """The statuses that orders have. Raises DatabaseUnavailable."""
+    with opened(dsn) as connection:
+        return statuses_there_are(connection)
 
 
 async def export_file(dsn: str, filters: Filters, kind: Format, output: Path) -> int:

@@ -1,66 +1,72 @@
-"""An order as it was: what it is now, with its events undone, newest first."""
+"""An order as it was: what it is now, with its later events undone."""
 
+import json
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from orders.database import Database
+from orders.database import Connection, Database
 from orders.errors import Code, OrderError
-from orders.store.reading import History, read_history
+from orders.lanes import Lane
+from orders.store.past import Events, Known, Past, read_events, read_known, read_past
 from orders.workflow import Workflow
+
+EVENTS_AT_ONCE = 1000
 
 
 async def read_order_at(database: Database, workflow: Workflow, order_id: UUID, at: int | datetime) -> dict[str, Any]:
     """The order as of this version or this time. Raises OrderError: no such order, or none then."""
-    history = await database.run(lambda c: read_history(c, order_id))
-    if history is None:
-        raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
-    version = at if isinstance(at, int) else _version_at(history, at)
-    first, last = _first_known(history), history.order["version"]
-    if not first <= version <= last:
-        raise OrderError(Code.NOT_RECORDED, f"There is no version {version}; known are {first} to {last}.")
-    return as_of(history, version, workflow)
+
+    def read(connection: Connection) -> dict[str, Any]:
+        known = read_known(connection, order_id, None if isinstance(at, int) else at)
+        if known is None:
+            raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
+        version = at if isinstance(at, int) else _version_at(known, at)
+        if not known.first <= version <= known.last:
+            raise OrderError(
+                Code.NOT_RECORDED, f"There is no version {version}; known are {known.first} to {known.last}."
+            )
+        return as_of(read_past(connection, order_id, version), version, workflow)
+
+    return await database.run(read, Lane.LISTS)
 
 
-def as_of(history: History, version: int, workflow: Workflow) -> dict[str, Any]:
-    """The order with every event after this version undone. The version is known."""
-    order = {**history.order, "items": [dict(item) for item in history.order["items"]]}
-    undone = [event for event in history.events if event["number"] > version]
-    if not undone:
+def all_events(database: Database, order_id: UUID) -> Iterator[Any]:
+    """Everything that happened to the order, first things first; for callers without an event loop."""
+    page = Events([], 0)
+    while page.end is not None:
+        after = page.end
+        page = database.run_sync(lambda c, a=after: read_events(c, order_id, a, EVENTS_AT_ONCE)) or Events([], None)  # type: ignore[misc]  # a lambda's defaults
+        yield from map(json.loads, page.events)
+
+
+def as_of(past: Past, version: int, workflow: Workflow) -> dict[str, Any]:
+    """The order at this version: what later events changed is again what the first of them found."""
+    order = past.order
+    if order["version"] == version:
         return order
-    held_from = history.held_from
-    items = {item["id"]: item for item in order["items"]}
-    for event in reversed(undone):
-        before = dict(event["before"] or {})
-        held_from = before.pop("held_from", held_from)
-        for item in before.pop("items", []):
-            items[item["id"]].update(item)
-        order.update(before)
-    for item in items.values():
+    members = dict(past.members)
+    held_from = members.pop("held_from", past.held_from)
+    order.update(members)
+    for item in order["items"]:
+        item.update(past.lines.get(str(item["id"]), {}))
         item["total"] = None if item["unit_price"] is None else item["quantity"] * item["unit_price"]
     order["version"] = version
-    order["updated_at"] = next((e["at"] for e in history.events if e["number"] == version), history.placed_at)
-    order["allowed_statuses"] = workflow.allowed(order["status"], held_from, adopted=history.adopted)
+    order["updated_at"] = past.at
+    order["allowed_statuses"] = workflow.allowed(order["status"], held_from, adopted=past.adopted)
     return order
 
 
-def _first_known(history: History) -> int:
-    """Orders from before there was a history are known from the version on that they had then."""
-    return max(1, history.events[0]["number"] - 1) if history.events else int(history.order["version"])
-
-
-def _version_at(history: History, at: datetime) -> int:
+def _version_at(known: Known, at: datetime) -> int:
     """The version that the order had at this time. Raises OrderError: that is not known."""
-    numbers = [event["number"] for event in history.events if datetime.fromisoformat(event["at"]) <= at]
-    if numbers:
-        return int(numbers[-1])
-    first = _first_known(history)
-    begins = history.events[0]["at"] if history.events and history.events[0]["number"] == 1 else history.placed_at
-    if first > 1 or begins is None:
-        last = history.order["version"]
+    if known.at is not None:
+        return known.at
+    if known.first > 1 or known.began_at is None:
         raise OrderError(
-            Code.NOT_RECORDED, f"What the order was then was not recorded; ask for a version, {first} to {last}."
+            Code.NOT_RECORDED,
+            f"What the order was then was not recorded; ask for a version, {known.first} to {known.last}.",
         )
-    if at < datetime.fromisoformat(begins):
-        raise OrderError(Code.NOT_RECORDED, f"The order did not exist yet; it was placed at {begins}.")
-    return first
+    if at < datetime.fromisoformat(known.began_at):
+        raise OrderError(Code.NOT_RECORDED, f"The order did not exist yet; it was placed at {known.began_at}.")
+    return known.first

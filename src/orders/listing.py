@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs, urlencode
@@ -15,9 +15,16 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from orders.errors import OrderError, invalid
 from orders.named_types import WITHOUT_NUL, SortBy, Status
 from orders.order import MAX_ID
-from orders.schemas import CURSOR, Identifier, parse_status_or_refuse, refused_parameters, repeated_parameter
+from orders.schemas import (
+    CURSOR,
+    AnyCustomer,
+    Identifier,
+    parse_status_or_refuse,
+    refused_parameters,
+    repeated_parameter,
+)
 from orders.store.listing import Filters, Position, Range, Sort, SortKey
-from orders.workflow import Workflow
+from orders.workflow import Workflow, status_key
 
 T = TypeVar("T")
 
@@ -74,7 +81,10 @@ class OrderFilters(BaseModel):
 
     status: Annotated[
         list[Status],
-        Field(description="Only orders with one of these statuses. Without it: those that are placed."),
+        Field(
+            description="Only orders with one of these statuses, also one that is not in the table and that an adopted "
+            "order has. Without it: those that are placed."
+        ),
     ] = []
     product_id: Annotated[Identifier | None, Field(description="Only orders that have this product.")] = None
     number: Annotated[Identifier | None, Field(description="Only the order with this number.")] = None
@@ -103,12 +113,12 @@ class OrderFilters(BaseModel):
     total_lte: Annotated[Amount | None, _ranged("total", "lte", "with a total of at most", 1000)] = None
     total_lt: Annotated[Amount | None, _ranged("total", "lt", "with a total of less than", 1000)] = None
 
-    def to_filters(self, workflow: Workflow, customer_id: int | None = None) -> Filters:
-        """The filters; `customer_id` is the customer whom the address names. Raises OrderError."""
+    def to_filters(self, workflow: Workflow, customer_id: int | None = None, others: Collection[str] = ()) -> Filters:
+        """The filters; `customer_id` is the customer whom the address names, `others` are statuses that orders have and
+        that may not be in the table. Raises OrderError.
+        """
         return Filters(
-            statuses=tuple(
-                dict.fromkeys(parse_status_or_refuse(text, "query/status", workflow) for text in self.status)
-            ),
+            statuses=tuple(dict.fromkeys(self._statuses(workflow, others))),
             customer_id=customer_id,
             product_id=self.product_id,
             number=self.number,
@@ -118,6 +128,15 @@ class OrderFilters(BaseModel):
             updated=self._range("updated_at", _MICROSECOND),
             total=self._range("total", 1),
         )
+
+    def names_unknown_status(self, workflow: Workflow) -> bool:
+        """Whether a status is asked for that is not in the table: adopted orders may have it all the same."""
+        return not all(workflow.parse(text) for text in self.status)
+
+    def _statuses(self, workflow: Workflow, others: Collection[str]) -> Iterator[str]:
+        for text in self.status:
+            found = [] if workflow.parse(text) else [s for s in others if status_key(s) == status_key(text)]
+            yield from found or [parse_status_or_refuse(text, "query/status", workflow)]
 
     def _members(self) -> tuple[tuple[str, str], ...]:
         """The members of the metadata that an order must have, each once."""
@@ -159,11 +178,11 @@ class OrderFilters(BaseModel):
 class FilterQuery(OrderFilters):
     """Which of all orders."""
 
-    customer_id: Annotated[Identifier | None, Field(description="Only this customer's orders.")] = None
+    customer_id: Annotated[AnyCustomer | None, Field(description="Only this customer's orders.")] = None
 
-    def to_filters(self, workflow: Workflow, customer_id: int | None = None) -> Filters:
+    def to_filters(self, workflow: Workflow, customer_id: int | None = None, others: Collection[str] = ()) -> Filters:
         """As above. Where the parameter is there, no address names a customer."""
-        return super().to_filters(workflow, self.customer_id if customer_id is None else customer_id)
+        return super().to_filters(workflow, self.customer_id if customer_id is None else customer_id, others)
 
 
 class Paging(BaseModel):
@@ -176,7 +195,8 @@ class Paging(BaseModel):
         Field(description="From the page before: see `next`.", json_schema_extra={"pattern": f"^{CURSOR}$"}),
     ] = None
     include_total: Annotated[
-        bool, Field(description="Count all orders of the list, as `total_count`. That takes time where they are many.")
+        bool,
+        Field(description="Count all orders of the list, as `total_count`; null where it takes more than a second."),
     ] = False
 
     def to_sort(self) -> Sort:
@@ -206,8 +226,11 @@ class OneOrManyQuery(CustomerListQuery):
 PageQuery = ListQuery | CustomerListQuery
 
 
-def parse_filters(texts: Sequence[str], workflow: Workflow) -> Filters:
-    """The filters of some `name=value`, as in the address of a list. Raises OrderError."""
+def parse_filters(texts: Sequence[str], workflow: Workflow, others: Callable[[], Collection[str]]) -> Filters:
+    """The filters of some `name=value`, as in the address of a list. `others` reads the statuses that orders have.
+
+    Raises OrderError.
+    """
     given: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -217,7 +240,8 @@ def parse_filters(texts: Sequence[str], workflow: Workflow) -> Filters:
             raise repeated_parameter(name)
         given[name] = [*given.get(name, []), value] if name in MAY_REPEAT else value
     try:
-        return FilterQuery.model_validate(given).to_filters(workflow)
+        query = FilterQuery.model_validate(given)
+        return query.to_filters(workflow, others=others() if query.names_unknown_status(workflow) else ())
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))

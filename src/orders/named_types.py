@@ -80,8 +80,8 @@ Metadata = TypeAliasType(
     Annotated[
         dict[str, Any],
         Field(
-            description=f"A JSON object of yours, of at most {MAX_METADATA_BYTES} bytes. Orders can be found by its "
-            "members that are strings."
+            description=f"A JSON object of yours, of at most {MAX_METADATA_BYTES} bytes, numbers written out. "
+            "Orders can be found by its members that are strings."
         ),
         AfterValidator(_small),
     ],

@@ -3,14 +3,18 @@
 import re
 from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from orders.attached import Notes, Reference
+from orders.describe import TOO_LARGE, attached_bytes
 from orders.errors import Code, OrderError, invalid, problem
-from orders.named_types import WITHOUT_NUL, Condition, EventDetails, Metadata, OrderMembers, ProblemCode, Reason, Status
+from orders.named_types import Condition, EventDetails, Metadata, OrderMembers, ProblemCode, Reason, Status
 from orders.order import MAX_ID, MAX_LINES, MAX_QUANTITY
+from orders.sizes import MAX_ATTACHED_BYTES
+from orders.texts import PROSE, as_prose
 from orders.workflow import Workflow, parse_workflow
 
 ID_EXAMPLE = "01a20a88-cc73-7a41-9b52-0d6c3f1e8a77"
@@ -53,6 +57,9 @@ ORDER_EXAMPLE: dict[str, Any] = {
 
 CUSTOMER_ID = "[1-9][0-9]{0,18}"
 """A customer's ID as it stands in an address; no more than 2^63-1, which a pattern can't say."""
+
+ANY_CUSTOMER_ID = "-?[1-9][0-9]{0,18}|0"
+"""The same where orders are read that were adopted from the simpler service: -2^63 … 2^63-1."""
 
 KEY = r'"(?:[!#-\[\]-~]|\\["\\]){1,255}"|[!#-~][!-~]{0,254}'
 """An `Idempotency-Key`: 1 … 255 visible ASCII characters, quoted (RFC 9651 string) or bare."""
@@ -105,6 +112,8 @@ gives_stock_back = true
 """
 
 Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
+AnyCustomer = Annotated[int, Field(ge=-MAX_ID - 1, le=MAX_ID)]
+"""A customer whose orders are read: the simpler service had some with IDs of 0 and less. Nothing is placed for them."""
 
 
 _DETAILS_EXAMPLE: dict[str, Any] = {
@@ -112,34 +121,6 @@ _DETAILS_EXAMPLE: dict[str, Any] = {
     "metadata": {"channel": "web", "gift": True},
     "notes": {"public": "Leave it with the neighbour."},
 }
-
-
-def _whole(text: str) -> str:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("must not hold half of a surrogate pair")
-    return text
-
-
-_NoteText = Annotated[str, Field(max_length=4000, pattern=WITHOUT_NUL), AfterValidator(_whole)]
-Reference = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=255,
-        pattern=WITHOUT_NUL,
-        description="What the order is called elsewhere; no two orders share one.",
-    ),
-    AfterValidator(_whole),
-]
-
-
-class Notes(BaseModel):
-    """Text for people. `public` is meant for the customer, `private` for the shop; both are in every order."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    public: _NoteText | None = None
-    private: _NoteText | None = None
 
 
 class ItemToOrder(BaseModel):
@@ -161,6 +142,14 @@ class OrderToPlace(BaseModel):
     metadata: Metadata | None = None
     notes: Notes | None = None
 
+    @model_validator(mode="after")
+    def _is_small(self) -> Self:
+        if self.metadata or self.notes:
+            attached = self.model_dump(include={"metadata", "notes"})
+            if attached_bytes(attached) > MAX_ATTACHED_BYTES:
+                raise ValueError(TOO_LARGE)
+        return self
+
 
 class OrderPatch(BaseModel):
     """A JSON merge patch (RFC 7396): what is named is replaced, null removes, the members of objects are merged."""
@@ -173,7 +162,8 @@ class OrderPatch(BaseModel):
 
 
 Note = Annotated[
-    Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")] | None,
+    Annotated[str, Field(min_length=1, max_length=1000, json_schema_extra={"pattern": PROSE}), AfterValidator(as_prose)]
+    | None,
     Field(description="Kept with the change in the order's history."),
 ]
 
@@ -275,11 +265,16 @@ class OrderEvent(BaseModel):
 
 
 class EventList(BaseModel):
-    """What happened to an order, first things first; numbered without gaps."""
+    """What happened to an order, first things first; numbered without gaps. `next` is the address of the following
+    page, or null.
+    """
 
-    model_config = ConfigDict(json_schema_extra={"example": {"events": [PLACED_EXAMPLE, _CANCELLED_EXAMPLE]}})
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"events": [PLACED_EXAMPLE, _CANCELLED_EXAMPLE], "next": None}}
+    )
 
     events: list[OrderEvent]
+    next: str | None
 
 
 class StatusInWorkflow(BaseModel):
@@ -322,7 +317,11 @@ class OrderList(BaseModel):
     orders: list[Order]
     next: str | None
     total_count: Annotated[
-        int | None, Field(description="How many orders the whole list has; only with `include_total`.")
+        int | None,
+        Field(description="How many orders the whole list has; only with `include_total`. Null: see `total_hint`."),
+    ] = None
+    total_hint: Annotated[
+        str | None, Field(description="Why `total_count` is null: counting takes too long; and what helps.")
     ] = None
 
 
@@ -359,6 +358,12 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+ -]\d\d:\d
 def parse_customer_id(text: str) -> int | None:
     """1 … 2^63-1 in plain digits, or None."""
     return int(text) if re.fullmatch(CUSTOMER_ID, text) and int(text) <= MAX_ID else None
+
+
+def parse_any_customer_id(text: str) -> int | None:
+    """-2^63 … 2^63-1 in plain digits, or None."""
+    is_one = re.fullmatch(ANY_CUSTOMER_ID, text, re.ASCII) and -MAX_ID - 1 <= int(text) <= MAX_ID
+    return int(text) if is_one else None
 
 
 def parse_order_id(text: str) -> UUID | None:

@@ -99,7 +99,9 @@ class Settings(BaseSettings):
         "while many are in line and have waited for long",
     )
     orders_db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        6, description="database threads, each with a connection of its own"
+        8,
+        description="database threads, each with a connection of its own, dealt out in turn to four "
+        "[lanes](docs/lists.md#who-waits-for-whom): placing, lists, orders by ID, changes; `/health` has one more",
     )
     orders_migrate_at_start: bool = Field(True, description="make or upgrade the tables at start-up")
     orders_recovery_interval_s: Seconds = Field(1, description="how often a replica looks for what a dead one left")

@@ -18,13 +18,13 @@ from orders.settings import Settings, SettingsError
 from orders.store.claiming import CLAIM
 from orders.store.functions import install, missing
 from orders.store.placing import INTEND, SETTLE
-from orders.store.reading import DOCUMENTS
+from orders.store.reading import DOCUMENTS, PAGE
 from orders.store.statuses import install_workflow, installed_workflow
 from orders.workflow import CANCELLED, Workflow, load_workflow, parse_workflow
 
 log = logging.getLogger(__name__)
 
-FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS)
+FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, PAGE)
 """What is a function in the database."""
 
 

@@ -5,12 +5,13 @@ import logging
 from datetime import date
 
 from orders.database import Database, DatabaseUnavailable, Query
+from orders.lanes import Lane
 from orders.store.reports import count_standings, sum_up_a_day
 
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.2
-"""Between two days: a large one takes a database thread for a second, and placing has its turn in between."""
+"""Between two days: a large one takes a thread of the lists for a second, and lists have their turn in between."""
 
 IDLE_S = 60.0
 
@@ -25,7 +26,7 @@ async def sum_up_forever(database: Database) -> None:
 async def _sum_up(database: Database, a_day: Query[date | None]) -> bool:
     """Whether there was a day to sum up. What goes wrong with the one report does not keep the other."""
     try:
-        return await database.run(a_day) is not None
+        return await database.run(a_day, Lane.LISTS) is not None
     except DatabaseUnavailable as error:
         log.warning("summing up waits for the database: %s", error)
     except Exception:

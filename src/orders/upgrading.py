@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import psycopg2
 import psycopg2.errors
 
-from orders.connecting import Connection, DatabaseUnavailable, SchemaError, connect
+from orders.connecting import Connection, SchemaError, connect
+from orders.unavailable import BROKEN, DatabaseUnavailable, explained
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,8 @@ def _attempt(dsn: str, watch: "_Watch") -> bool:
     except sqlalchemy.exc.DBAPIError as error:
         if isinstance(error.orig, _NOT_NOW):
             return False
-        if isinstance(error.orig, psycopg2.OperationalError | psycopg2.InterfaceError):
-            raise DatabaseUnavailable(str(error.orig)) from None
+        if isinstance(error.orig, BROKEN):
+            raise explained(error.orig, is_broken=True) from None
         raise SchemaError(f"The tables could not be made: {str(error.orig).strip()}") from None
     finally:
         watch.end()

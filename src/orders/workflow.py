@@ -60,7 +60,7 @@ class Workflow:
 
     def parse(self, text: str) -> str | None:
         """The status that `text` names ("on hold", "On_Hold" and "ON  HOLD" are one); None if there is none."""
-        return self._by_key.get(_key(text))
+        return self._by_key.get(status_key(text))
 
     def allowed(self, status: str, held_from: str | None = None, *, adopted: bool = False) -> tuple[str, ...]:
         """The statuses that may follow `status`. An adopted order may stand in one that was never in the table, or in
@@ -76,7 +76,7 @@ class Workflow:
 
     @cached_property
     def _by_key(self) -> dict[str, str]:
-        return {_key(status.name): status.name for status in self.statuses}
+        return {status_key(status.name): status.name for status in self.statuses}
 
     def document(self) -> dict[str, Any]:
         """The graph, as `GET /workflow` answers it."""
@@ -211,11 +211,11 @@ def _wrong_name(name: str, seen: dict[str, str]) -> Iterator[str]:
     where = _place(("statuses", name))
     if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
         yield f"{where}: a name is words of letters and digits with single spaces or hyphens, at most {_MAX_NAME} long"
-    if _key(name) in (_key(PENDING), _key(FAILED)):
+    if status_key(name) in (status_key(PENDING), status_key(FAILED)):
         yield f"{where}: this status belongs to the service; leave it out"
-    if _key(name) in seen:
-        yield f"{where}: this is the same name as {seen[_key(name)]!r}; upper and lower case are one"
-    seen[_key(name)] = name
+    if status_key(name) in seen:
+        yield f"{where}: this is the same name as {seen[status_key(name)]!r}; upper and lower case are one"
+    seen[status_key(name)] = name
 
 
 def _unknown(where: str, names: Iterable[str], read: _File) -> Iterator[str]:
@@ -288,7 +288,8 @@ def _reachable(start: str, steps: Mapping[str, Sequence[str]]) -> set[str]:
     return reached
 
 
-def _key(text: str) -> str:
+def status_key(text: str) -> str:
+    """The same for all spellings of one status."""
     return " ".join(text.replace("_", " ").split()).casefold()
 
 

@@ -29,7 +29,13 @@ def post(service: Service, order: dict[str, Any], what: str, body: Any = None, *
 
 
 def events(service: Service, order: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = service.get(f"/orders/{order['id']}/events").body["events"]
+    """All of them, page after page."""
+    found: list[dict[str, Any]] = []
+    address = f"/orders/{order['id']}/events"
+    while address:
+        page = service.get(address).body
+        found += page["events"]
+        address = page["next"]
     return found
 
 

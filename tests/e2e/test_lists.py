@@ -231,7 +231,7 @@ MALFORMED = [
     ("metadata==web", "query/metadata"),
     ("metadata=a=%00", "query/metadata"),
     ("external_reference=%00", "query/external_reference"),
-    ("customer_id=0", "query/customer_id"),
+    ("customer_id=-9223372036854775809", "query/customer_id"),
     ("product_id=9223372036854775808", "query/product_id"),
     ("number=one", "query/number"),
     ("total[gte]=-1", "query/total[gte]"),

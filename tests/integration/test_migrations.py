@@ -15,6 +15,7 @@ from orders.settings import Settings
 from orders.startup import open_database
 from orders.store.listing import Filters, list_orders
 from orders.store.reading import find_order, read_orders
+from orders.store.reports import count_standings, read_standings
 from tests.conftest import ORDERS, execute
 
 OLD_TABLES = """
@@ -104,6 +105,65 @@ def test_a_hundred_thousand_orders_of_the_simpler_service_are_adopted(empty_dsn:
     assert '"name" : null, "quantity" : 2, "unit_price" : null, "total" : null' in body
     assert '"total" : null, "version" : 1, "allowed_statuses" : ["Delivered",' in body
     assert '"created_at" : null, "updated_at" : null' in body
+
+
+def test_adopted_orders_keep_the_letters_of_a_status_that_is_none_of_ours(empty_dsn: str) -> None:
+    statuses = ["on  hold", "ON_HOLD", "shipped", "Payment pending", "payment_pending", "", " ", "ÜBERGEBEN", "Pending"]
+    execute(empty_dsn, OLD_TABLES)
+    execute(empty_dsn, "INSERT INTO orders (customer_id, status) SELECT -3, unnest(%s)", (statuses,))
+    database.migrate(empty_dsn)
+    kept = [status for (status,) in execute(empty_dsn, "SELECT status FROM orders ORDER BY number")]
+    assert kept == ["On Hold", "On Hold", "Shipped", *statuses[3:]]
+
+
+def test_orders_that_were_adopted_with_other_letters_get_theirs_back(empty_dsn: str) -> None:
+    execute(empty_dsn, OLD_TABLES)
+    statuses = ["Payment pending", "payment_pending", "shipped", "Payment pending", "lost"]
+    execute(empty_dsn, "INSERT INTO orders (customer_id, status) SELECT 7, unnest(%s)", (statuses,))
+    database.migrate(empty_dsn)
+    as_it_was = """
+        SET session_replication_role = replica;
+        UPDATE orders SET status = 'Payment Pending' WHERE number IN (1, 2, 4);
+        UPDATE orders SET status = 'Paid', version = 2 WHERE number = 4;
+        UPDATE orders SET status = 'Lost' WHERE number = 5;
+        UPDATE orders_schema_version SET version_num = '0006';
+        RESET session_replication_role"""
+    execute(empty_dsn, as_it_was)
+    database.migrate(empty_dsn)
+    kept = [status for (status,) in execute(empty_dsn, "SELECT status FROM orders ORDER BY number")]
+    assert kept == ["Payment pending", "payment_pending", "Shipped", "Paid", "lost"]
+    with pytest.raises(psycopg2.errors.CheckViolation):  # moves are looked up in the table again
+        execute(empty_dsn, "UPDATE orders SET status = 'Teleported', version = 2 WHERE number = 1")
+
+
+def test_an_empty_status_is_counted_like_any_other(empty_dsn: str) -> None:
+    execute(empty_dsn, OLD_TABLES)
+    execute(empty_dsn, "INSERT INTO orders (customer_id, status) VALUES (7, ''), (8, ''), (9, 'paid')")
+    database.migrate(empty_dsn)
+    reader = Database(empty_dsn, threads=1)
+    try:
+        days = [reader.run_sync(count_standings) for _ in range(2)]
+        assert [day and day.isoformat() for day in days] == ["1970-01-01", None]
+        standings = reader.run_sync(read_standings)
+        assert {s.status: s.orders for s in standings} == {"": 2, "Paid": 1}
+        execute(empty_dsn, "UPDATE orders SET status = 'Paid', version = 2, updated_at = now() WHERE number = 1")
+        assert reader.run_sync(count_standings) is None  # it adds up what came and went
+        assert {s.status: s.orders for s in reader.run_sync(read_standings)} == {"": 1, "Paid": 2}
+    finally:
+        reader.close()
+
+
+def test_metadata_that_are_large_once_they_are_stored_are_refused_by_the_database_too(dsn: str) -> None:
+    insert = f"{ORDER} ({ID}, 1, 'Ordered', 1, NULL, now(), NULL, NULL)"
+    execute(dsn, insert)
+    numbers = (
+        "UPDATE orders SET metadata = jsonb_build_object('a', (SELECT jsonb_agg(1e308) FROM generate_series(1, %s)))"
+    )
+    execute(dsn, numbers, (50,))
+    with pytest.raises(psycopg2.errors.CheckViolation, match="16 KiB"):
+        execute(dsn, numbers, (60,))
+    execute(dsn, f"SET session_replication_role = replica; {numbers}; RESET session_replication_role", (60,))
+    execute(dsn, "UPDATE orders SET status = 'Paid', version = 2")  # what is there from earlier on is in nobody's way
 
 
 def test_an_adopted_order_comes_before_every_order_that_is_placed_here(empty_dsn: str) -> None:

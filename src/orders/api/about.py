@@ -50,7 +50,7 @@ class ProblemKinds(RootModel[dict[str, ProblemKind]]):
 
 HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Health, "description": "It works"},
-    **problem_responses(Code.DATABASE_UNAVAILABLE, Code.INVALID_REQUEST),
+    **problem_responses(Code.DATABASE_UNAVAILABLE, Code.DATABASE_FULL, Code.INVALID_REQUEST),
 }
 
 

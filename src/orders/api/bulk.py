@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -124,13 +125,27 @@ class OrdersToMove(BaseModel):
     error_policy: ErrorPolicy = "each"
 
 
+class OrderInShort(BaseModel):
+    """An order for which there is no room in this answer: read the rest by its ID."""
+
+    id: UUID | None
+    status: Status
+    version: int
+
+
+InShort = Annotated[
+    OrderInShort | None, Field(description="Instead of `order`, once the orders of an answer have come to 4 MiB.")
+]
+
+
 class BatchResult(BaseModel):
-    """What became of one entry: `status` is the HTTP status that it would have had alone. With it comes the `order`, or
-    the `problem`, whose pointers are those of the entry.
+    """What became of one entry: `status` is the HTTP status that it would have had alone. With it comes the `order` (or
+    `order_in_short`), or the `problem`, whose pointers are those of the entry.
     """
 
     status: int
     order: Annotated[Order | None, Field(description="As it is now.")] = None
+    order_in_short: InShort = None
     problem: Problem | None = None
     replayed: Annotated[bool | None, Field(description="True where this repeats an earlier answer.")] = None
     retry_after_s: Annotated[int | None, Field(description="Worth asking again after so many seconds.")] = None

@@ -49,7 +49,8 @@ def _described(media_type: str, description: str, example: str) -> dict[str, Any
 )
 async def export_csv(request: Request, query: Wanted) -> Response:
     """Every order that the filters leave, oldest first, as it is when its turn comes; those that are placed meanwhile
-    are not in it. A text that a spreadsheet would take for a formula (= + - @) gets a ' in front.
+    are not in it. A text that a spreadsheet would take for a formula gets a ' in front: one that begins with = + - or @
+    (also in full width), perhaps behind spaces or what nobody sees.
     """
     return await _export(request, query, csv_chunk, "text/csv; charset=utf-8", "orders.csv")
 
@@ -70,7 +71,8 @@ async def export_ndjson(request: Request, query: Wanted) -> Response:
 
 async def _export(request: Request, query: FilterQuery, read: Any, media_type: str, file_name: str) -> Response:
     shop: Shop = request.app.state.shop
-    parts = chunks(shop.database, read, query.to_filters(shop.workflow), shop.slow_reads)
+    filters = query.to_filters(shop.workflow, others=await shop.other_statuses(query))
+    parts = chunks(shop.database, read, filters, shop.slow_reads)
     first, _ = await anext(parts)  # what is wrong is a problem document, as long as nothing was sent
 
     async def body() -> AsyncIterator[bytes]:

@@ -52,8 +52,8 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(DatabaseUnavailable)
     async def on_database_unavailable(request: Request, error: DatabaseUnavailable) -> Response:
-        log.warning("the database is away: %s", error)
-        unavailable = OrderError(Code.DATABASE_UNAVAILABLE, "The database can't be reached.", retry_after_s=1)
+        unavailable = error.as_order_error()
+        log.warning("%s: %s", unavailable.code.name.lower(), error)
         return problem_response(request, unavailable)
 
 

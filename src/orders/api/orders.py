@@ -3,7 +3,6 @@
 import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -11,9 +10,10 @@ from fastapi.responses import JSONResponse
 from orders import change_status as changes
 from orders.api.bodies import BodyRoute
 from orders.api.dry_run import DryRun, preview_response
+from orders.api.lists import EventListing, answer_events, answer_orders, understand
 from orders.api.parameters import (
-    WITHOUT_PARAMETERS,
     Actor,
+    AnyCustomerId,
     CustomerId,
     CustomerListing,
     CustomerOrOrderId,
@@ -26,6 +26,7 @@ from orders.api.parameters import (
     ToCancel,
     ToPlace,
     ToReturn,
+    order_or_refuse,
 )
 from orders.api.reading import PlacingRoute, ReadingRoute
 from orders.api.shop import Shop, operation_id
@@ -34,7 +35,7 @@ from orders.change_status import Asked, Units, change_status
 from orders.describe import patch_details, to_details
 from orders.errors import Code, OrderError, invalid
 from orders.history import read_order_at
-from orders.listing import PageQuery, next_url, parse_cursor, sent_as
+from orders.listing import PageQuery, sent_as
 from orders.order import NO_DETAILS, Author, Details, Line
 from orders.request import Answer
 from orders.schemas import (
@@ -48,6 +49,7 @@ from orders.schemas import (
     Return,
     UnitsToCancel,
     UnitsToReturn,
+    parse_any_customer_id,
     parse_customer_id,
     parse_key,
     parse_moment,
@@ -57,8 +59,6 @@ from orders.schemas import (
     problem_responses,
     refused_parameters,
 )
-from orders.store.listing import Filters, Position, Sort, count_orders, list_orders, page_json
-from orders.store.reading import read_events
 
 router = APIRouter(route_class=BodyRoute, generate_unique_id_function=operation_id)
 reading = APIRouter(route_class=ReadingRoute, generate_unique_id_function=operation_id)
@@ -110,6 +110,7 @@ _PLACED: dict[int | str, dict[str, Any]] = {
         Code.STOCK_BUSY,
         Code.OVERLOADED,
         Code.DATABASE_UNAVAILABLE,
+        Code.DATABASE_FULL,
     ),
 }
 
@@ -127,6 +128,7 @@ _CHANGED = {
         Code.VERSION_CHANGED,
         Code.IF_MATCH_REQUIRED,
         Code.BODY_TOO_LARGE,
+        Code.DATABASE_FULL,
         *_READ_PROBLEMS,
     ),
 }
@@ -141,9 +143,11 @@ _DESCRIBED = {
     **problem_responses(
         Code.ORDER_NOT_FOUND,
         Code.EXTERNAL_REFERENCE_TAKEN,
+        Code.DESCRIBED_TOO_OFTEN,
         Code.VERSION_CHANGED,
         Code.IF_MATCH_REQUIRED,
         Code.BODY_TOO_LARGE,
+        Code.DATABASE_FULL,
         *_READ_PROBLEMS,
     ),
 }
@@ -159,7 +163,7 @@ async def get_orders(request: Request, query: Listing) -> Response:
     """Placed orders, newest first unless `sort` says otherwise; all filters have to hold. Those that are being placed,
     or failed, are there for who asks with `status`.
     """
-    return await _list(request, query, None)
+    return await answer_orders(request, query, None)
 
 
 @reading.get(
@@ -189,10 +193,10 @@ async def get_order(
     if order_id is None:
         if query.at is not None:
             raise invalid("query/at", "extra_forbidden", "at: this is for one order.")
-        return await _list(request, query, _customer(id))
+        return await answer_orders(request, query, _customer(id))
     shop = _shop(request)
     if query.model_fields_set:
-        _understand(query, shop)  # what is malformed, or known to nobody, is said first
+        await understand(query, shop)  # what is malformed, or known to nobody, is said first
         _refuse_what_is_for_lists(query, request)
     if query.at is not None:
         order = await read_order_at(shop.database, shop.workflow, order_id, parse_moment(query.at))
@@ -210,23 +214,20 @@ def _unless_known(known: Container[int] | None, answer: Response) -> Response:
     return answer
 
 
-@router.get(
+@reading.get(
     "/orders/{id}/events",
     summary="What happened to an order",
     tags=["orders"],
     responses={
-        200: {"model": EventList, "description": "Every change, first things first"},
-        **problem_responses(Code.ORDER_NOT_FOUND, *_READ_PROBLEMS),
+        200: {"model": EventList, "description": "A page of changes, first things first"},
+        **problem_responses(Code.ORDER_NOT_FOUND, *_LIST_PROBLEMS),
     },
-    dependencies=WITHOUT_PARAMETERS,
 )
-async def get_order_events(request: Request, id: OrderId) -> Response:
-    """Numbered 1, 2, 3, …: an event's number is the order's version after it, and `?at=` takes it."""
-    order_id = _order(id)
-    body = await _shop(request).database.run(lambda c: read_events(c, order_id))
-    if body is None:
-        raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
-    return Response(body, media_type="application/json")
+async def get_order_events(request: Request, id: OrderId, query: EventListing) -> Response:
+    """Numbered 1, 2, 3, …: an event's number is the order's version after it, and `?at=` takes it. `next` is the
+    address of the following page.
+    """
+    return await answer_events(request, id, query)
 
 
 @placing.post(
@@ -268,7 +269,7 @@ async def change_order_status(
     """Moves the order forward along its life, aside (`On Hold`, and back) or to an end (`Cancelled`: its stock goes
     back to the catalog). The status that it has already changes nothing.
     """
-    order_id, shop = _order(id), _shop(request)
+    order_id, shop = order_or_refuse(id), _shop(request)
     status = parse_status_or_refuse(body.status, "#/status", shop.workflow)
     asked = _asked(request, actor, None, body.note)
     body_or_preview = await change_status(shop.database, order_id, status, asked, _rehearse(request, dry_run))
@@ -299,7 +300,7 @@ async def cancel_order(
     units = _units(asked_for.items)
     shop, rehearse = _shop(request), _rehearse(request, dry_run)
     answer = await changes.cancel_order(
-        shop.database, _order(id), asked, units, restock=asked_for.restock, key=key_value, rehearse=rehearse
+        shop.database, order_or_refuse(id), asked, units, restock=asked_for.restock, key=key_value, rehearse=rehearse
     )
     return _answered(answer, dry_run)
 
@@ -323,7 +324,9 @@ async def return_order(
     asked = _asked(request, actor, asked_for.reason, asked_for.note)
     key_value = parse_key(request.headers.getlist("idempotency-key"))
     shop, units, rehearse = _shop(request), _units(asked_for.items), _rehearse(request, dry_run)
-    return _answered(await changes.return_order(shop.database, _order(id), asked, units, key_value, rehearse), dry_run)
+    return _answered(
+        await changes.return_order(shop.database, order_or_refuse(id), asked, units, key_value, rehearse), dry_run
+    )
 
 
 @router.patch(
@@ -351,7 +354,7 @@ async def patch_order(
     asked = _asked(request, actor, None, None)
     patch = body.model_dump(exclude_unset=True)
     rehearse = _rehearse(request, dry_run)
-    document = await patch_details(_shop(request).database, _order(id), patch, asked, rehearse)
+    document = await patch_details(_shop(request).database, order_or_refuse(id), patch, asked, rehearse)
     return _answered(Answer(200, document, None), dry_run)
 
 
@@ -364,9 +367,14 @@ async def patch_order(
         **problem_responses(Code.NO_ORDERS_FOR_CUSTOMER, *_LIST_PROBLEMS),
     },
 )
-async def get_customer_orders(request: Request, customer_id: CustomerId, query: CustomerListing) -> Response:
-    """The same as `GET /orders/{customer_id}`, at an address that is nobody else's."""
-    return await _list(request, query, _customer(customer_id, "a customer's ID (1 … 2^63-1)"))
+async def get_customer_orders(request: Request, customer_id: AnyCustomerId, query: CustomerListing) -> Response:
+    """The same as `GET /orders/{customer_id}`, at an address that is nobody else's. Here customers of 0 and less have
+    their orders, too, which were adopted from the simpler service.
+    """
+    known = parse_any_customer_id(customer_id)
+    if known is None:
+        raise OrderError(Code.NOT_FOUND, f"{customer_id[:60]!r} is not a customer's ID.")
+    return await answer_orders(request, query, known)
 
 
 @placing.post(
@@ -398,13 +406,6 @@ def _customer(text: str, expected: str = "a customer's ID (1 … 2^63-1) or an o
     if customer_id is None:
         raise OrderError(Code.NOT_FOUND, f"{text[:60]!r} is not {expected}.")
     return customer_id
-
-
-def _order(text: str) -> UUID:
-    order_id = parse_order_id(text)
-    if order_id is None:
-        raise OrderError(Code.ORDER_NOT_FOUND, f"{text[:60]!r} is not an order's ID.")
-    return order_id
 
 
 def _asked(request: Request, actor: str, reason: str | None, note: str | None) -> Asked:
@@ -472,21 +473,3 @@ def _answered(answer: Answer, dry_run: bool = False) -> Response:
     if answer.status < 300:
         return _order_response(answer.body, answer.status, headers)
     return Response(answer.body, answer.status, headers, "application/problem+json")
-
-
-async def _list(request: Request, query: PageQuery, customer_id: int | None) -> Response:
-    filters, sort, after = _understand(query, _shop(request), customer_id)
-    run = _shop(request).database.run
-    page = await run(lambda c: list_orders(c, filters, sort, after, limit=query.limit))
-    if customer_id is not None and filters == Filters(customer_id=customer_id) and not page.orders and after is None:
-        raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
-    count = await run(lambda c: count_orders(c, filters)) if query.include_total else None
-    asked = request.scope["query_string"].decode("latin-1")
-    following = next_url(request.scope["path"], asked, query, filters, page.end)
-    return Response(page_json(page, following, count), media_type="application/json")
-
-
-def _understand(query: PageQuery, shop: Shop, customer_id: int | None = None) -> tuple[Filters, Sort, Position | None]:
-    """Which orders, in which order, and behind which place the page begins. Raises OrderError."""
-    filters, sort = query.to_filters(shop.workflow, customer_id), query.to_sort()
-    return filters, sort, parse_cursor(query.cursor, filters, sort)

@@ -1,10 +1,12 @@
 """The parameters and bodies of the routes, as the document at /docs describes them."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Body, Depends, Header, Path, Query, Request
 from pydantic import WithJsonSchema
 
+from orders.errors import Code, OrderError
 from orders.listing import MAY_REPEAT, CustomerListQuery, ListQuery, OneOrManyQuery
 from orders.order import MAX_ID
 from orders.schemas import (
@@ -13,14 +15,21 @@ from orders.schemas import (
     Cancellation,
     OrderToPlace,
     Return,
+    parse_order_id,
     refused_parameters,
     repeated_parameter,
 )
 
 _CUSTOMER_ID = {"type": "integer", "minimum": 1, "maximum": MAX_ID, "examples": [42]}
+_ANY_CUSTOMER_ID = {**_CUSTOMER_ID, "minimum": -MAX_ID - 1}
 _ORDER_ID = {"type": "string", "format": "uuid", "examples": [ID_EXAMPLE]}
 # The routes take them as text: what is no ID is at no address, which is 404 and not 422.
 CustomerId = Annotated[str, WithJsonSchema(_CUSTOMER_ID), Path(description="The customer: 1 … 2^63-1.")]
+AnyCustomerId = Annotated[
+    str,
+    WithJsonSchema(_ANY_CUSTOMER_ID),
+    Path(description="The customer: 1 … 2^63-1; of orders that were adopted from the simpler service also 0 and less."),
+]
 CustomerOrOrderId = Annotated[
     str,
     WithJsonSchema({"anyOf": [_CUSTOMER_ID, _ORDER_ID]}),
@@ -115,6 +124,14 @@ ToReturn = Annotated[
         }
     ),
 ]
+
+
+def order_or_refuse(text: str) -> UUID:
+    """The order's ID in an address. Raises OrderError: that is none."""
+    order_id = parse_order_id(text)
+    if order_id is None:
+        raise OrderError(Code.ORDER_NOT_FOUND, f"{text[:60]!r} is not an order's ID.")
+    return order_id
 
 
 async def _refuse_parameters(request: Request) -> None:

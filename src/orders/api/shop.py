@@ -11,7 +11,12 @@ from orders.batching import Batcher
 from orders.checkout import Checkout
 from orders.database import Connection, Database
 from orders.dry_run import Rehearsal
+from orders.errors import Code, OrderError
+from orders.lanes import Lane
+from orders.listing import OrderFilters
+from orders.store.listing import statuses_there_are
 from orders.store.reading import read_orders
+from orders.unavailable import DatabaseBusy
 from orders.workflow import Workflow
 
 
@@ -23,11 +28,11 @@ def operation_id(route: APIRoute) -> str:
 LOADS_AT_ONCE = 2
 """Queries for orders by ID that run at once; the next batch gathers meanwhile."""
 
+LOAD = 100
+"""Maximum orders in one such query: the largest orders are 170 kB each."""
+
 
 T = TypeVar("T")
-
-SLOW_READS_AT_ONCE = 2
-"""Reports and pages of exports that are read at once; the other threads are for placing."""
 
 
 class Shop:
@@ -44,11 +49,26 @@ class Shop:
         self.workflow = workflow
         self.needs_if_match = needs_if_match
         self.orders: Batcher[UUID, str] = Batcher(
-            lambda ids: database.run(lambda c: read_orders(c, ids)), parallel=LOADS_AT_ONCE
+            lambda ids: database.run(lambda c: read_orders(c, ids), Lane.READS), parallel=LOADS_AT_ONCE, size=LOAD
         )
-        self.slow_reads = asyncio.Semaphore(SLOW_READS_AT_ONCE)
+        # Of the threads of the lists one is for lists alone, where there are two: a report may take eight seconds.
+        self.slow_reads = asyncio.Semaphore(max(1, database.threads_of(Lane.LISTS) - 1))
+        self.counting = asyncio.Semaphore(1)
+
+    async def read_list(self, query: Callable[[Connection], T]) -> T:
+        """A query of a list, on a thread that nobody needs for placing. Raises OrderError: there is too much to do."""
+        try:
+            return await self.database.run(query, Lane.LISTS)
+        except DatabaseBusy:
+            raise OrderError(Code.TOO_SLOW, "Too many lists are asked for at once.", retry_after_s=5) from None
+
+    async def other_statuses(self, query: OrderFilters) -> list[str]:
+        """The statuses that orders have, if the query names one that is not in the table. Raises OrderError."""
+        if not query.names_unknown_status(self.workflow):
+            return []
+        return await self.read_list(statuses_there_are)
 
     async def read_slowly(self, query: Callable[[Connection], T]) -> T:
-        """A query that may take seconds: it waits for its turn, so that placing always finds a database thread."""
+        """A query of a report, which may take seconds: it waits for its turn. Raises OrderError as above."""
         async with self.slow_reads:
-            return await self.database.run(query)
+            return await self.read_list(query)

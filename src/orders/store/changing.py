@@ -12,7 +12,7 @@ import psycopg2.errors
 from orders.database import Connection, Cursor, transaction
 from orders.order import NO_DETAILS, Author, Details
 from orders.store.keys import KeyInUse, Outcome, keep_outcome, keys_in_use
-from orders.store.reading import ALLOWED, ORDER_JSON
+from orders.store.reading import ALLOWED, ORDER_JSON, SHORT_JSON, Short
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where an order stands, what may follow, and (of the status that is wanted) whether the table has it as a hold,
-    and as one that gives stock back.
+    and as one that gives stock back. `description_count` says how often what is attached was changed; it is counted
+    where no status is wanted and the order has a thousand versions.
     """
 
     id: UUID
@@ -48,6 +49,7 @@ class Standing:
     wanted_gives_back: bool
     parts: tuple[Part, ...]
     attached: Details = NO_DETAILS
+    description_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +108,15 @@ DecideMany = Callable[[Mapping[UUID, Standing]], Sequence[Change]]
 """The same of many orders, of those that exist; it may be asked twice."""
 
 
-def change_orders(connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany) -> dict[UUID, str]:
-    """Many orders in one transaction: the JSON afterwards of those that exist. They are locked in the order of their
-    IDs, so two calls at once take turns and never wait for each other.
+def change_orders(
+    connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany, max_bytes: int
+) -> dict[UUID, str]:
+    """Many orders in one transaction: the JSON afterwards of those that exist, in short behind `max_bytes` of it. They
+    are locked in the order of their IDs, so two calls at once take turns and never wait for each other.
     """
     with transaction(connection) as cursor:
         changes = decide(lock_orders(cursor, wanted))
-        return write_changes(cursor, changes, list(wanted))
+        return write_changes(cursor, changes, list(wanted), max_bytes)
 
 
 class KeyTaken(Exception):
@@ -165,6 +169,8 @@ def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID,
                (SELECT json_agg(json_build_array(i.id, i.product_id, i.quantity, i.unit_price, i.cancelled, i.returned)
                                 ORDER BY i.id)
                 FROM order_items i WHERE i.order_id = o.id),
+               CASE WHEN w.status IS NULL AND o.version > 1000 THEN (
+                   SELECT count(*) FROM order_events e WHERE e.order_id = o.id AND e.type = 'described') ELSE 0 END,
                o.external_reference, o.metadata::text, o.public_note, o.private_note
         FROM unnest(%(ids)s::uuid[], %(wanted)s::text[]) w(id, status) JOIN orders o USING (id)
         LEFT JOIN order_statuses t ON t.status = w.status
@@ -173,9 +179,9 @@ def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID,
     )
     return {
         UUID(i): Standing(
-            UUID(i), status, held_from, version, total, tuple(allowed), hold, back, _parts(parts), Details(*attached)
+            UUID(i), status, held_from, version, total, tuple(allowed), hold, back, _parts(parts), Details(*attached), n
         )
-        for i, status, held_from, version, total, allowed, hold, back, parts, *attached in cursor
+        for i, status, held_from, version, total, allowed, hold, back, parts, n, *attached in cursor
     }
 
 
@@ -183,23 +189,33 @@ def _parts(rows: Sequence[Sequence[Any]] | None) -> tuple[Part, ...]:
     return tuple(Part(*row) for row in rows or ())
 
 
-def write_changes(cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID]) -> dict[UUID, str]:
-    """Write the changes, each with its event; returns the JSON of the orders `ids` as they are then.
+def write_changes(
+    cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID], max_bytes: int | None = None
+) -> dict[UUID, str]:
+    """Write the changes, each with its event; returns the JSON of the orders `ids` as they are then. With `max_bytes`
+    those behind the first so many bytes are `Short`.
 
     The event is first and tells the time, which no other change of the order can have been given.
     """
-    parameters = {"read": [str(order_id) for order_id in ids], **_parameters(changes)}
+    parameters = {"read": [str(order_id) for order_id in ids], "max_bytes": max_bytes, **_parameters(changes)}
     # Those that have something to do: each statement costs its planning.
     statements = [statement for need, statement in _WRITE if parameters[need]]
-    statements.append(f"SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(read)s::uuid[])")
+    statements.append(_READ if max_bytes is None else _READ_SOME)
     try:
         cursor.execute(";".join(statements), parameters)
     except psycopg2.errors.UniqueViolation as error:
         if error.diag.constraint_name == "orders_one_per_reference":
             raise ReferenceTaken from None
         raise
-    return {UUID(order_id): document for order_id, document in cursor}
+    return {UUID(order_id): Short(short) if whole is None else whole for order_id, whole, short in cursor}
 
+
+_READ = f"SELECT o.id, {ORDER_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
+_READ_SOME = f"""
+    SELECT id, CASE WHEN so_far <= %(max_bytes)s THEN whole END, short
+    FROM (SELECT *, sum(octet_length(whole)) OVER (ORDER BY id) AS so_far
+          FROM (SELECT o.id, {ORDER_JSON} AS whole, {SHORT_JSON} AS short
+                FROM orders o WHERE o.id = ANY(%(read)s::uuid[])) orders_there) found"""
 
 _WRITE = (
     (

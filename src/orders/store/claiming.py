@@ -26,6 +26,7 @@ class ReferenceOrder:
 
     order_id: UUID
     is_placed: bool
+    customer_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +142,26 @@ def reference_orders(connection: Connection, references: Sequence[str]) -> dict[
     """The orders that have these external references. One that failed has none any more."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """SELECT external_reference, id, status <> 'Pending' OR adopted FROM orders
+            """SELECT external_reference, id, status <> 'Pending' OR adopted, customer_id FROM orders
                WHERE external_reference = ANY(%s::text[]) AND (status <> 'Failed' OR adopted)""",
             (list(references),),
         )
-        return {reference: ReferenceOrder(UUID(order_id), placed) for reference, order_id, placed in cursor}
+        return {
+            reference: ReferenceOrder(UUID(order_id), placed, customer_id)
+            for reference, order_id, placed, customer_id in cursor
+        }
+
+
+def other_order_of_customer(connection: Connection, order_id: UUID, reference: str) -> UUID | None:
+    """The order with this reference, if it is the same customer's as this order."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT other.id FROM orders o JOIN orders other USING (customer_id)
+               WHERE o.id = %s AND other.external_reference = %s AND (other.status <> 'Failed' OR other.adopted)""",
+            (str(order_id), reference),
+        )
+        row = cursor.fetchone()
+        return UUID(row[0]) if row else None
 
 
 def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> dict[tuple[int, int], CartOrder]:

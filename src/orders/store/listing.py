@@ -1,7 +1,8 @@
 """Finding orders: filters, sorts and pages. A page is an index range with a limit; docs/lists.md says which index."""
 
 import json
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,13 +13,23 @@ import psycopg2.errors
 
 from orders.database import Connection
 from orders.errors import Code, OrderError
-from orders.store.reading import DOCUMENTS
+from orders.store.reading import PAGE
 from orders.workflow import FAILED, PENDING
 
 T = TypeVar("T")
 
 PATIENCE_MS = 8_000
-"""A statement that finds or counts orders is ended after this: shorter than anybody waits for a database thread."""
+"""Timeout for a statement of a report or an export: shorter than anybody waits for a database thread."""
+
+LIST_PATIENCE_MS = 4_000
+"""Timeout for finding a page of a list: half of that, because any client may ask for many at once, and each keeps one
+of the few threads of the lists.
+"""
+
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""Maximum size of the orders of one page: a client that does not read them costs no more memory. A page of the usual
+hundred has some 60 kB.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +116,7 @@ _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 IS_PLACED = "(o.status NOT IN ('Pending', 'Failed') OR o.adopted)"
 """Word for word what the partial indexes say."""
 
+_EITHER_REFERENCE = "IN (%(normal_reference)s, %(external_reference)s)"
 _HAS_STATUS = "o.status = ANY(%(statuses)s::text[])"
 
 
@@ -117,35 +129,45 @@ def list_orders(
     limit: int,
     until: UUID | None = None,
 ) -> Page:
-    """The orders of this list behind the place `after`, with IDs before `until`.
+    """The orders of this list behind the place `after`, with IDs before `until`. A page ends after `limit` orders or
+    before MAX_PAGE_BYTES, and has one order at least, however large.
 
     Raises OrderError where that takes too long.
     """
     keys, parameters = _page_keys(filters, sort, after, limit + 1, until)
+    ordered = _order_by("key", "id", sort)
+    documents = PAGE.of(str(MAX_PAGE_BYTES), f"ARRAY(SELECT id FROM page {ordered} LIMIT {limit})")
     statement = f"""
         WITH page AS MATERIALIZED ({keys})
         SELECT id, {_RECORDED_KEYS.get(sort.by, "key")}, document
-        FROM page JOIN {DOCUMENTS.of("ARRAY(SELECT id FROM page)")} USING (id) {_order_by("key", "id", sort)}"""
+        FROM page LEFT JOIN {documents} USING (id) {ordered}"""
     with connection.cursor() as cursor:
-        rows = DOCUMENTS.run(cursor, lambda: fetch(connection, statement, parameters))
+        rows = PAGE.run(cursor, lambda: fetch(connection, statement, parameters, LIST_PATIENCE_MS))
+    shown = [row for row in rows if row[2] is not None]
     end = None
-    if len(rows) > limit:
-        order_id, key, _ = rows[limit - 1]
+    if len(shown) < len(rows):
+        order_id, key, _ = shown[-1]
         end = Position(None if sort.by is SortKey.CREATED_AT else key, UUID(order_id))
-    return Page([document for _, _, document in rows[:limit]], end)
+    return Page([document for _, _, document in shown], end)
 
 
-def count_orders(connection: Connection, filters: Filters) -> int:
+def count_orders(connection: Connection, filters: Filters, patience_ms: int = PATIENCE_MS) -> int:
     """How many orders there are in this list. Raises OrderError where that takes too long."""
     where, parameters = _conditions(filters)
-    ((count,),) = fetch(connection, f"SELECT count(*) FROM orders o WHERE {' AND '.join(where)}", parameters)
+    counting = f"SELECT count(*) FROM orders o WHERE {' AND '.join(where)}"
+    ((count,),) = fetch(connection, counting, parameters, patience_ms)
     return int(count)
 
 
-def page_json(page: Page, next_url: str | None, total_count: int | None = None) -> bytes:
-    """The page as the wire has it."""
-    count = "" if total_count is None else f',"total_count":{total_count}'
-    return f'{{"orders":[{",".join(page.orders)}],"next":{json.dumps(next_url)}{count}}}'.encode()
+def statuses_there_are(connection: Connection) -> list[str]:
+    """Each status that some order has, also one that is not in the table. One index probe for each."""
+    return [status for (status,) in fetch(connection, "SELECT status FROM order_statuses_there_are()", {})]
+
+
+def page_json(page: Page, next_url: str | None, more: Mapping[str, object]) -> bytes:
+    """The page as the wire has it; `more` are its other members."""
+    members = "".join(f",{json.dumps(name)}:{json.dumps(value)}" for name, value in more.items())
+    return f'{{"orders":[{",".join(page.orders)}],"next":{json.dumps(next_url)}{members}}}'.encode()
 
 
 def list_lines(
@@ -153,18 +175,32 @@ def list_lines(
 ) -> tuple[list[Any], int, UUID | None]:
     """`columns` (SQL, of order `o` and its item `i`) of each item of the next `limit` orders of this list, oldest
     first; one row for an order without items. Then how many orders they are of, and where the next page begins
-    (None: this is the last).
+    (None: this is the last). As with `list_orders`, large orders end a page earlier: a line repeats its order's fields.
     """
     place = None if after is None else Position(None, after)
     keys, parameters = _page_keys(filters, OLDEST_FIRST, place, limit, until)
     rows = fetch(
         connection,
-        f"""SELECT o.id, {", ".join(columns)} FROM ({keys}) p JOIN orders o ON o.id = p.id
-            LEFT JOIN order_items i ON i.order_id = o.id ORDER BY o.id, i.id""",
+        f"""WITH page AS MATERIALIZED ({keys}),
+            sized AS MATERIALIZED (
+                SELECT o.id, {_LINES_BYTES} AS bytes, count(*) OVER () = {limit} AS is_full
+                FROM page JOIN orders o USING (id)),
+            taken AS (
+                SELECT id, is_full OR sum(bytes) OVER () > {MAX_PAGE_BYTES} AS has_more,
+                    sum(bytes) OVER (ORDER BY id) - bytes AS before FROM sized)
+            SELECT o.id, t.has_more, {", ".join(columns)} FROM taken t JOIN orders o USING (id)
+            LEFT JOIN order_items i ON i.order_id = o.id
+            WHERE t.before < {MAX_PAGE_BYTES} ORDER BY o.id, i.id""",
         parameters,
     )
     count = len({row[0] for row in rows})
-    return [row[1:] for row in rows], count, UUID(rows[-1][0]) if count == limit else None
+    return [row[2:] for row in rows], count, UUID(rows[-1][0]) if rows and rows[-1][1] else None
+
+
+_LINES_BYTES = """(SELECT greatest(count(*), 1) * (300 + coalesce(octet_length(o.metadata::text), 0)
+        + coalesce(octet_length(o.public_note), 0) + coalesce(octet_length(o.private_note), 0))
+        + coalesce(sum(octet_length(i.name)), 0) FROM order_items i WHERE i.order_id = o.id)"""
+"""About how many bytes the lines of order `o` are in an export: what is in every line, and 300 for the numbers."""
 
 
 def _page_keys(
@@ -235,11 +271,12 @@ def _conditions(filters: Filters, of_ids: Sequence[str] = ()) -> tuple[list[str]
     }
     where = [] if {PENDING, FAILED} & set(filters.statuses) else [IS_PLACED]
     where += [_HAS_STATUS] if filters.statuses else []
-    where += [
-        f"o.{name} = %({name})s"
-        for name in ("customer_id", "number", "external_reference")
-        if getattr(filters, name) is not None
-    ]
+    where += [f"o.{name} = %({name})s" for name in ("customer_id", "number") if getattr(filters, name) is not None]
+    if filters.external_reference is not None:
+        parameters["normal_reference"] = normal = unicodedata.normalize("NFC", filters.external_reference)
+        # References from before they were normalised are found as they are.
+        is_normal = normal == filters.external_reference
+        where.append("o.external_reference " + ("= %(normal_reference)s" if is_normal else _EITHER_REFERENCE))
     created, bounds = _bounds("created", filters.created, "{}", SMALLEST_ID)
     of_ids = [*of_ids, *created]
     where += [condition.format("o.id") for condition in of_ids]
@@ -279,11 +316,16 @@ def _bounds(name: str, wanted: Range[Any], key: str, smallest: Any) -> tuple[lis
     return conditions, {name: str(bound) if isinstance(bound, UUID) else bound for name, bound in sent.items()}
 
 
-def fetch(connection: Connection, statement: str, parameters: dict[str, Any]) -> list[Any]:
-    """The rows of `statement`, which may take PATIENCE_MS. One string is one transaction, so the limit is its alone."""
+def fetch(
+    connection: Connection, statement: str, parameters: dict[str, Any], patience_ms: int = PATIENCE_MS
+) -> list[Any]:
+    """The rows of `statement`, which may take `patience_ms`. One string is one transaction, so the limit is its alone.
+
+    Raises OrderError: it took longer.
+    """
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET LOCAL statement_timeout = {PATIENCE_MS}; {statement}", parameters)
+            cursor.execute(f"SET LOCAL statement_timeout = {patience_ms}; {statement}", parameters)
             return cursor.fetchall()
     except psycopg2.errors.QueryCanceled:
-        raise OrderError(Code.TOO_SLOW, f"It takes longer than {PATIENCE_MS // 1000} s.", retry_after_s=60) from None
+        raise OrderError(Code.TOO_SLOW, f"It takes longer than {patience_ms / 1000:g} s.", retry_after_s=60) from None

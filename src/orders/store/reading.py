@@ -1,14 +1,12 @@
 """Reading orders. PostgreSQL builds the JSON; nobody takes it apart again on its way to the client."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from orders.database import Connection
 from orders.store.functions import ALWAYS, Function
 
-_TIME = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+TIME = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 # As the function orders_allowed() has it, written out: called for each order it made a list six times slower.
 ALLOWED = """coalesce(
@@ -30,8 +28,18 @@ ORDER_JSON = f"""json_build_object(
     'allowed_statuses', {ALLOWED},
     'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{{}}'),
     'notes', json_build_object('public', o.public_note, 'private', o.private_note),
-    'created_at', {_TIME.format("o.created_at")}, 'updated_at', {_TIME.format("o.updated_at")})::text"""
+    'created_at', {TIME.format("o.created_at")}, 'updated_at', {TIME.format("o.updated_at")})::text"""
 """The order `o` as the wire has it."""
+
+
+SHORT_JSON = "json_build_object('id', o.id, 'status', o.status, 'version', o.version)::text"
+"""The order `o` where there is no room for all of it."""
+
+
+class Short(str):
+    """The JSON of an order in short."""
+
+    __slots__ = ()
 
 
 DOCUMENTS = Function(
@@ -40,6 +48,33 @@ DOCUMENTS = Function(
     rows="id uuid, document text",
     only_reads=True,
 )
+
+
+PAGE = Function(
+    "documents_that_fit",
+    [
+        (
+            ALWAYS,
+            f"""
+            DECLARE
+                found record;
+                so_far bigint := 0;
+            BEGIN
+                FOR found IN
+                    SELECT p.id, (SELECT {ORDER_JSON} FROM orders o WHERE o.id = p.id) AS document
+                    FROM unnest(%(ids)s::uuid[]) p(id)
+                LOOP
+                    EXIT WHEN so_far > 0 AND so_far + octet_length(found.document) > %(bytes)s::bigint;
+                    so_far := so_far + octet_length(found.document);
+                    RETURN NEXT found;
+                END LOOP;
+            END""",
+        )
+    ],
+    rows="id uuid, document text",
+    only_reads=True,
+)
+"""The first of these orders, as many as come to `bytes`, and one at least: PostgreSQL builds no more than these."""
 
 
 def read_orders(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
@@ -60,48 +95,5 @@ def find_order(connection: Connection, order_id: UUID | None, number: int | None
 EVENT_JSON = f"""json_build_object(
         'number', e.number, 'type', e.type, 'before', e.before, 'after', e.after, 'details', e.details,
         'actor', e.actor, 'reason', e.reason, 'note', e.note, 'request_id', e.request_id,
-        'at', {_TIME.format("e.at")})"""
+        'at', {TIME.format("e.at")})"""
 """The event `e` as the wire has it."""
-
-_EVENTS = f"""
-    SELECT json_agg({EVENT_JSON} ORDER BY e.number)
-    FROM order_events e WHERE e.order_id = o.id"""
-
-
-def orders_of_request(connection: Connection, request_id: str) -> list[UUID]:
-    """The orders with an event of this request, oldest first. Reads the whole history: placing pays no index."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT DISTINCT order_id FROM order_events WHERE request_id = %s ORDER BY 1", (request_id,))
-        return [UUID(order_id) for (order_id,) in cursor]
-
-
-def read_events(connection: Connection, order_id: UUID) -> str | None:
-    """The JSON of what happened to the order, first things first; None if there is no such order."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT coalesce(({_EVENTS}), '[]')::text FROM orders o WHERE o.id = %s", (str(order_id),))
-        row = cursor.fetchone()
-        return f'{{"events":{row[0]}}}' if row else None
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """An order as it is, and all that is known of how it came to be: what `history` looks back with."""
-
-    order: dict[str, Any]
-    events: list[dict[str, Any]]
-    held_from: str | None
-    adopted: bool
-    placed_at: str | None
-
-
-def read_history(connection: Connection, order_id: UUID) -> History | None:
-    """The order with its events, of one moment."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""SELECT {ORDER_JSON}::json, coalesce(({_EVENTS}), '[]'), o.held_from, o.adopted,
-                       {_TIME.format("o.placed_at")}
-                FROM orders o WHERE o.id = %s""",
-            (str(order_id),),
-        )
-        row = cursor.fetchone()
-        return History(*row) if row else None

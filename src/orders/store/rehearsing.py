@@ -25,7 +25,11 @@ class Changed:
 
 
 def rehearse_changes(
-    connection: Connection, wanted: Mapping[UUID, str | None], decide: DecideMany, key: str | None = None
+    connection: Connection,
+    wanted: Mapping[UUID, str | None],
+    decide: DecideMany,
+    key: str | None = None,
+    max_bytes: int | None = None,
 ) -> Changed | KeyInUse:
     """`change_order` and `change_orders`, rolled back: constraints and triggers have really run.
 
@@ -36,7 +40,7 @@ def rehearse_changes(
         if standings and key and (known := keys_in_use(connection, [key])):
             return known[key]
         changes = decide(standings)
-        orders = write_changes(cursor, changes, list(wanted))
+        orders = write_changes(cursor, changes, list(wanted), max_bytes)
         events = _events(cursor, {change.standing.id: change.standing.version for change in changes})
         return Changed(orders, events, _due(cursor, sorted({p for change in changes for p in change.back})))
 

@@ -162,7 +162,8 @@ END $$;
 """
 
 # An adopted order's UUID is of version 7 with the time 0 and its old ID as the random part: it sorts before every
-# order that was placed here, and among its like by age. An item without an order, or of no quantity, stays behind.
+# order that was placed here, and among its like by age. Statuses of ours are written as ours, others stay as they are.
+# An item without an order, of no quantity, or of no product (an ID below 1) stays behind.
 ADOPT = """
 DO $$
 BEGIN
@@ -172,7 +173,11 @@ BEGIN
     INSERT INTO orders (id, number, customer_id, status, adopted, created_at, updated_at)
     SELECT ('00000000-0000-7000-8' || substr(lpad(to_hex(id), 15, '0'), 1, 3) || '-'
             || substr(lpad(to_hex(id), 15, '0'), 4))::uuid,
-           id, customer_id, initcap(replace(btrim(status), '_', ' ')), true, NULL, NULL
+           id, customer_id,
+           coalesce((SELECT name FROM unnest('{Pending,Ordered,Confirmed,Paid,Processing,Shipped,Delivered,Completed,
+                                               On Hold,Cancelled,Returned,Refunded,Failed}'::text[]) name
+                     WHERE name = initcap(regexp_replace(btrim(status), '[_\\s]+', ' ', 'g'))), status, ''),
+           true, NULL, NULL
     FROM orders_before_adoption.orders;
     INSERT INTO order_items (id, order_id, product_id, quantity)
     SELECT i.id, o.id, i.product_id, i.quantity
