@@ -28,7 +28,7 @@ MAX_HEADERS = 100
 """Maximum headers of a request: each costs Python more than its bytes, and requests have about ten."""
 
 MAX_PIPELINED = 8
-"""Maximum requests that wait behind one that is being answered. More are not read: the connection is closed after those."""
+"""Maximum requests that wait behind the one that is being answered. The connection is closed after them; no more are read."""
 
 MAX_SURPLUS_BYTES = 256 * 1024
 """Maximum bytes that are read and thrown away of a body that was already answered, before the connection is closed."""
@@ -57,14 +57,12 @@ class BoundedHttp(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        if self.timeout_keep_alive == _UVICORNS_KEEP_ALIVE_S:
-            self.timeout_keep_alive = int(IDLE_S)
         self.line: Line | None = None
         self._others = _connections_of(self)
         self._unfinished = 0
         """Bytes since a head or a part of a body was complete."""
         self._has_progressed = False
-        self._is_in_head = self._is_in_body = False
+        self._is_in_body = False
         self._is_deaf = False
         """Whether what arrives is thrown away, because the connection will be closed."""
         self._held = self._surplus = 0
@@ -79,7 +77,6 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(OrderError(Code.CONNECTIONS_FULL, "All connections are busy.", retry_after_s=1))
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if self._is_deaf:
             self._throw_away(len(data))
         elif len(data) <= MAX_HEAD_BYTES - self._unfinished:
@@ -103,10 +100,6 @@ class BoundedHttp(HttpToolsProtocol):
 
     # What the parser calls
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._is_in_head = True
-
     def on_headers_complete(self) -> None:
         if len(self.headers) > MAX_HEADERS:
             raise OrderError(Code.HEAD_TOO_LARGE, f"A request has at most {MAX_HEADERS} headers.")
@@ -115,8 +108,7 @@ class BoundedHttp(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         self._cycle_before = before
-        self._is_in_head, self._is_in_body = False, True
-        self._has_progressed = True
+        self._is_in_body = self._has_progressed = True
         self._surplus = 0
 
     def on_body(self, body: bytes) -> None:
@@ -137,11 +129,20 @@ class BoundedHttp(HttpToolsProtocol):
     # What the answer's cycle calls
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self.pipeline:
+        """As uvicorn has it, but without a timer for each request: `connections` has the time of all."""
+        self.server_state.total_requests += 1
+        if self._held and not self.pipeline:
             self._release()
-        if self._others.is_crowded and not self.pipeline and self.cycle.response_complete:
+        if self.transport.is_closing():
+            if self.unread_bytes():
+                self._others.wait_for_reader(self, self.loop.time())
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._others.is_crowded:
             self.transport.close()
+            return
         self._wait_in_line()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -159,7 +160,7 @@ class BoundedHttp(HttpToolsProtocol):
     def end(self, reason: Reason) -> None:
         if reason is Reason.ROOM_NEEDED:
             self._make_room()
-        elif reason is Reason.LATE_HEAD and self._is_in_head:
+        elif reason is Reason.LATE_HEAD and self._is_in_head():
             self._refuse(OrderError(Code.REQUEST_TOO_SLOW, f"The headers were not complete within {HEAD_S:g} s."))
         elif reason is Reason.LATE_BODY:
             self._end_late_body()
@@ -210,12 +211,20 @@ class BoundedHttp(HttpToolsProtocol):
         """Stand where it is seen what is waited for: the rest of a head, of a body, or the next request."""
         if self._is_deaf or self.transport.is_closing():
             return
-        line: Line | None = None
         if self._is_in_body:
             line = None if self.pipeline else self._others.bodies
-        elif self._is_answered():
-            line = self._others.heads if self._is_in_head or self.cycle is None else self._others.idle
-        self._others.move(self, line, self.loop.time())
+        elif not self._is_answered():
+            line = None
+        elif self.cycle is None or self._is_in_head():
+            line = self._others.heads
+        else:
+            line = self._others.idle
+        if line is not self.line:
+            self._others.move(self, line, self.loop.time())
+
+    def _is_in_head(self) -> bool:
+        """Whether a request has begun of which not all headers are here: each has a scope, and with them a cycle."""
+        return self.scope is not None and (self.cycle is None or self.scope is not self.cycle.scope)
 
     def _release(self) -> None:
         self._others.release(self._held)
@@ -272,7 +281,6 @@ class BoundedHttp(HttpToolsProtocol):
         """The last answer was given. What the client is still sending is read, or it would lose that answer."""
         self._is_deaf = True
         self._surplus = 0
-        self._unset_keepalive_if_required()
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self._others.move(self, self._others.leaving, self.loop.time())
@@ -286,7 +294,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.unread_bytes() or self._is_deaf:
             self.transport.abort()
             return
-        if self._is_in_head or (self._is_in_body and not self._is_answered()):
+        if self._is_in_head() or (self._is_in_body and not self._is_answered()):
             self._refuse(OrderError(Code.CONNECTIONS_FULL, "Others needed the connection.", retry_after_s=1))
         self.transport.close()
 
@@ -310,7 +318,9 @@ def _connections_of(one: BoundedHttp) -> Connections:
     """The open connections of the server that `one` belongs to, which are looked after while there are any."""
     connections = _servers.get(one.server_state)
     if connections is None:
-        connections = _servers[one.server_state] = Connections(one.most, one.timeout_keep_alive)
+        given_s = one.config.timeout_keep_alive
+        idle_s = IDLE_S if given_s == _UVICORNS_KEEP_ALIVE_S else given_s
+        connections = _servers[one.server_state] = Connections(one.most, idle_s)
         _look_after(connections, one.loop, one.loop.time())
     return connections
 

@@ -197,6 +197,8 @@ class Connections:
         for connection, (before, since) in list(self._unread.items()):
             left = connection.unread_bytes()
             self._unread[connection] = left, (now if left < before else since)
+            if left == 0:
+                self.has_read(connection)
 
     def _limit_unread(self, now: float) -> None:
         self._end_stalled(now - STALLED_S, down_to=MAX_UNREAD_BYTES)
