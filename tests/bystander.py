@@ -20,6 +20,9 @@ nothing is answered counts as forty bad moments, not as one.
 NOMINAL_CLOCK_S = 0.01
 """What the clock's answer takes on an idle machine with two slow cores, at the 95th percentile; mostly 2 to 4 ms."""
 
+NOMINAL_HEALTH_S, NOMINAL_ORDER_S = 0.025, 0.1
+"""What /health and an order take there while nobody attacks, likewise."""
+
 PATIENCE_S = 20.0
 """After so long without an answer there is none."""
 
@@ -83,8 +86,13 @@ class Bystander:
 
     @property
     def slower(self) -> float:
-        """How many times slower than nominal the machine was; at least 1."""
+        """How many times slower than nominal the machine was by the clock, which attacks don't reach; at least 1."""
         return max(1.0, late(self.ticks) / NOMINAL_CLOCK_S)
+
+    @property
+    def slower_in_calm(self) -> float:
+        """The same where nobody attacked: also by what was asked of the shop."""
+        return max(self.slower, late(self.health) / NOMINAL_HEALTH_S, late(self.orders) / NOMINAL_ORDER_S)
 
     def _keep_asking(self, took: list[float], every_s: float, ask: Callable[[], bool]) -> None:
         due = time.monotonic()
