@@ -33,6 +33,14 @@ MAX_PIPELINED = 8
 MAX_SURPLUS_BYTES = 256 * 1024
 """Maximum bytes that are read and thrown away of a body that was already answered, before the connection is closed."""
 
+MAX_SMALL_CHUNKS = 250
+"""Maximum chunks of a body before they have to be of MIN_CHUNK_BYTES on average: each costs Python the same, however
+short it is, and a read of 256 kB in chunks of one byte would stop all others for 0.1 s.
+"""
+
+MIN_CHUNK_BYTES = 64
+"""Minimum of that average; clients that chunk at all send some kB."""
+
 SWEEP_S = 0.5
 """How often connections whose time is over are looked for."""
 
@@ -66,6 +74,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._is_deaf = False
         """Whether what arrives is thrown away, because the connection will be closed."""
         self._held = self._surplus = 0
+        self._chunks = self._body_bytes = 0
         self._cycle_before: Any = None
 
     # What the server's loop calls
@@ -109,10 +118,14 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
         self._cycle_before = before
         self._is_in_body = self._has_progressed = True
-        self._surplus = 0
+        self._surplus = self._chunks = self._body_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         self._has_progressed = True
+        self._chunks += 1
+        self._body_bytes += len(body)
+        if self._chunks > MAX_SMALL_CHUNKS and self._body_bytes < self._chunks * MIN_CHUNK_BYTES:
+            raise OrderError(Code.NOT_HTTP, f"Send the body in chunks of at least {MIN_CHUNK_BYTES} bytes.")
         if self.cycle.response_complete:
             self._throw_away(len(body))
             return

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from orders import bounded_http, connections
-from orders.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, BoundedHttp
+from orders.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, MAX_SMALL_CHUNKS, BoundedHttp
 from tests.conftest import wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n"
@@ -247,6 +247,16 @@ def test_a_body_that_was_answered_before_it_ended_leaves_the_connection_usable(s
     assert b"200 OK" in answered(client)
     client.sendall(b"3\r\nabc\r\n0\r\n\r\n" + GET)
     assert b"200 OK" in answered(client)
+
+
+def test_many_very_short_chunks_are_refused_and_a_few_are_served(serve: Callable[..., Server]) -> None:
+    server = serve()
+    few = server.connect(CHUNKED + b"1\r\nx\r\n" * MAX_SMALL_CHUNKS + b"0\r\n\r\n")
+    many = server.connect(CHUNKED + b"1\r\nx\r\n" * (MAX_SMALL_CHUNKS + 1))
+    long = server.connect(CHUNKED + (b"%x\r\n" % 64 + b"x" * 64 + b"\r\n") * (2 * MAX_SMALL_CHUNKS) + b"0\r\n\r\n")
+    assert few.recv(9999).endswith(str(MAX_SMALL_CHUNKS).encode())
+    assert many.recv(9999).startswith(b"HTTP/1.1 400 ")
+    assert long.recv(9999).endswith(str(2 * MAX_SMALL_CHUNKS * 64).encode())
 
 
 def test_bodies_together_are_bounded_and_small_ones_still_get_in(serve: Callable[..., Server]) -> None:

@@ -16,6 +16,8 @@ NOT_BOUNDS = {"SWEEP_S", "REPORT_S"}
 
 
 def written(name: str, value: float) -> str:
+    if name.endswith("_BYTES") and value < 1024:
+        return f"{value} bytes"
     if name.endswith("_BYTES"):
         mib, rest = divmod(value, 1 << 20)
         return f"{value / 1024:g} KiB" if rest else f"{mib:g} MiB"
