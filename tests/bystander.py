@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 HEALTH_S, ORDER_S, CLOCK_S = 0.025, 0.05, 0.025
-"""How often each is asked for. They come at these times whether or not the one before was answered: a second during which
-nothing is answered counts as forty bad moments, not as one.
+"""How often each is asked for, counted from when it was due: a second during which nothing is answered counts as forty
+bad moments, not as one.
 """
 
 NOMINAL_CLOCK_S = 0.01

@@ -34,8 +34,8 @@ MAX_SURPLUS_BYTES = 256 * 1024
 """Maximum bytes that are read and thrown away of a body that was already answered, before the connection is closed."""
 
 MAX_SMALL_CHUNKS = 250
-"""Maximum chunks of a body before they have to be of MIN_CHUNK_BYTES on average: each costs Python the same, however
-short it is, and a read of 256 kB in chunks of one byte would stop all others for 0.1 s.
+"""Maximum chunks in one read (of up to 256 kB) that may be short; of more, the average is at least MIN_CHUNK_BYTES. Each
+costs Python the same, however short: 40,000 in a read would stop all others for 0.1 s.
 """
 
 MIN_CHUNK_BYTES = 64
@@ -86,6 +86,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(OrderError(Code.CONNECTIONS_FULL, "All connections are busy.", retry_after_s=1))
 
     def data_received(self, data: bytes) -> None:
+        self._chunks = self._body_bytes = 0
         if self._is_deaf:
             self._throw_away(len(data))
         elif len(data) <= MAX_HEAD_BYTES - self._unfinished:
@@ -118,7 +119,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
         self._cycle_before = before
         self._is_in_body = self._has_progressed = True
-        self._surplus = self._chunks = self._body_bytes = 0
+        self._surplus = 0
 
     def on_body(self, body: bytes) -> None:
         self._has_progressed = True
