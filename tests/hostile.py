@@ -309,10 +309,10 @@ KINDS = ("query", "members", "nested", "numbers")
 def _attack_called(name: str) -> Attack:
     if name in ATTACKS:
         return ATTACKS[name]
-    kind, method, path = name.split(" ", 2)
+    kinds, method, path = name.split(" ", 2)
 
     async def on_operation(target: Target) -> None:
-        await repeat(target, of_operation(method, path, kind))
+        await repeat(target, [each for kind in kinds.split(",") for each in of_operation(method, path, kind)])
 
     return on_operation
 
