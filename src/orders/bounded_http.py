@@ -34,7 +34,7 @@ MAX_SURPLUS_BYTES = 256 * 1024
 """Maximum bytes that are read and thrown away of a body that was already answered, before the connection is closed."""
 
 MAX_SMALL_CHUNKS = 100
-"""Maximum chunks in one read (of up to 256 kB) that may be short; of more, the average is at least MIN_CHUNK_BYTES. Each
+"""Maximum chunks in one read (up to 256 kB) that may be short; of more, the average is at least MIN_CHUNK_BYTES. Each
 costs Python the same, however short: 40,000 in a read would stop all others for 0.1 s.
 """
 
