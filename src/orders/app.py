@@ -39,6 +39,7 @@ from orders.neighbour import Neighbour
 from orders.placement import Placement
 from orders.recovery import Recovery
 from orders.reply import build_client
+from orders.serving import bound_connections, bound_uvicorn
 from orders.settings import Settings, SettingsError, load_settings
 from orders.startup import expiries, open_database, require_neighbours
 from orders.store.neighbours import NAMES, Key, digest
@@ -200,13 +201,20 @@ def app_from_environment() -> FastAPI:
     """The service as the environment describes it (for server processes that build it themselves)."""
     log_to_stderr()
     tell_unknown()
-    return create_app(load_settings())
+    bound_uvicorn()
+    return _app_of_this_process()
 
 
 def app_of_serve() -> FastAPI:
     """The same in a process of `orders serve`, which has told already what it doesn't know."""
     log_to_stderr()
-    return create_app(load_settings())
+    return _app_of_this_process()
+
+
+def _app_of_this_process() -> FastAPI:
+    settings = load_settings()
+    bound_connections(settings)
+    return create_app(settings)
 
 
 def log_to_stderr() -> None:

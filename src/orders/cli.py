@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from orders import doctor as checks
 from orders.address import shown
 from orders.api.parameters import REQUEST_ID
-from orders.app import create_app, log_to_stderr, machinery
+from orders.app import VERSION, create_app, log_to_stderr, machinery
 from orders.change_status import Asked, change_status
 from orders.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up
 from orders.errors import Code, OrderError
@@ -35,6 +35,7 @@ from orders.recovery import summary
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.schemas import parse_order_id, parse_status_or_refuse
+from orders.serving import PortTaken, bound_connections, options, require_free
 from orders.settings import Settings, SettingsError, load_settings
 from orders.startup import database_dsn, install_functions, open_database, set_workflow
 from orders.store.past import orders_of_request
@@ -43,7 +44,6 @@ from orders.unknown_settings import tell_unknown
 from orders.workflow import load_workflow
 
 cli = typer.Typer(
-    help="An order management service that never oversells, never loses and never doubles an order.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -87,13 +87,29 @@ def _run_command() -> None:
         _fail(str(error), 1)
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"orders {VERSION}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """An order management service that never oversells, never loses and never doubles an order."""
+
+
 @cli.command()
 def dev(
     host: Host = None, port: PortNumber = None, catalog_port: CatalogPort = 8001, cart_port: CartPort = 8002
 ) -> None:
     """Run everything: database, sandbox and service. Ctrl-C stops it; the data stays in .data/."""
     settings = _settings(host=host, port=port)
-    _require_free(settings.host, settings.port)
+    bound_connections(settings)
+    _require_free(settings)
     data = settings.orders_data_dir / "sandbox"
     if settings.catalog_url is None:
         _serve_in_thread(lambda: SandboxCatalog(data / "catalog.db").app(), settings.host, catalog_port)
@@ -107,14 +123,7 @@ def dev(
     )
     app = create_app(settings)
     open_database(settings)  # what is wrong with it, or with its table of statuses, is said here, in a sentence
-    config = uvicorn.Config(
-        app,
-        settings.host,
-        settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=_shutdown_s(settings),
-    )
+    config = uvicorn.Config(app, settings.host, settings.port, **options(settings))
     _run(_Announcing(config, _welcome(settings)))
 
 
@@ -126,8 +135,9 @@ def serve(
 ) -> None:
     """Run the service."""
     settings = _settings(host=host, port=port)
+    bound_connections(settings)
     create_app(settings)  # says at once what a setting is missing, not once per worker
-    _require_free(settings.host, settings.port)
+    _require_free(settings)
     open_database(settings)  # what is wrong with it is said here, in a sentence
     typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
     # The workers read the environment by themselves.
@@ -139,9 +149,7 @@ def serve(
             host=settings.host,
             port=settings.port,
             workers=workers,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=_shutdown_s(settings),
+            **options(settings),
         )
     except SystemExit as ended:  # uvicorn's 3: it could not start
         sys.exit(1 if ended.code else 0)
@@ -382,23 +390,16 @@ def _settings(**given: object) -> Settings:
     return load_settings(**{name: value for name, value in given.items() if value is not None})
 
 
-def _require_free(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            _fail(f"Nothing can listen on {host}:{port} ({error.strerror}); choose another with --port or PORT.", 1)
+def _require_free(settings: Settings) -> None:
+    try:
+        require_free(settings.host, settings.port, "--port or PORT")
+    except PortTaken as taken:
+        _fail(str(taken), 1)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
     typer.echo(sentence, err=True)
     sys.exit(code)
-
-
-def _shutdown_s(settings: Settings) -> int:
-    """Requests under way are answered by their deadline; after that nobody is waited for."""
-    return int(settings.orders_request_deadline_s) + 2
 
 
 class _Announcing(uvicorn.Server):

@@ -32,6 +32,10 @@ class Code(Enum):
         "Call from your server, or name the page's origin in ORDERS_CORS_ORIGINS.",
     )
     BODY_TOO_LARGE = Kind(413, "The request body is too large", "Send less; an order has at most 500 products.")
+    NOT_HTTP = Kind(400, "This is not HTTP", "Send HTTP/1.1; `detail` says what can't be read.")
+    HEAD_TOO_LARGE = Kind(431, "The request line and headers are too large", "Send fewer and shorter headers.")
+    REQUEST_TOO_SLOW = Kind(408, "The request did not arrive in time", "Nothing was done. Send it again, faster.")
+    CONNECTIONS_FULL = Kind(503, "Too many connections are busy", "Nothing was done. Ask again after `Retry-After`.")
     NOT_FOUND = Kind(404, "There is nothing here", "See /docs for what there is.")
     METHOD_NOT_ALLOWED = Kind(405, "This can't be done here", "See /docs for the methods of this address.")
     ORDER_NOT_FOUND = Kind(404, "Order not found", "Check the order's ID.")

@@ -103,6 +103,9 @@ class Settings(BaseSettings):
         description="database threads, each with a connection of its own, dealt out in turn to four "
         "[lanes](docs/lists.md#who-waits-for-whom): placing, lists, orders by ID, changes; `/health` has one more",
     )
+    orders_connections: Annotated[int, Field(ge=16, le=100_000)] | None = Field(
+        None, description="most connections at once in one replica; idle and slow ones make room for newcomers"
+    )
     orders_migrate_at_start: bool = Field(True, description="make or upgrade the tables at start-up")
     orders_recovery_interval_s: Seconds = Field(1, description="how often a replica looks for what a dead one left")
     orders_key_retention_h: Annotated[int, Field(ge=72, le=8760)] = Field(

