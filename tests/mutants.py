@@ -48,6 +48,7 @@ TESTS = {
     ],
     **{f"{name}.py": [f"tests/unit/test_{name}.py", *PLACING[2:]] for name in ("plan", "stock")},
     **dict.fromkeys(("changing.py", "statuses.py", "reading.py"), LIFE),
+    "past.py": ["tests/e2e/test_bounds.py", *LIFE[3:]],
     "reconciling.py": ["tests/integration/test_reconcile.py", "tests/e2e/test_survival.py"],
 }
 """The tests that a file's mutants have to get past, the quick ones first. The rest of the suite is not asked."""

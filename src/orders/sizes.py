@@ -6,6 +6,7 @@ for each of at most 500 lines.
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -64,9 +65,6 @@ def _largest_size(sizes: Sequence[int]) -> int:
 
 
 def _cut_to(name: str, size: int) -> str:
-    room = size - stored_bytes(_CUT)
-    for n, character in enumerate(name):
-        room -= stored_bytes(character) - 2  # without its quotes
-        if room < 0:
-            return name[:n] + _CUT
-    return name
+    """The longest beginning that has this size together with the mark; as JSON no character is shorter than a byte."""
+    length = bisect_right(range(size), size, key=lambda n: stored_bytes(name[:n] + _CUT)) - 1
+    return name[: max(0, length)] + _CUT

@@ -106,7 +106,7 @@ def test_those_who_count_everything_hold_up_nobody_else(
             took.append(time.monotonic() - began)
         over.set()
         replies = [reply for one in attack for reply in one.result()]
-    assert sorted(took)[5] < 1, took
+    assert sorted(took)[5] < 3, took  # all shared one queue once: 5 s
     assert {reply.status for reply in replies} == {200}
     for reply in replies:
         assert (reply.body["total_count"], reply.body["total_hint"]) == (None, TOTAL_HINT)
