@@ -27,11 +27,21 @@ extensions): browsers and proxies stay below 16 kB.
 MAX_HEADERS = 100
 """Maximum headers of a request: each costs Python more than its bytes, and requests have about ten."""
 
-MAX_PIPELINED = 8
-"""Maximum requests that wait behind the one that is being answered. After them the connection is closed."""
+PIECE_BYTES = 8 * 1024
+"""Maximum bytes that are parsed at a time: a thousand headers that are too many are noticed after a millisecond."""
 
-MAX_SURPLUS_BYTES = 256 * 1024
-"""Maximum bytes that are read and thrown away of a body that was already answered, before the connection is closed."""
+MAX_PIPELINED = 8
+"""Maximum requests that wait behind the one being answered. More are not read: the connection is closed after them."""
+
+MAX_SURPLUS_BYTES = 1024 * 1024
+"""Maximum bytes that are read and thrown away of what follows an answer: a client that sends twice as much as may be
+still reads that it is too much.
+"""
+
+WHOLE_BODY_BYTES = 256 * 1024
+"""Maximum bytes of a body that the app is asked about only once it is whole: what is cut before costs no more than this
+memory. Larger bodies are for the app to refuse, or to read as they come.
+"""
 
 MAX_SMALL_CHUNKS = 100
 """Maximum chunks in one read (up to 256 kB) that may be short; of more, the average is at least MIN_CHUNK_BYTES. Each
@@ -66,6 +76,7 @@ class BoundedHttp(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.line: Line | None = None
+        self.idle_since: float | None = None
         self._others = _connections_of(self)
         self._unfinished = 0
         """Bytes since a head or a part of a body was complete."""
@@ -76,6 +87,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._held = self._surplus = 0
         self._chunks = self._body_bytes = 0
         self._cycle_before: Any = None
+        self._not_started: tuple[Any, Any] | None = None
 
     # What the server's loop calls
 
@@ -89,11 +101,12 @@ class BoundedHttp(HttpToolsProtocol):
         self._chunks = self._body_bytes = 0
         if self._is_deaf:
             self._throw_away(len(data))
-        elif len(data) <= MAX_HEAD_BYTES - self._unfinished:
+        elif len(data) <= min(PIECE_BYTES, MAX_HEAD_BYTES - self._unfinished):
             self._feed(data)
         else:
             self._feed_in_pieces(memoryview(data))
-        self._wait_in_line()
+        if self._is_in_body or not self._has_progressed or self.line is not self._others.kept:
+            self._stand_in_line()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -112,13 +125,16 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > MAX_HEADERS:
-            raise OrderError(Code.HEAD_TOO_LARGE, f"A request has at most {MAX_HEADERS} headers.")
+            raise _too_many_headers()
         if len(self.pipeline) >= MAX_PIPELINED:
             raise OrderError(Code.CONNECTIONS_FULL, "Too many requests are waiting on this connection.")
         before = self.cycle
         super().on_headers_complete()
         self._cycle_before = before
         self._is_in_body = self._has_progressed = True
+        if not self.cycle.keep_alive:
+            self.cycle.transport = _LastAnswer(self)  # type: ignore[assignment]  # all that a cycle uses of one
+        self.idle_since = None
         self._surplus = 0
 
     def on_body(self, body: bytes) -> None:
@@ -133,12 +149,31 @@ class BoundedHttp(HttpToolsProtocol):
         self._held += len(body)
         if not self._others.has_room_for(self, len(body)):
             raise OrderError(Code.CONNECTIONS_FULL, "Too much is being sent at once. Send less.", retry_after_s=1)
-        super().on_body(body)
+        if self._not_started is None:
+            super().on_body(body)
+            return
+        self.cycle.body += body
+        if len(self.cycle.body) > WHOLE_BODY_BYTES:
+            self._start()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._is_in_body = False
         self._has_progressed = True
+        if self._not_started is not None:
+            self._start()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """uvicorn does it when the headers are complete; here it waits for the body, unless that waits for us."""
+        if cycle is not self.cycle or not cycle.more_body or cycle.waiting_for_100_continue:
+            super()._start_asgi_task(cycle, app)
+        else:
+            self._not_started = cycle, app
+
+    def _start(self) -> None:
+        assert self._not_started is not None
+        super()._start_asgi_task(*self._not_started)
+        self._not_started = None
 
     # What the answer's cycle calls
 
@@ -154,10 +189,21 @@ class BoundedHttp(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._is_deaf:
+            self.transport.resume_reading()
+            self._leave()
         elif self._others.is_crowded:
             self.transport.close()
-            return
-        self._wait_in_line()
+        else:
+            self.idle_since = self.loop.time()
+        if self._is_in_body or self._is_in_head():
+            self._stand_in_line()
+
+    def shutdown(self) -> None:
+        if self._not_started is not None:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade is ignored, as HTTP has it. What follows on the connection could be meant as either."""
@@ -181,6 +227,7 @@ class BoundedHttp(HttpToolsProtocol):
         elif reason in (Reason.UNREAD, Reason.LEFT) or self.unread_bytes():
             self.transport.abort()
         else:
+            self._others.forget(self)
             self.transport.close()
 
     # Reading
@@ -188,12 +235,14 @@ class BoundedHttp(HttpToolsProtocol):
     def _feed_in_pieces(self, data: memoryview) -> None:
         """No piece is larger than what may be unfinished, so that nothing beyond it reaches the parser."""
         while data and not self._is_deaf and not self.transport.is_closing():
-            room = MAX_HEAD_BYTES - self._unfinished
+            room = min(PIECE_BYTES, MAX_HEAD_BYTES - self._unfinished)
             if room <= 0:
                 detail = f"The request line and headers are at most {MAX_HEAD_BYTES} bytes."
                 self._refuse(OrderError(Code.HEAD_TOO_LARGE, detail))
                 return
             self._feed(data[:room])
+            if self.headers and len(self.headers) > MAX_HEADERS and not self._is_deaf:
+                self._refuse(_too_many_headers())
             data = data[room:]
 
     def _feed(self, piece: bytes | memoryview) -> None:
@@ -221,18 +270,16 @@ class BoundedHttp(HttpToolsProtocol):
         """Whether no request waits for its answer."""
         return self.cycle is None or bool(self.cycle.response_complete)
 
-    def _wait_in_line(self) -> None:
-        """Stand where it is seen what is waited for: the rest of a head, of a body, or the next request."""
+    def _stand_in_line(self) -> None:
+        """Stand where it is seen what is expected: the rest of a head, the rest of a body, or nothing."""
         if self._is_deaf or self.transport.is_closing():
             return
-        if self._is_in_body:
-            line = None if self.pipeline else self._others.bodies
-        elif not self._is_answered():
-            line = None
-        elif self.cycle is None or self._is_in_head():
+        if self._is_in_body and not self.pipeline:
+            line = self._others.bodies
+        elif self._is_answered() and (self.cycle is None or self._is_in_head()):
             line = self._others.heads
         else:
-            line = self._others.idle
+            line = self._others.kept
         if line is not self.line:
             self._others.move(self, line, self.loop.time())
 
@@ -256,15 +303,18 @@ class BoundedHttp(HttpToolsProtocol):
             self._answer(error)
             self._leave()
         else:
-            self._close_after(self.cycle)
+            self._leave_after_the_last()
 
     def _refuse_body(self, error: OrderError) -> None:
         before = self._cycle_before
         if before is not None and not before.response_complete:  # this one is still in the pipeline
             self.pipeline.popleft()
-            self._close_after(before)
+            self.cycle = before
+            self._is_in_body = False
+            self._leave_after_the_last()
             return
         started = self.cycle.response_started
+        self._not_started = None
         self.cycle.disconnected = True
         self.cycle.message_event.set()
         if started:
@@ -273,9 +323,11 @@ class BoundedHttp(HttpToolsProtocol):
         self._answer(error)
         self._leave()
 
-    def _close_after(self, cycle: Any) -> None:
-        cycle.keep_alive = False
-        self._others.move(self, None, self.loop.time())
+    def _leave_after_the_last(self) -> None:
+        """Answer the requests that are here, and read no more: also when uvicorn says that reading may go on."""
+        self._others.move(self, self._others.kept, self.loop.time())
+        self.flow.read_paused = False
+        self.transport.pause_reading()
 
     def _answer(self, error: OrderError) -> None:
         document = problem(error, self.scope.get("path", "/") if self._is_in_body else "/")
@@ -290,6 +342,13 @@ class BoundedHttp(HttpToolsProtocol):
             headers.append((b"retry-after", b"%d" % error.retry_after_s))
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[document["status"]] + lines + b"\r\n" + body)
+
+    def close_after_answer(self) -> None:
+        """The client asked for it, or the answer said it; perhaps it is still sending."""
+        if self._is_in_body:
+            self._leave()
+        else:
+            self.transport.close()
 
     def _leave(self) -> None:
         """The last answer was given. What the client is still sending is read, or it would lose that answer."""
@@ -315,10 +374,25 @@ class BoundedHttp(HttpToolsProtocol):
     def _end_late_body(self) -> None:
         if self._is_answered():
             self._leave()
-        elif self.flow.read_paused:  # it is we who don't read
-            self._wait_in_line()
+        elif self.flow.read_paused:  # it is we who don't read; the time begins anew with what comes next
+            self._others.move(self, self._others.kept, self.loop.time())
         else:
             self._refuse(OrderError(Code.REQUEST_TOO_SLOW, f"The body was not complete within {BODY_S:g} s."))
+
+
+class _LastAnswer:
+    """The transport of an answer after which uvicorn closes: at once, so that a client which is still sending its body
+    would lose the answer.
+    """
+
+    def __init__(self, connection: BoundedHttp) -> None:
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+        self.close = connection.close_after_answer
+
+
+def _too_many_headers() -> OrderError:
+    return OrderError(Code.HEAD_TOO_LARGE, f"A request has at most {MAX_HEADERS} headers.")
 
 
 def _sentence(error: Exception) -> str:

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from orders.settings import SettingsError
 
-MAX_CONNECTIONS = 1000
-"""Maximum open connections, unless ORDERS_CONNECTIONS says otherwise. A thousand whose heads are nearly complete take
-about 60 MB; a gateway needs a few dozen.
+MAX_CONNECTIONS = 500
+"""Maximum open connections, unless ORDERS_CONNECTIONS says otherwise. When all of them send at the same moment, the
+others wait for a tenth of a second; a gateway needs a few dozen.
 """
 
 HEAD_S = 10.0
@@ -63,6 +63,8 @@ class Connection(Protocol):
     """What is asked of a connection."""
 
     line: "Line | None"
+    idle_since: float | None
+    """Since when no request of it waits for its answer; None: one does."""
 
     def unread_bytes(self) -> int:
         """How much was written that the client has not read."""
@@ -75,7 +77,7 @@ class Connection(Protocol):
 
 
 Line = OrderedDict[Connection, float]
-"""Connections that wait for the same thing, and since when; the one that has waited longest is first."""
+"""Connections of which the same is expected, and since when; the one that has taken longest is first."""
 
 
 def connections_allowed(given: int | None) -> int:
@@ -97,7 +99,11 @@ class Connections:
     """Those of one server. It decides; connections close themselves."""
 
     def __init__(self, most: int, idle_s: float = IDLE_S) -> None:
-        self.heads, self.bodies, self.idle, self.leaving = Line(), Line(), Line(), Line()
+        self.heads, self.bodies, self.leaving = Line(), Line(), Line()
+        self.kept = Line()
+        """Those that are being answered or idle. A request moves none of them, which would cost each request; sweep()
+        puts them in order.
+        """
         self.closed: Counter[Reason] = Counter()
         self._most = most
         self._idle_s = idle_s
@@ -127,15 +133,14 @@ class Connections:
         self.move(newcomer, self.heads, now)
         return True
 
-    def move(self, connection: Connection, line: Line | None, now: float) -> None:
-        """What it waits for from now on; None: for us. Moving it to where it is changes nothing, nor its time."""
+    def move(self, connection: Connection, line: Line, now: float) -> None:
+        """What is expected of it from now on. Moving it to where it is changes nothing, nor its time."""
         if connection.line is line:
             return
         if connection.line is not None:
             del connection.line[connection]
         connection.line = line
-        if line is not None:
-            line[connection] = now
+        line[connection] = now
 
     def forget(self, connection: Connection) -> None:
         """It is closed, or as good as. Safe to repeat."""
@@ -173,25 +178,36 @@ class Connections:
         """End every connection whose time is over."""
         self._end_late(self.heads, now - HEAD_S, Reason.LATE_HEAD)
         self._end_late(self.bodies, now - BODY_S, Reason.LATE_BODY)
-        self._end_late(self.idle, now - self._idle_s, Reason.IDLE)
+        self._end_idle(now - self._idle_s)
         self._end_late(self.leaving, now - LEAVING_S, Reason.LEFT)
         self._note_reading(now)
         self._end_stalled(now - UNREAD_S, down_to=0)
         self._limit_unread(now)
 
     def _make_room(self, now: float) -> None:
-        for line in (self.leaving, self.heads, self.idle):
-            if line:
-                return self._end(next(iter(line)), Reason.ROOM_NEEDED)
-        stalled = next((each for each, (_, since) in self._unread.items() if since <= now - STALLED_S), None)
-        if victim := stalled or next(iter(self.bodies), None):
+        victim = (
+            next(iter(self.leaving), None)
+            or next(iter(self.heads), None)
+            or next((each for each in self.kept if each.idle_since is not None), None)
+            or next((each for each, (_, since) in self._unread.items() if since <= now - STALLED_S), None)
+            or next(iter(self.bodies), None)
+        )
+        if victim is not None:
             self._end(victim, Reason.ROOM_NEEDED)
-        return None
 
     def _end_late(self, line: Line, since: float, reason: Reason) -> None:
-        while line and line[first := next(iter(line))] <= since:
-            self.move(first, None, since)
-            self._end(first, reason)
+        for connection, at in list(line.items()):
+            if at > since:
+                return
+            self._end(connection, reason)
+
+    def _end_idle(self, since: float) -> None:
+        idle = [(each.idle_since, n) for n, each in enumerate(self.kept) if each.idle_since is not None]
+        everyone = list(self.kept)
+        for at, n in sorted(idle, reverse=True):
+            self.kept.move_to_end(everyone[n], last=False)
+            if at <= since:
+                self._end(everyone[n], Reason.IDLE)
 
     def _note_reading(self, now: float) -> None:
         for connection, (before, since) in list(self._unread.items()):
@@ -216,6 +232,6 @@ class Connections:
 
     def _end(self, connection: Connection, reason: Reason) -> None:
         self.closed[reason] += 1
-        if reason in (Reason.ROOM_NEEDED, Reason.UNREAD):
+        if reason in (Reason.ROOM_NEEDED, Reason.UNREAD, Reason.IDLE, Reason.LEFT):
             self.forget(connection)
         connection.end(reason)

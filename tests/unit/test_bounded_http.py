@@ -15,7 +15,14 @@ import pytest
 import uvicorn
 
 from orders import bounded_http, connections
-from orders.bounded_http import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, MAX_SMALL_CHUNKS, BoundedHttp
+from orders.bounded_http import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_PIPELINED,
+    MAX_SMALL_CHUNKS,
+    WHOLE_BODY_BYTES,
+    BoundedHttp,
+)
 from tests.conftest import wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n"
@@ -243,10 +250,38 @@ def test_a_long_body_that_nobody_reads_ends_the_connection_and_fills_no_memory(s
 
 def test_a_body_that_was_answered_before_it_ended_leaves_the_connection_usable(serve: Callable[..., Server]) -> None:
     server = serve()
-    client = server.connect(CHUNKED.replace(b"/", b"/deaf", 1))
+    large = b"40001\r\n" + b"x" * (WHOLE_BODY_BYTES + 1) + b"\r\n"
+    client = server.connect(CHUNKED.replace(b"/", b"/deaf", 1) + large)
     assert b"200 OK" in answered(client)
     client.sendall(b"3\r\nabc\r\n0\r\n\r\n" + GET)
     assert b"200 OK" in answered(client)
+
+
+def test_the_app_is_not_asked_before_the_body_is_whole_unless_the_client_waits_for_it(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve()
+    half = server.connect(CHUNKED + b"3\r\nabc\r\n")
+    waiting = server.connect(CHUNKED[:-2] + b"Expect: 100-continue\r\n\r\n")
+    assert waiting.recv(100).startswith(b"HTTP/1.1 100 ")
+    waiting.sendall(b"2\r\nab\r\n0\r\n\r\n")
+    assert answered(waiting).endswith(b"2")
+    assert len(server.app.seen) == 1
+    half.sendall(b"1\r\nd\r\n0\r\n\r\n")
+    assert answered(half).endswith(b"4")
+
+
+def test_a_client_that_wants_the_connection_closed_reads_its_answer_while_it_sends(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve()
+    start = b"POST /deaf HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Length: 1200000\r\n\r\n"
+    client = server.connect(start + b"x" * 300_000)
+    said = answered(client)  # and now it goes on, as a client does that reads only when it has sent all
+    for _ in range(9):
+        client.sendall(b"x" * 100_000)
+    assert (said.count(b"200 OK"), said.count(b"connection: close")) == (1, 1)
+    assert client.recv(1) == b""
 
 
 def test_many_very_short_chunks_are_refused_and_a_few_are_served(serve: Callable[..., Server]) -> None:
@@ -307,12 +342,14 @@ def test_headers_that_do_not_come_are_408_and_silence_is_closed_silently(serve: 
     wait_until(lambda: server.open_count == 0, "all are closed")
 
 
-def test_a_body_that_does_not_come_is_408_and_what_waits_for_it_is_told(serve: Callable[..., Server]) -> None:
+@pytest.mark.parametrize("size", [3, WHOLE_BODY_BYTES + 1], ids=["small", "large"])
+def test_a_body_that_does_not_come_is_408_and_the_app_knows(serve: Callable[..., Server], size: int) -> None:
     server = serve(body_s=0.3)
-    client = server.connect(CHUNKED.replace(b"/", b"/some/where", 1) + b"3\r\nabc\r\n")
-    document = problem_in(everything(client))
+    start = CHUNKED.replace(b"/", b"/some/where", 1) + b"%x\r\n" % size + b"x" * size
+    document = problem_in(everything(server.connect(start)))
     assert (document["code"], document["instance"]) == ("request_too_slow", "/some/where")
-    wait_until(lambda: server.app.disconnected == 1, "the app knows")
+    wait_until(lambda: server.app.disconnected == len(server.app.seen), "whoever read it has stopped")
+    assert len(server.app.seen) == (size > WHOLE_BODY_BYTES)
 
 
 def test_an_answer_that_takes_long_is_waited_for(serve: Callable[..., Server]) -> None:
