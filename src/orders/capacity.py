@@ -115,6 +115,9 @@ class Capacity:
             is_full=answered.was_full,
             is_checked=is_checked,
         )
+        self._tell_if_proven(was_proven)
+
+    def _tell_if_proven(self, was_proven: bool) -> None:
         if self._concurrency.is_proven != was_proven:
             log.info("%s answers calls that overlap rightly: it gets up to %d at once.", self._name, self._bound)
             self.on_news()
@@ -131,9 +134,11 @@ class Capacity:
             )
             self.on_news()
 
-    def note_confirmed(self) -> None:
-        """A bad answer was given again alone."""
-        self._concurrency.on_confirmed()
+    def note_confirmed(self, *, was_alone: bool) -> None:
+        """A bad answer was given again alone. `was_alone`: so it was the first time."""
+        was_proven = self._concurrency.is_proven
+        self._concurrency.on_confirmed(self._now(), overlapped=not was_alone)
+        self._tell_if_proven(was_proven)
 
     async def close(self) -> None:
         """Let another replica have its turn."""

@@ -107,9 +107,11 @@ class Concurrency:
         self._confirmed = self._confirmed + 1 if self._confirmed < CONFIRMATIONS + BELIEVED else CONFIRMATIONS - 1
         return True
 
-    def on_confirmed(self) -> None:
-        """A bad answer in company was given again alone."""
+    def on_confirmed(self, now: float, *, overlapped: bool) -> None:
+        """A bad answer was given again alone: it was right. Most customers of some shops have no cart."""
         self._confirmed = min(self._confirmed + 1, CONFIRMATIONS)
+        if not self.is_proven:
+            self._prove(now, overlapped=overlapped, is_checked=True)
 
     def on_right(self, now: float, latency_s: float, *, overlapped: bool, is_full: bool, is_checked: bool) -> None:
         """An answer was right. `is_full`: as many calls were under way as may be. `is_checked`: the answer names what

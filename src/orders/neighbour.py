@@ -151,8 +151,8 @@ class Neighbour:
         is_bad = isinstance(again.found, Rubbish) or not again.found.is_good
         if was_bad and not is_bad:
             self.capacity.note_wrong(path, asked.began_at)
-        elif was_bad:
-            self.capacity.note_confirmed()
+        elif was_bad and isinstance(asked.found, Found) and isinstance(again.found, Found):
+            self.capacity.note_confirmed(was_alone=asked.was_alone)
 
     async def _ask(
         self, path: str, understand: Understand[T], flow: Hashable, max_bytes: int, *, alone: bool

@@ -159,7 +159,7 @@ def test_a_bad_answer_is_believed_alone_or_after_many_that_were_confirmed() -> N
     for _ in range(2):
         for _ in range(CONFIRMATIONS):
             assert not concurrency.believes(was_alone=False)
-            concurrency.on_confirmed()
+            concurrency.on_confirmed(0, overlapped=True)
             if concurrency.believes(was_alone=False):
                 break
         believed = 1
@@ -180,3 +180,11 @@ def test_what_was_learnt_outlives_a_restart() -> None:
     assert again.limit(5001) == 1
     assert again.limit(5001 + FIRST_PROBE_S) == 1  # the proof begins anew, with one
     assert PROOF > 0
+
+
+def test_bad_answers_that_were_right_are_a_proof_too() -> None:
+    """As of a cart service in a shop where hardly anybody has a cart."""
+    concurrency = Concurrency(BOUND)
+    for n in range(PROOF):
+        concurrency.on_confirmed(n, overlapped=concurrency.limit(n) > 1)
+    assert concurrency.is_proven
