@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orders.concurrency import Concurrency, Learnt
 from orders.database import DatabaseUnavailable
-from orders.gate import Gate
+from orders.gate import Call, Gate
 from orders.reply import NoAnswer, NotSent, Reply
 from orders.turns import Turns
 
@@ -17,7 +17,7 @@ MAX_CALLS = 64
 """Maximum of calls at once where no other is set: connections are not free for a neighbour either."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answered:
     """A call that was answered. `was_alone`: no other was under way meanwhile; `was_full`: as many were as may be.
     Times are the event loop's, in seconds.
@@ -74,27 +74,32 @@ class Capacity:
 
     async def call(self, exchange: Callable[[], Awaitable[Reply]], flow: Hashable, *, alone: bool) -> Answered:
         """`exchange()`, once its turn has come. Raises what it raises, NoAnswer with `was_alone`."""
-        call = await self._gate.enter(flow, alone=alone)
+        call = self._gate.enter_now(flow, alone=alone) or await self._gate.enter(flow, alone=alone)
         began_at = self._now()
         failed: NoAnswer | None = None
-        reply = Reply(0, b"", None)
         try:
-            reply = await self._in_turn(exchange)
+            reply = await (exchange() if self._concurrency.is_proven else self._in_turn(exchange))
         except NoAnswer as error:
             failed = error
         finally:
             self._gate.leave(call)
-        latency_s = self._now() - began_at
-        if not call.was_alone and (failed or reply.status == 429 or latency_s > self._call_s / 2):
-            self._concurrency.on_trouble(self._now(), began_at)
+        now = self._now()
         if failed:
+            self._note_trouble(call, now, began_at)
             failed.was_alone = call.was_alone
             raise failed
+        latency_s = now - began_at
+        if reply.status == 429 or latency_s > self._call_s / 2:
+            self._note_trouble(call, now, began_at)
         return Answered(reply, call.was_alone, call.was_full, began_at, latency_s)
+
+    def _note_trouble(self, call: Call, now: float, began_at: float) -> None:
+        if not call.was_alone:
+            self._concurrency.on_trouble(now, began_at)
 
     async def _in_turn(self, exchange: Callable[[], Awaitable[Reply]]) -> Reply:
         """Where calls must not overlap, those of other replicas must not either."""
-        if self._turns is None or self._concurrency.is_proven:
+        if self._turns is None:
             return await exchange()
         try:
             await self._turns.enter()

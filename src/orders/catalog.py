@@ -77,9 +77,8 @@ class Catalog:
         path = f"/products/{product.id}"
         try:
             reply = await self._neighbour.put(path, body, headers, not_after, flow=flow, alone=alone)
-            outcome = _outcome(reply)
-            is_doubtful = outcome is Written.REFUSED or (outcome is Written.DONE and _is_of_another(product.id, reply))
-            return Written.DISPUTED if is_doubtful and not self._neighbour.believes(reply) else outcome
+            outcome = _outcome(product.id, reply)
+            return Written.DISPUTED if outcome is Written.REFUSED and not self._neighbour.believes(reply) else outcome
         except NotSent:
             return Written.NOT_SENT
         except (NoAnswer, Rubbish):
@@ -98,7 +97,7 @@ def _understand(product_id: int, reply: Reply) -> Found[Product | None]:
     return Found(product, is_checked="id" in product.fields)
 
 
-def _outcome(reply: Reply) -> Written:
+def _outcome(product_id: int, reply: Reply) -> Written:
     if reply.status == 412:
         return Written.CHANGED
     if reply.status == 429:
@@ -107,13 +106,15 @@ def _outcome(reply: Reply) -> Written:
         return Written.REFUSED
     if not 200 <= reply.status < 300:
         return Written.UNKNOWN
-    not_found = bool(reply.body) and isinstance(reply.json(), str)
-    return Written.REFUSED if not_found else Written.DONE
-
-
-def _is_of_another(product_id: int, reply: Reply) -> bool:
-    """Whether a PUT was acknowledged with another product."""
     document = reply.json() if reply.body else None
+    if isinstance(document, str):
+        return Written.REFUSED
+    is_another = not reply.was_alone and _is_of_another(product_id, document)
+    return Written.DISPUTED if is_another else Written.DONE
+
+
+def _is_of_another(product_id: int, document: Any) -> bool:
+    """Whether a PUT was acknowledged with another product: then it is another call's answer."""
     fields = _unwrap(document) if isinstance(document, dict) else {}
     return type(fields.get("id")) is int and fields["id"] != product_id
 

@@ -39,10 +39,16 @@ class Gate:
         self._is_closed = False  # a call that has to be alone is under way
         self._flows: dict[Hashable, deque[tuple[asyncio.Future[Call], bool]]] = {}  # waiting, in the order of turns
 
+    def enter_now(self, flow: Hashable = None, *, alone: bool = False) -> Call | None:
+        """`enter`, if there is nothing to wait for."""
+        if self._flows or not self._has_room(flow, alone=alone):
+            return None
+        return self._admit(flow, alone=alone)
+
     async def enter(self, flow: Hashable = None, *, alone: bool = False) -> Call:
         """Wait for the turn. `leave` has to be called with what this returns."""
-        if not self._flows and self._has_room(flow, alone=alone):
-            return self._admit(flow, alone=alone)
+        if call := self.enter_now(flow, alone=alone):
+            return call
         future: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
         self._flows.setdefault(flow, deque()).append((future, alone))
         self._open()  # dry runs that wait for their share keep nobody else waiting

@@ -7,7 +7,7 @@ anybody is told. What replies mean is for `catalog` and `cart`.
 import asyncio
 import functools
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import stamina
@@ -46,7 +46,7 @@ LARGE_BYTES = 128 * 1024
 """Size from which a reply is read on a thread: larger ones would hold up the event loop for milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found(Generic[T]):
     """What a reply says. `is_good`: it is what was asked for. Not found and empty are not: they are asked for again
     before an order is refused for them. `is_checked`: it names what was asked for, so it is no other call's answer.
@@ -61,7 +61,7 @@ Understand = Callable[[Reply], Found[T]]
 """Reads a reply. Raises Rubbish."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked(Generic[T]):
     """A question that was answered, and in which company."""
 
@@ -187,7 +187,9 @@ class Neighbour:
             found = await asyncio.to_thread(understand, reply) if is_large else understand(reply)
         except Rubbish as error:
             return _Asked(error, answered.was_alone, answered.began_at)
-        if found.is_good:
+        if (
+            found.is_good or self.capacity.is_proven
+        ):  # "no cart" is right, too, until it is disproved
             self.capacity.note_right(answered, is_checked=found.is_checked)
         return _Asked(found, answered.was_alone, answered.began_at)
 
@@ -212,7 +214,8 @@ class Neighbour:
         alone = alone or not self.capacity.is_proven
         exchange = functools.partial(self._exchange, "PUT", path, body, headers, not_after, MAX_REPLY_BYTES)
         answered = await self.capacity.call(exchange, flow, alone=alone)
-        return replace(answered.reply, was_alone=answered.was_alone)
+        answered.reply.was_alone = answered.was_alone
+        return answered.reply
 
     # Both -------------------------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class MixedUp(Rubbish):
     """The neighbour answered with somebody else's answer: another product, another customer's cart."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """A neighbour's answer that is not a 5xx. `etag` is None where there is none; `was_alone`: whether no other call
     was under way meanwhile.

@@ -455,9 +455,14 @@ async def _place(request: Request, customer_id: int, body: OrderToPlace | None, 
     return _answered(answer)
 
 
+_ATTACHED = {"external_reference", "metadata", "notes"}
+
+
 def details_of(body: OrderToPlace) -> Details:
     """What the body attaches to the order."""
-    return to_details(body.model_dump(include={"external_reference", "metadata", "notes"}))
+    if body.model_fields_set.isdisjoint(_ATTACHED):
+        return NO_DETAILS  # of most orders; to look for it costs more than to place them in the database
+    return to_details(body.model_dump(include=_ATTACHED))
 
 
 def _rehearse(request: Request, dry_run: bool) -> changes.Rehearse | None:
