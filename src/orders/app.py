@@ -5,7 +5,8 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -134,13 +135,8 @@ def _neighbour(key: Key, database: Database, client: Client, settings: Settings)
     )
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service. Raises SettingsError before anything is started."""
-    catalog_url, cart_url = require_neighbours(settings)
-    workflow = load_workflow(settings.orders_workflow)
-    expiries(settings, workflow)
-    if settings.database_url:
-        with_defaults(settings.database_url)  # says what is wrong with it
+def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What runs while the app is served."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -152,7 +148,8 @@ def create_app(settings: Settings) -> FastAPI:
             recovering = asyncio.create_task(built.recovery.run_forever())
             summing_up = asyncio.create_task(sum_up_forever(built.database))
             sharing = asyncio.create_task(built.learning.share_forever())
-            log.info("ready: the catalog is %s, the carts are %s", shown(catalog_url), shown(cart_url))
+            urls = shown(settings.catalog_url or ""), shown(settings.cart_url or "")
+            log.info("ready: the catalog is %s, the carts are %s", *urls)
             try:
                 yield
             finally:
@@ -160,11 +157,22 @@ def create_app(settings: Settings) -> FastAPI:
                 summing_up.cancel()
                 sharing.cancel()
 
+    return lifespan
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service. Raises SettingsError before anything is started."""
+    require_neighbours(settings)
+    workflow = load_workflow(settings.orders_workflow)
+    expiries(settings, workflow)
+    if settings.database_url:
+        with_defaults(settings.database_url)  # says what is wrong with it
+
     app = FastAPIOffline(
         title="Orders",
         summary="Places orders that are never oversold, never lost and never doubled.",
         version=VERSION,
-        lifespan=lifespan,
+        lifespan=_lifespan(settings),
         generate_unique_id_function=operation_id,
         license_info={"name": "MIT", "identifier": "MIT"},
         servers=[{"url": "/", "description": "This service"}],

@@ -187,9 +187,7 @@ class Neighbour:
             found = await asyncio.to_thread(understand, reply) if is_large else understand(reply)
         except Rubbish as error:
             return _Asked(error, answered.was_alone, answered.began_at)
-        if (
-            found.is_good or self.capacity.is_proven
-        ):  # "no cart" is right, too, until it is disproved
+        if found.is_good or self.capacity.is_proven:  # "no cart" is right, too, until it is disproved
             self.capacity.note_right(answered, is_checked=found.is_checked)
         return _Asked(found, answered.was_alone, answered.began_at)
 
