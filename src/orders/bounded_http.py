@@ -165,7 +165,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """uvicorn does it when the headers are complete; here it waits for the body, unless that waits for us."""
-        if cycle is not self.cycle or not cycle.more_body or cycle.waiting_for_100_continue:
+        if cycle is not self.cycle or not cycle.more_body or cycle.waiting_for_100_continue or _is_large(cycle.scope):
             super()._start_asgi_task(cycle, app)
         else:
             self._not_started = cycle, app
@@ -422,3 +422,9 @@ def _look_after(connections: Connections, loop: asyncio.AbstractEventLoop, repor
         connections.closed.clear()
         reported_at = now
     loop.call_later(SWEEP_S, _look_after, connections, loop, reported_at)
+
+
+def _is_large(scope: Any) -> bool:
+    """Whether the body announces itself as too large to be waited for: the app refuses it unread."""
+    announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return bool(announced.isdigit()) and int(announced[:20]) > WHOLE_BODY_BYTES

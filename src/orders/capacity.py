@@ -139,10 +139,10 @@ class Capacity:
             )
             self.on_news()
 
-    def note_confirmed(self, *, was_alone: bool) -> None:
+    def note_confirmed(self, *, was_alone: bool, is_checked: bool) -> None:
         """A bad answer was given again alone. `was_alone`: so it was the first time."""
         was_proven = self._concurrency.is_proven
-        self._concurrency.on_confirmed(self._now(), overlapped=not was_alone)
+        self._concurrency.on_confirmed(self._now(), overlapped=not was_alone, is_checked=is_checked)
         self._tell_if_proven(was_proven)
 
     async def close(self) -> None:

@@ -87,12 +87,12 @@ class Catalog:
 
 def _understand(product_id: int, reply: Reply) -> Found[Product | None]:
     if reply.status == 404:
-        return Found(None, is_good=False)
+        return Found(None, is_good=False, is_checked=False)
     if reply.status != 200:
         raise Rubbish(f"it answered {reply.status} to GET /products/{product_id}")
     document = reply.json()
     if isinstance(document, str):
-        return Found(None, is_good=False)
+        return Found(None, is_good=False, is_checked=False)
     product = _parse(product_id, document, reply.etag)
     return Found(product, is_checked="id" in product.fields)
 

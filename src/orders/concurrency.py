@@ -70,7 +70,6 @@ class Concurrency:
         self._latency_s = 0.0
         self._least_s = float("inf")
         self._cut_at = self._wrong_at = -float("inf")
-        self._ceiling = float("inf")  # the limit at the last trouble
         self.adopt(Learnt(), 0.0)
 
     def adopt(self, learnt: Learnt, now: float) -> None:
@@ -80,6 +79,7 @@ class Concurrency:
         self._limit = float(min(learnt.limit, self._bound)) if self.is_proven else 1.0
         self._probe_at = now + learnt.probe_in_s
         self._proof = self._confirmed = self._right = 0
+        self._ceiling = float("inf")  # the limit at the last trouble
 
     def learnt(self, now: float) -> Learnt:
         """What is worth keeping."""
@@ -107,11 +107,13 @@ class Concurrency:
         self._confirmed = self._confirmed + 1 if self._confirmed < CONFIRMATIONS + BELIEVED else CONFIRMATIONS - 1
         return True
 
-    def on_confirmed(self, now: float, *, overlapped: bool) -> None:
-        """A bad answer was given again alone: it was right. Most customers of some shops have no cart."""
+    def on_confirmed(self, now: float, *, overlapped: bool, is_checked: bool) -> None:
+        """A bad answer was given again alone: it was right. Most customers of some shops have no cart. But two answers
+        "not found" that were mixed up look alike, so those of a catalog prove nothing (`is_checked` False).
+        """
         self._confirmed = min(self._confirmed + 1, CONFIRMATIONS)
         if not self.is_proven:
-            self._prove(now, overlapped=overlapped, is_checked=True)
+            self._prove(now, overlapped=overlapped, is_checked=is_checked)
 
     def on_right(self, now: float, latency_s: float, *, overlapped: bool, is_full: bool, is_checked: bool) -> None:
         """An answer was right. `is_full`: as many calls were under way as may be. `is_checked`: the answer names what
@@ -160,6 +162,6 @@ class Concurrency:
         """A call that began then, in company, failed or nearly took too long: half as many at once. It counts once for
         all that were under way.
         """
-        if began_at > self._cut_at:
+        if self.is_proven and began_at > self._cut_at:
             self._cut_at, self._ceiling = now, self._limit
             self._limit = max(1.0, self._limit / 2)

@@ -96,19 +96,28 @@ class Gate:
             future.set_result(self._admit(flow, alone=alone))
 
     def _next_flow(self) -> Hashable:
-        """The first flow whose call may go; only dry runs are passed over."""
-        for flow in list(self._flows)[:2]:
-            waiting = self._flows[flow]
-            while waiting and waiting[0][0].done():  # cancelled
-                waiting.popleft()
-            if not waiting:
-                del self._flows[flow]
-                return self._next_flow()
-            if self._has_room(flow, alone=waiting[0][1]):
+        """The first flow whose call may go. Only dry runs are passed over, and not one that has to be alone: it would
+        wait for as long as others come.
+        """
+        for flow in list(self._flows):
+            alone = self._head(flow)
+            if alone is None:
+                continue
+            if self._has_room(flow, alone=alone):
                 return flow
-            if flow != DRY_RUN:
+            if flow != DRY_RUN or alone:
                 break
         return _NO_FLOW
+
+    def _head(self, flow: Hashable) -> bool | None:
+        """Whether the flow's next call has to be alone; None: those that waited have given up."""
+        waiting = self._flows[flow]
+        while waiting and waiting[0][0].done():
+            waiting.popleft()
+        if not waiting:
+            del self._flows[flow]
+            return None
+        return waiting[0][1]
 
 
 _NO_FLOW = object()

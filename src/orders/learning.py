@@ -60,11 +60,13 @@ class Learning:
         keys = list(self._capacities)
         if len(self._known) < len(keys):
             await self._database.run(lambda c: make_rows(c, keys))
+        before = {key: capacity.learnt().verdict for key, capacity in self._capacities.items()}
         found = await self._database.run(lambda c: read_learnt(c, keys))
         for key, learnt in found.items():
-            capacity = self._capacities[key]
-            if key not in self._known or learnt.verdict != capacity.learnt().verdict:
-                capacity.adopt(learnt)
+            verdict = self._capacities[key].learnt().verdict
+            is_news_here = verdict != before[key]  # learnt while the row was read: it is kept in the next round
+            if not is_news_here and (key not in self._known or learnt.verdict != verdict):
+                self._capacities[key].adopt(learnt)
             self._known[key] = learnt
 
 

@@ -49,7 +49,8 @@ LARGE_BYTES = 128 * 1024
 @dataclass(slots=True)
 class Found(Generic[T]):
     """What a reply says. `is_good`: it is what was asked for. Not found and empty are not: they are asked for again
-    before an order is refused for them. `is_checked`: it names what was asked for, so it is no other call's answer.
+    before an order is refused for them. `is_checked`: it names what was asked for, so it is no other call's answer;
+    of a bad answer: that it is given twice says something, because few of its kind are expected at once.
     """
 
     value: T
@@ -103,7 +104,7 @@ class Neighbour:
 
     def believes(self, reply: Reply) -> bool:
         """Whether a refusal counts. If not, the caller has to look for what became of the PUT."""
-        return self.capacity.believes(was_alone=reply.was_alone)
+        return self.capacity.is_proven and reply.was_alone
 
     # GET --------------------------------------------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class Neighbour:
         if was_bad and not is_bad:
             self.capacity.note_wrong(path, asked.began_at)
         elif was_bad and isinstance(asked.found, Found) and isinstance(again.found, Found):
-            self.capacity.note_confirmed(was_alone=asked.was_alone)
+            self.capacity.note_confirmed(was_alone=asked.was_alone, is_checked=asked.found.is_checked)
 
     async def _ask(
         self, path: str, understand: Understand[T], flow: Hashable, max_bytes: int, *, alone: bool
@@ -221,10 +222,10 @@ class Neighbour:
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], not_after: float, max_bytes: int
     ) -> Reply:
         self._breaker = self._breaker or await self._breakers.get_breaker(self.name)
+        if asyncio.get_running_loop().time() >= not_after:  # not a failure of the neighbour's
+            raise NotSent(f"it is too late for {method} {path}")
         try:
             async with self._breaker:
-                if asyncio.get_running_loop().time() >= not_after:
-                    raise NotSent(f"it is too late for {method} {path}")
                 return await self._send(method, path, body, headers, max_bytes)
         except OpenedState:
             raise Resting(f"{self.name} keeps failing and is given a rest") from None

@@ -292,7 +292,8 @@ class Placement:
                 rest.append(entry)
                 entry.is_hindered = entry.is_hindered or not is_free
                 entry.passed_over += 1
-                if entry.passed_over > PASSED_OVER and not entry.products & (slow | held):
+                may_start = is_small or takes_large
+                if may_start and entry.passed_over > PASSED_OVER and not entry.products & (slow | held):
                     busy |= entry.products
         self._waiting = rest
         return chosen

@@ -116,7 +116,7 @@ class Recovery:
         if orphan.before == orphan.after:
             return Ended(landed=[orphan.product_id])
         try:
-            product = await self._catalog.read(orphan.product_id)
+            product = await self._catalog.read(orphan.product_id, alone=True)
         except (NotSent, NoAnswer, Rubbish) as error:
             log.warning("product %s stays in doubt: %s", orphan.product_id, error)
             return Ended()

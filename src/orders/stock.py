@@ -44,9 +44,9 @@ async def write_stock(
         disputes += written is Written.DISPUTED
         if disputes and written is Written.REFUSED:  # this one alone; the one before it may have landed
             written, disputes = Written.DISPUTED, DISPUTES
-        fate = _fate(written, unanswered)
+        fate = _fate(written, unanswered, disputes)
         if fate is None:
-            fate = await _read_back(catalog, product, change, written, unanswered, is_last=disputes >= DISPUTES)
+            fate = await _read_back(catalog, product, change, written, unanswered, disputes)
         if fate is not None:
             return fate
         await asyncio.sleep(jittered(pause_s))
@@ -55,28 +55,29 @@ async def write_stock(
 
 
 async def _read_back(
-    catalog: Catalog, product: Product, change: Change, written: Written, unanswered: int, *, is_last: bool
+    catalog: Catalog, product: Product, change: Change, written: Written, unanswered: int, disputes: int
 ) -> Fate | None:
     """What the catalog says after a PUT without an answer, or with a disputed one; None: send the same value again.
 
-    `is_last`: refused often enough, so that the old stock says that it is refused.
+    After DISPUTES refusals the old stock says that it is refused.
     """
-    is_disputed = written is Written.DISPUTED
-    if not unanswered and not is_disputed:
+    if not unanswered and not disputes:
         return None
     try:
-        found = await catalog.read(product.id, alone=is_disputed)
+        found = await catalog.read(product.id, alone=disputes > 0)
     except (NotSent, NoAnswer, Rubbish):
         return None
     if found and found.quantity == change.after:
         return Fate.LANDED_LOUDLY if unanswered else Fate.LANDED
     if found and found.quantity == change.before and written is not Written.CHANGED:
-        return Fate.REFUSED if is_disputed and is_last and not unanswered else None
+        is_refused = written is Written.DISPUTED and disputes >= DISPUTES
+        return Fate.REFUSED if is_refused and not unanswered else None
     return Fate.DOUBT  # a stranger wrote, before or after what we sent has landed: nobody can tell
 
 
-def _fate(written: Written, unanswered: int) -> Fate | None:
-    """What one PUT's result says for certain, given how many before it went unanswered; None: not certain yet.
+def _fate(written: Written, unanswered: int, disputes: int) -> Fate | None:
+    """What one PUT's result says for certain, given how many before it went unanswered, or were refused by what may be
+    another call's answer; None: not certain yet.
 
     An ETag does not end the danger of a late arrival: one that is a hash of the content comes back with the content.
     """
@@ -84,7 +85,7 @@ def _fate(written: Written, unanswered: int) -> Fate | None:
         return Fate.LANDED_LOUDLY if unanswered else Fate.LANDED
     if written is Written.REFUSED:
         return Fate.DOUBT if unanswered else Fate.REFUSED
-    if written is Written.CHANGED and not unanswered:
+    if written is Written.CHANGED and not unanswered and not disputes:  # or it was one of ours that changed it
         return Fate.CHANGED
     return None
 

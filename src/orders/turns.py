@@ -77,10 +77,12 @@ class Turns:
         return is_ours
 
     async def _pass(self, *, only_if_wanted: bool) -> None:
-        if self._lease_until < asyncio.get_running_loop().time():
+        lease_until, self._lease_until = self._lease_until, -float("inf")  # nobody knows until the answer is there
+        if lease_until < asyncio.get_running_loop().time():
             return
-        if await self._database.run(lambda c: pass_turn(c, self._key, self._me, only_if_wanted=only_if_wanted)):
-            self._lease_until = -float("inf")
+        if not await self._database.run(lambda c: pass_turn(c, self._key, self._me, only_if_wanted=only_if_wanted)):
+            self._lease_until = lease_until if only_if_wanted else -float("inf")
+        else:
             await asyncio.sleep(2 * POLL_S if only_if_wanted else 0)  # the one that waits looks meanwhile
 
     async def _pass_when_idle(self) -> None:

@@ -159,7 +159,7 @@ def test_a_bad_answer_is_believed_alone_or_after_many_that_were_confirmed() -> N
     for _ in range(2):
         for _ in range(CONFIRMATIONS):
             assert not concurrency.believes(was_alone=False)
-            concurrency.on_confirmed(0, overlapped=True)
+            concurrency.on_confirmed(0, overlapped=True, is_checked=True)
             if concurrency.believes(was_alone=False):
                 break
         believed = 1
@@ -186,5 +186,5 @@ def test_bad_answers_that_were_right_are_a_proof_too() -> None:
     """As of a cart service in a shop where hardly anybody has a cart."""
     concurrency = Concurrency(BOUND)
     for n in range(PROOF):
-        concurrency.on_confirmed(n, overlapped=concurrency.limit(n) > 1)
+        concurrency.on_confirmed(n, overlapped=concurrency.limit(n) > 1, is_checked=True)
     assert concurrency.is_proven

@@ -80,7 +80,8 @@ async def put(catalog: ScriptedCatalog, patience_s: float = 5) -> Fate:
         ([DISPUTED] * 4, [BEFORE, BEFORE, SILENT, BEFORE], Fate.REFUSED),
         ([UNKNOWN, DISPUTED], [BEFORE, AFTER], Fate.LANDED_LOUDLY),
         ([DISPUTED, UNKNOWN, DONE], [BEFORE, BEFORE], Fate.LANDED_LOUDLY),
-        ([DISPUTED, CHANGED], [BEFORE], Fate.CHANGED),
+        ([DISPUTED, CHANGED], [SILENT, AFTER], Fate.LANDED),  # the first one has landed, and changed the ETag
+        ([DISPUTED, CHANGED], [BEFORE, STRANGE], Fate.DOUBT),
     ],
     ids=repr,
 )

@@ -127,10 +127,8 @@ class Edge:
 
         `same-site` is let in: a shop's own pages at another name of its domain, like `admin.shop.example`.
         """
-        if headers.get(b"sec-fetch-site") != b"cross-site":
-            return None
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin in self._doors.origins:
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        if not _is_cross_site(headers, origin) or origin in self._doors.origins:
             return None
         detail = "A page of another site sent this. If it is yours, name its origin in ORDERS_CORS_ORIGINS."
         return OrderError(Code.CROSS_SITE, detail)
@@ -144,6 +142,16 @@ def _plain(scope: Scope) -> Scope:
     if len(path) > 1 and path.endswith("/"):
         changes["path"] = path.rstrip("/") or "/"
     return {**scope, **changes} if changes else scope
+
+
+def _is_cross_site(headers: dict[bytes, bytes], origin: str) -> bool:
+    """Whether a page of another site sends this. To a plain http address other than localhost browsers send no
+    `Sec-Fetch-Site`; there a page's origin has to be this host.
+    """
+    site = headers.get(b"sec-fetch-site")
+    if site is None and origin:
+        return origin.partition("://")[2] != headers.get(b"host", b"").decode("latin-1").lower()
+    return site == b"cross-site"
 
 
 class _Sender:
