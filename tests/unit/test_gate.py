@@ -149,3 +149,18 @@ def test_whatever_comes_and_goes_all_get_in_and_no_bound_is_broken(
             await asyncio.gather(*visitors.tasks, return_exceptions=True)
 
     asyncio.run(search())
+
+
+async def test_a_dry_run_that_has_to_be_alone_has_its_turn_while_others_keep_coming() -> None:
+    visitors = Visitors(4)
+    for _ in range(4):
+        await visitors.come("orders")
+    await visitors.come(DRY_RUN, alone=True)
+    for n in range(20):
+        await visitors.come("orders")
+        visitors.doors[n].set()
+        await settle()
+        if DRY_RUN in visitors.history:
+            break
+    assert visitors.history.index(DRY_RUN) == 4
+    await visitors.let_all_go()
