@@ -35,13 +35,13 @@ class Carts:
         self._neighbour = neighbour
         self._items: Batcher[int, list[Any]] = Batcher(self._items_of, parallel=_ITEMS_READS, size=1000)
 
-    async def read(self, customer_id: int, flow: Hashable = None) -> Cart | None:
+    async def read(self, customer_id: int, flow: Hashable = None, *, surely: bool = False) -> Cart | None:
         """The customer's cart with its lines merged, or None. Raises NotSent, NoAnswer or Rubbish.
 
-        `flow` is on whose behalf.
+        `flow` is on whose behalf; `surely`: None only where that was said three times.
         """
         understand = functools.partial(_understand, customer_id)
-        found = await self._neighbour.get(f"/carts/{customer_id}", understand, flow=flow)
+        found = await self._neighbour.get(f"/carts/{customer_id}", understand, flow=flow, surely=surely)
         if found is None:
             return None
         items = found.items
@@ -55,9 +55,11 @@ class Carts:
         Raises NotSent, NoAnswer or Rubbish.
         """
         reply = await self._neighbour.put(f"/carts/{customer_id}", _CLOSE)
-        if not _is_done(reply) and not self._neighbour.believes(reply):
-            reply = await self._neighbour.put(f"/carts/{customer_id}", _CLOSE, alone=True)
-        return _is_done(reply)
+        if _is_done(reply):
+            return True
+        # A text may be "closed", "not found", or another call's answer: the cart tells.
+        cart = await self.read(customer_id, surely=True)
+        return cart is None or not cart.is_active
 
     async def _items_of(self, cart_ids: Sequence[int]) -> dict[int, list[Any]]:
         understand = functools.partial(_understand_items, frozenset(cart_ids))
@@ -79,7 +81,8 @@ class _Document:
 
 
 def _is_done(reply: Reply) -> bool:
-    return 200 <= reply.status < 300
+    """Whether a PUT was acknowledged, and not with a text."""
+    return 200 <= reply.status < 300 and not reply.body.lstrip().startswith(b'"')
 
 
 def _understand(customer_id: int, reply: Reply) -> Found[_Document | None]:

@@ -53,7 +53,7 @@ class CartClosing:
 
     async def _attempt(self, closing: Closing, *, cart_was_read: bool) -> None:
         try:
-            needs_closing = cart_was_read or await self._is_ours(closing)
+            needs_closing = cart_was_read or await self._is_ours(closing, surely=closing.cart_id is not None)
             if not needs_closing or await self._carts.close(closing.customer_id):
                 await self._done.get(closing.order_id)
         except (NotSent, NoAnswer, Rubbish, DatabaseUnavailable) as error:
@@ -61,9 +61,9 @@ class CartClosing:
         except Exception:
             log.exception("closing the cart of order %s failed", closing.order_id)
 
-    async def _is_ours(self, closing: Closing) -> bool:
+    async def _is_ours(self, closing: Closing, *, surely: bool) -> bool:
         """Whether the active cart is the one that was ordered or, for explicit items, holds nothing but them."""
-        cart = await self._carts.read(closing.customer_id)
+        cart = await self._carts.read(closing.customer_id, surely=surely)
         if cart is None or not cart.is_active:
             return False
         if closing.cart_id is not None:

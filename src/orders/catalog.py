@@ -38,8 +38,8 @@ class Written(Enum):
     """What became of one PUT."""
 
     DONE = auto()  # acknowledged
-    REFUSED = auto()  # a definite no: the catalog will not take it
-    DISPUTED = auto()  # an answered no, which may be another call's answer: see what the catalog has
+    DISPUTED = auto()  # it answered no: it will not take it, or this is another call's answer. See what it has
+    REFUSED = auto()  # a definite no: it answered so several times, and still has what it had
     CHANGED = auto()  # 412: someone else wrote since we read
     NOT_SENT = auto()  # a definite no: nothing left this machine
     UNKNOWN = auto()  # sent, no answer: it may have landed, or may land yet
@@ -51,13 +51,14 @@ class Catalog:
     def __init__(self, neighbour: Neighbour) -> None:
         self._neighbour = neighbour
 
-    async def read(self, product_id: int, flow: Hashable = None, *, alone: bool = False) -> Product | None:
+    async def read(self, product_id: int, flow: Hashable = None, *, surely: bool = False) -> Product | None:
         """The product, or None where the catalog does not know it. Raises NotSent, NoAnswer or Rubbish.
 
-        `flow` is on whose behalf; `alone`: while no other call is under way.
+        `flow` is on whose behalf; `surely`: for a product that was there. That it is gone has to be said three
+        times.
         """
         understand = functools.partial(_understand, product_id)
-        return await self._neighbour.get(f"/products/{product_id}", understand, flow=flow, alone=alone)
+        return await self._neighbour.get(f"/products/{product_id}", understand, flow=flow, surely=surely)
 
     async def write(
         self,
@@ -77,8 +78,7 @@ class Catalog:
         path = f"/products/{product.id}"
         try:
             reply = await self._neighbour.put(path, body, headers, not_after, flow=flow, alone=alone)
-            outcome = _outcome(product.id, reply)
-            return Written.DISPUTED if outcome is Written.REFUSED and not self._neighbour.believes(reply) else outcome
+            return _outcome(product.id, reply)
         except NotSent:
             return Written.NOT_SENT
         except (NoAnswer, Rubbish):
@@ -103,12 +103,12 @@ def _outcome(product_id: int, reply: Reply) -> Written:
     if reply.status == 429:
         return Written.NOT_SENT
     if 400 <= reply.status < 500 or reply.status in _ELSEWHERE:
-        return Written.REFUSED
+        return Written.DISPUTED
     if not 200 <= reply.status < 300:
         return Written.UNKNOWN
     document = reply.json() if reply.body else None
     if isinstance(document, str):
-        return Written.REFUSED
+        return Written.DISPUTED
     is_another = not reply.was_alone and _is_of_another(product_id, document)
     return Written.DISPUTED if is_another else Written.DONE
 

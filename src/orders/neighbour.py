@@ -102,10 +102,6 @@ class Neighbour:
         self._breaker: AsyncCircuitBreaker | None = None
         self._confirming = asyncio.Lock()
 
-    def believes(self, reply: Reply) -> bool:
-        """Whether a refusal counts. If not, the caller has to look for what became of the PUT."""
-        return self.capacity.is_proven and reply.was_alone
-
     # GET --------------------------------------------------------------------------------------------------------
 
     async def get(
@@ -114,37 +110,38 @@ class Neighbour:
         understand: Understand[T],
         *,
         flow: Hashable = None,
-        alone: bool = False,
+        surely: bool = False,
         max_bytes: int = MAX_REPLY_BYTES,
     ) -> T:
         """GET, and what `understand` finds in the reply. Tried up to three times with growing, jittered pauses; a bad
-        answer is asked for again alone. `flow` is on whose behalf: flows take turns.
+        answer is asked for again alone. `flow` is on whose behalf: flows take turns. `surely`: a bad answer counts only
+        when it came LOOKS times.
 
         Raises NotSent, Resting or NoAnswer; Rubbish also where the reply is larger than `max_bytes`.
         """
-        asked = await self._ask(path, understand, flow, max_bytes, alone=alone)
-        if self._is_settled(asked):
+        asked = await self._ask(path, understand, flow, max_bytes, alone=False)
+        if self._is_settled(asked, surely):
             return asked.result()
         again = asked
         for look in range(1, LOOKS):
             if look > 1:
                 await asyncio.sleep(LOOK_AGAIN_S)
             async with self._confirming:
-                if self._is_settled(again):  # since others were confirmed
+                if self._is_settled(again, surely):  # since others were confirmed
                     return again.result()
                 again = await self._ask(path, understand, flow, max_bytes, alone=True)
-            if self._is_settled(again):
+            if self._is_settled(again, surely):
                 break
         self._compare(path, asked, again)
         return again.result()
 
-    def _is_settled(self, asked: _Asked[T]) -> bool:
+    def _is_settled(self, asked: _Asked[T], surely: bool) -> bool:
         """Whether this answer counts."""
-        if isinstance(asked.found, MixedUp) and not asked.was_alone:
+        if isinstance(asked.found, MixedUp):  # also alone: a stranger, or another replica, called
             self.capacity.note_wrong(str(asked.found), asked.began_at)
         if isinstance(asked.found, Found) and asked.found.is_good:
             return asked.found.is_checked or asked.was_alone or self.capacity.is_proven
-        return asked.is_final or self.capacity.believes(was_alone=asked.was_alone)
+        return asked.is_final or (not surely and self.capacity.believes(was_alone=asked.was_alone))
 
     def _compare(self, path: str, asked: _Asked[T], again: _Asked[T]) -> None:
         """What the second answer says of the first one."""

@@ -116,7 +116,7 @@ class Recovery:
         if orphan.before == orphan.after:
             return Ended(landed=[orphan.product_id])
         try:
-            product = await self._catalog.read(orphan.product_id, alone=True)
+            product = await self._catalog.read(orphan.product_id, surely=True)
         except (NotSent, NoAnswer, Rubbish) as error:
             log.warning("product %s stays in doubt: %s", orphan.product_id, error)
             return Ended()
@@ -144,7 +144,7 @@ class Recovery:
             if written is not Written.DISPUTED:
                 return written
             try:
-                found = await self._catalog.read(product.id, alone=True)
+                found = await self._catalog.read(product.id, surely=True)
             except (NotSent, NoAnswer, Rubbish):
                 return Written.UNKNOWN
             if found is None or found.quantity != orphan.before:

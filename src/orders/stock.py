@@ -42,8 +42,6 @@ async def write_stock(
         written = await catalog.write(product, change.after, give_up_at, flow, alone=disputes > 0)
         unanswered += written is Written.UNKNOWN
         disputes += written is Written.DISPUTED
-        if disputes and written is Written.REFUSED:  # this one alone; the one before it may have landed
-            written, disputes = Written.DISPUTED, DISPUTES
         fate = _fate(written, unanswered, disputes)
         if fate is None:
             fate = await _read_back(catalog, product, change, written, unanswered, disputes)
@@ -64,7 +62,7 @@ async def _read_back(
     if not unanswered and not disputes:
         return None
     try:
-        found = await catalog.read(product.id, alone=disputes > 0)
+        found = await catalog.read(product.id, surely=True)
     except (NotSent, NoAnswer, Rubbish):
         return None
     if found and found.quantity == change.after:
@@ -83,8 +81,6 @@ def _fate(written: Written, unanswered: int, disputes: int) -> Fate | None:
     """
     if written is Written.DONE:
         return Fate.LANDED_LOUDLY if unanswered else Fate.LANDED
-    if written is Written.REFUSED:
-        return Fate.DOUBT if unanswered else Fate.REFUSED
     if written is Written.CHANGED and not unanswered and not disputes:  # or it was one of ours that changed it
         return Fate.CHANGED
     return None

@@ -181,8 +181,8 @@ class build_scripted:  # noqa: N801 (used like a function)
     ("status", "body", "written"),
     [
         (200, {"product_detail": {}}, Written.DONE), (200, b"", Written.DONE), (204, b"", Written.DONE),
-        (200, "product with id: 7 was not found", Written.REFUSED), (404, {}, Written.REFUSED),
-        (400, {}, Written.REFUSED), (403, b"no", Written.REFUSED), (301, b"", Written.REFUSED),
+        (200, "product with id: 7 was not found", Written.DISPUTED), (404, {}, Written.DISPUTED),
+        (400, {}, Written.DISPUTED), (403, b"no", Written.DISPUTED), (301, b"", Written.DISPUTED),
         (303, b"", Written.UNKNOWN), (304, b"", Written.UNKNOWN),
         (412, {}, Written.CHANGED), (429, {}, Written.NOT_SENT), (408, {}, Written.UNKNOWN), (500, {}, Written.UNKNOWN),
         (503, b"", Written.UNKNOWN), (200, b"<html>", Written.UNKNOWN),

@@ -12,7 +12,7 @@ from orders.plan import Change
 from orders.reply import NoAnswer
 from orders.stock import Fate, write_stock
 
-DONE, UNKNOWN, REFUSED, CHANGED = Written.DONE, Written.UNKNOWN, Written.REFUSED, Written.CHANGED
+DONE, UNKNOWN, CHANGED = Written.DONE, Written.UNKNOWN, Written.CHANGED
 DISPUTED = Written.DISPUTED
 BEFORE, AFTER, STRANGE = 5, 3, 90
 GONE, SILENT = None, NoAnswer("no answer")
@@ -52,17 +52,14 @@ async def put(catalog: ScriptedCatalog, patience_s: float = 5) -> Fate:
     ("writes", "reads", "fate"),
     [
         ([DONE], [], Fate.LANDED),
-        ([REFUSED], [], Fate.REFUSED),
         ([CHANGED], [], Fate.CHANGED),
         ([Written.NOT_SENT, DONE], [], Fate.LANDED),
-        ([Written.NOT_SENT, REFUSED], [], Fate.REFUSED),
         ([Written.NOT_SENT, CHANGED], [], Fate.CHANGED),
         ([UNKNOWN], [AFTER], Fate.LANDED_LOUDLY),
         ([UNKNOWN], [STRANGE], Fate.DOUBT),
         ([UNKNOWN], [GONE], Fate.DOUBT),
         ([UNKNOWN, DONE], [BEFORE], Fate.LANDED_LOUDLY),
         ([UNKNOWN, DONE], [SILENT], Fate.LANDED_LOUDLY),
-        ([UNKNOWN, REFUSED], [BEFORE], Fate.DOUBT),
         ([UNKNOWN, CHANGED], [BEFORE, AFTER], Fate.LANDED_LOUDLY),
         ([UNKNOWN, CHANGED], [BEFORE, BEFORE], Fate.DOUBT),  # someone wrote it back, or had not written yet
         ([UNKNOWN, CHANGED], [BEFORE, STRANGE], Fate.DOUBT),
@@ -73,8 +70,6 @@ async def put(catalog: ScriptedCatalog, patience_s: float = 5) -> Fate:
         ([DISPUTED], [GONE], Fate.DOUBT),
         ([DISPUTED, DONE], [BEFORE], Fate.LANDED),
         ([DISPUTED, DONE], [SILENT], Fate.LANDED),
-        ([DISPUTED, REFUSED], [BEFORE, BEFORE], Fate.REFUSED),
-        ([DISPUTED, REFUSED], [SILENT, AFTER], Fate.LANDED),
         ([DISPUTED, DISPUTED], [BEFORE, AFTER], Fate.LANDED),
         ([DISPUTED] * 3, [BEFORE] * 3, Fate.REFUSED),
         ([DISPUTED] * 4, [BEFORE, BEFORE, SILENT, BEFORE], Fate.REFUSED),
