@@ -219,7 +219,10 @@ def worker(
 
 @cli.command()
 def show(
-    order: Annotated[str, typer.Argument(metavar="ORDER", help="Its ID, its number, or the ID of a request.")],
+    order: Annotated[
+        str,
+        typer.Argument(metavar="ORDER", help="Its ID or number; or a request's ID (reads all history)."),
+    ],
 ) -> None:
     """Print an order as the API has it, with its events; of a request, every order that it changed."""
     database = Database(open_database(_settings()), threads=1)

@@ -449,8 +449,8 @@ def _pointer(loc: tuple[str | int, ...]) -> str:
     place, *rest = loc
     if place == "body":
         rest = [] if rest and isinstance(rest[0], int) else rest  # not JSON: the number is an offset, no member
-        return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in rest)
-    return "/".join(str(part) for part in loc)
+        return "#" + "".join(f"/{str(part)[:60].replace('~', '~0').replace('/', '~1')}" for part in rest)
+    return "/".join(str(part)[:60] for part in loc)
 
 
 def _message(error: dict[str, Any]) -> str:

@@ -160,6 +160,16 @@ def test_the_host_has_to_be_one_and_one_of_ours(lines: str, status: int, service
     assert raw(service, f"GET /orders HTTP/1.1\n{lines}").startswith(f"HTTP/1.1 {status} ")
 
 
+def test_probes_may_use_any_host(service: Service) -> None:
+    assert raw(service, "GET /health HTTP/1.1\nHost: 10.0.0.7:8000").startswith("HTTP/1.1 200 ")
+
+
+def test_a_long_name_is_not_sent_back(service: Service) -> None:
+    reply = service.http.post(f"{service.url}/orders/42", {"x" * 200_000: 1})
+    assert reply.status == 422
+    assert len(json.dumps(reply.body)) < 1000
+
+
 def test_a_page_of_another_site_buys_no_cart(service: Service, sandbox: Sandbox) -> None:
     cart = sandbox.fill_cart(4711, (sandbox.product(5), 1))
     for site, origin, status in (

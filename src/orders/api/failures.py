@@ -27,8 +27,8 @@ class Refused(HTTPException):
 def problem_response(request: Request, error: OrderError, headers: dict[str, str] | None = None) -> Response:
     """The answer; what it says is left in the request's state for the log."""
     headers = headers or ({} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)})
-    if error.code is Code.BODY_TOO_LARGE:
-        headers["Connection"] = "close"  # the rest of the body is not read
+    if error.code in (Code.BODY_TOO_LARGE, Code.HOST_INVALID):
+        headers["Connection"] = "close"  # what follows is the rest of a body, or of a request that can't be trusted
     request.scope.setdefault("state", {})["problem"] = error
     document = problem(error, request.url.path)
     return JSONResponse(document, error.code.value.status, headers, media_type="application/problem+json")
