@@ -106,7 +106,8 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     placement = Placement(database, catalog, closing, settings)
     recovery = Recovery(database, catalog, placement, closing, settings, may_stay)
     try:
-        await learning.share_once()
+        with contextlib.suppress(DatabaseUnavailable):  # a standby, say: the loop tries again
+            await learning.share_once()
         yield Machinery(database, client, catalog, carts, closing, placement, recovery, learning, workflow)
     finally:
         with contextlib.suppress(TimeoutError):

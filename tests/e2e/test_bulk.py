@@ -337,7 +337,7 @@ def test_headers_for_one_order_are_refused_and_so_are_parameters(service: Servic
     assert problem(reply, 422, "invalid_request")["errors"][0]["pointer"] == "header/If-Match"
     reply = service.http.post(f"{url}?policy=each", one)
     assert problem(reply, 422, "invalid_request")["errors"][0]["pointer"] == "query/policy"
-    assert service.http.send("DELETE", url).headers["allow"] == "POST, PUT"
+    assert service.http.send("DELETE", url).headers["allow"] == "OPTIONS, POST, PUT"
 
 
 def test_one_request_has_at_most_two_thousand_lines(service: Service) -> None:

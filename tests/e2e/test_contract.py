@@ -129,7 +129,7 @@ def test_what_is_not_there_is_404(service: Service, customer: int) -> None:
     problem(service.get("/nowhere"), 404, "not_found")
     reply = service.http.send("DELETE", f"{service.url}/orders/42")
     problem(reply, 405, "method_not_allowed")
-    assert reply.headers["allow"] == "GET, HEAD, PATCH, POST, PUT"
+    assert reply.headers["allow"] == "GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 
 def test_head_is_answered_as_get_without_the_body(service: Service, customer: int) -> None:

@@ -150,7 +150,7 @@ def test_tables_that_may_not_be_made_at_start_are_asked_for(sandbox: Sandbox, em
 def test_errors_on_the_command_line_are_a_sentence_and_an_exit_code(dsn: str, sandbox: Sandbox) -> None:
     taken = sandbox.catalog_url.split(":")[-1]
     for words, settings, code, sentence in [
-        (("show", "x"), {}, 2, "neither an order's ID"),
+        (("show", "x y"), {}, 2, "is no order's ID"),
         (("show", "123456"), {}, 1, "There is no order 123456"),
         (("serve",), {}, 2, "CATALOG_URL and CART_URL: not set"),
         (("serve",), {"port": "x"}, 2, "PORT"),

@@ -41,7 +41,7 @@ class Saboteur:
     def watch(self, built: Machinery) -> None:
         """From now on everything that this machinery does outside passes through here."""
         run = built.database.run
-        built.database.run = lambda query: self._effect("commit", lambda: run(query), DatabaseUnavailable)  # type: ignore[method-assign]
+        built.database.run = lambda *query: self._effect("commit", lambda: run(*query), DatabaseUnavailable)  # type: ignore[method-assign]
         for neighbour in (built.catalog._neighbour, built.carts._neighbour):
             neighbour._send = self._wrap(neighbour._send)  # type: ignore[method-assign]
 
