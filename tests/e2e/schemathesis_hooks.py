@@ -28,7 +28,7 @@ def filter_body(context: Any, body: Any) -> bool:
     if not _has_small_metadata(body):
         return False
     lines = body.get("items") if isinstance(body, dict) else None
-    quantities = [line.get("quantity") for line in lines or () if isinstance(line, dict)]
+    quantities = [line.get("quantity") for line in (lines if isinstance(lines, list) else ()) if isinstance(line, dict)]
     return sum(q for q in quantities if isinstance(q, int | float)) <= MAX_QUANTITY or len(quantities) == 1
 
 
