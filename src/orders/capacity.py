@@ -72,9 +72,14 @@ class Capacity:
         """Whether a bad answer counts; if not, it has to be asked for again alone."""
         return self._concurrency.believes(was_alone=was_alone)
 
-    async def call(self, exchange: Callable[[], Awaitable[Reply]], flow: Hashable, *, alone: bool) -> Answered:
-        """`exchange()`, once its turn has come. Raises what it raises, NoAnswer with `was_alone`."""
-        call = self._gate.enter_now(flow, alone=alone) or await self._gate.enter(flow, alone=alone)
+    async def call(
+        self, exchange: Callable[[], Awaitable[Reply]], flow: Hashable, *, alone: bool, first: bool = False
+    ) -> Answered:
+        """`exchange()`, once its turn has come, or before all that wait (`first`). Raises what it raises, NoAnswer with
+        `was_alone`.
+        """
+        call = self._gate.enter_now(flow, alone=alone, first=first)
+        call = call or await self._gate.enter(flow, alone=alone, first=first)
         began_at = self._now()
         failed: NoAnswer | None = None
         try:

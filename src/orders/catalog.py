@@ -2,8 +2,9 @@
 
 import functools
 import json
+import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -73,7 +74,7 @@ class Catalog:
 
         Nothing is sent once the event loop's time is `not_after`.
         """
-        body = json.dumps({**product.fields, "quantity": quantity}, allow_nan=False).encode()
+        body = json.dumps({**product.fields, "quantity": quantity}).encode()
         headers = {"If-Match": product.etag} if product.etag else {}
         path = f"/products/{product.id}"
         try:
@@ -155,19 +156,21 @@ def _count(product_id: int, fields: dict[str, Any], name: str, least: int = 0) -
 
 def _refuse_unwritable(product_id: int, fields: dict[str, Any]) -> None:
     """A number beyond a double (1e999) reads as infinity; it could not be given back unchanged."""
-    if _is_deeper(fields, _MAX_DEPTH):
-        raise Rubbish(f"product {product_id} is nested too deep")
-    try:
-        json.dumps(fields, allow_nan=False)
-    except ValueError:
-        raise Rubbish(f"product {product_id} has a number that JSON can't carry") from None
+    inner: list[Any] = [fields]
+    for _ in range(_MAX_DEPTH):
+        inner = [v for value in inner for v in _members(value) if type(v) in (dict, list, float)]
+        if not inner:
+            return
+        if any(type(v) is float and not math.isfinite(v) for v in inner):
+            raise Rubbish(f"product {product_id} has a number that JSON can't carry")
+    raise Rubbish(f"product {product_id} is nested too deep")
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
-    if levels == 0:
-        return True
-    inner = value.values() if isinstance(value, dict) else value
-    return any(isinstance(v, dict | list) and _is_deeper(v, levels - 1) for v in inner)
+def _members(value: Any) -> Iterable[Any]:
+    """What is in an object or a list."""
+    if type(value) is dict:
+        return value.values()
+    return value if type(value) is list else ()
 
 
 def _is_unicode(text: str) -> bool:

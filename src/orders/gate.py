@@ -1,7 +1,7 @@
 """Whose call to a neighbour is next: as many at once as it can take, alone where that is asked for, flow by flow."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
@@ -24,6 +24,12 @@ class Call:
     was_full: bool = False
 
 
+_Waiting = tuple[asyncio.Future[Call], bool]
+"""A call whose turn has not come, and whether it has to be alone."""
+
+_NO_FLOW = object()
+
+
 class Gate:
     """Admits up to `limit()` calls at once.
 
@@ -37,20 +43,23 @@ class Gate:
         self._dry_runs = 0
         self._admitted = 0
         self._is_closed = False  # a call that has to be alone is under way
-        self._flows: dict[Hashable, deque[tuple[asyncio.Future[Call], bool]]] = {}  # waiting, in the order of turns
+        self._flows: OrderedDict[Hashable, deque[_Waiting]] = OrderedDict()  # in the order of turns
 
-    def enter_now(self, flow: Hashable = None, *, alone: bool = False) -> Call | None:
+    def enter_now(self, flow: Hashable = None, *, alone: bool = False, first: bool = False) -> Call | None:
         """`enter`, if there is nothing to wait for."""
-        if self._flows or not self._has_room(flow, alone=alone):
+        if (self._flows and not first) or not self._has_room(flow, alone=alone):
             return None
         return self._admit(flow, alone=alone)
 
-    async def enter(self, flow: Hashable = None, *, alone: bool = False) -> Call:
-        """Wait for the turn. `leave` has to be called with what this returns."""
-        if call := self.enter_now(flow, alone=alone):
+    async def enter(self, flow: Hashable = None, *, alone: bool = False, first: bool = False) -> Call:
+        """Wait for the turn. `leave` has to be called with what this returns. `first`: before all that wait; for one
+        call at a time, or those that wait would starve.
+        """
+        if call := self.enter_now(flow, alone=alone, first=first):
             return call
         future: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
-        self._flows.setdefault(flow, deque()).append((future, alone))
+        waiting = (future, alone)
+        self._queue(flow, waiting, first=first)
         self._open()  # dry runs that wait for their share keep nobody else waiting
         try:
             return await future
@@ -58,6 +67,7 @@ class Gate:
             if future.done() and not future.cancelled():
                 self.leave(future.result())
             else:
+                self._forget(flow, waiting)
                 self._open()  # it may have been the one that the others waited for
             raise
 
@@ -89,19 +99,23 @@ class Gate:
     def _open(self) -> None:
         """Admit calls in turn while there is room."""
         while (flow := self._next_flow()) is not _NO_FLOW:
-            waiting = self._flows.pop(flow)
+            waiting = self._flows[flow]
             future, alone = waiting.popleft()
+            while future.done():  # it has given up
+                future, alone = waiting.popleft()
             if waiting:
-                self._flows[flow] = waiting  # at the end: the others have their turn first
+                self._flows.move_to_end(flow)  # the others have their turn first
+            else:
+                del self._flows[flow]
             future.set_result(self._admit(flow, alone=alone))
 
     def _next_flow(self) -> Hashable:
         """The first flow whose call may go. Only dry runs are passed over, and not one that has to be alone: it would
         wait for as long as others come.
         """
-        for flow in list(self._flows):
-            alone = self._head(flow)
-            if alone is None:
+        for flow, waiting in self._flows.items():
+            alone = next((alone for future, alone in waiting if not future.done()), None)
+            if alone is None:  # all of them have given up
                 continue
             if self._has_room(flow, alone=alone):
                 return flow
@@ -109,15 +123,18 @@ class Gate:
                 break
         return _NO_FLOW
 
-    def _head(self, flow: Hashable) -> bool | None:
-        """Whether the flow's next call has to be alone; None: those that waited have given up."""
-        waiting = self._flows[flow]
-        while waiting and waiting[0][0].done():
-            waiting.popleft()
-        if not waiting:
-            del self._flows[flow]
-            return None
-        return waiting[0][1]
+    def _queue(self, flow: Hashable, waiting: _Waiting, *, first: bool) -> None:
+        calls = self._flows.setdefault(flow, deque())
+        if first:
+            calls.appendleft(waiting)
+            self._flows.move_to_end(flow, last=False)
+        else:
+            calls.append(waiting)
 
-
-_NO_FLOW = object()
+    def _forget(self, flow: Hashable, waiting: _Waiting) -> None:
+        """It waits no longer."""
+        calls = self._flows.get(flow, deque())
+        if waiting in calls:
+            calls.remove(waiting)
+            if not calls:
+                del self._flows[flow]

@@ -119,7 +119,7 @@ class Neighbour:
 
         Raises NotSent, Resting or NoAnswer; Rubbish also where the reply is larger than `max_bytes`.
         """
-        asked = await self._ask(path, understand, flow, max_bytes, alone=False)
+        asked = await self._ask(path, understand, flow, max_bytes)
         if self._is_settled(asked, surely):
             return asked.result()
         again = asked
@@ -129,7 +129,7 @@ class Neighbour:
             async with self._confirming:
                 if self._is_settled(again, surely):  # since others were confirmed
                     return again.result()
-                again = await self._ask(path, understand, flow, max_bytes, alone=True)
+                again = await self._ask(path, understand, flow, max_bytes, confirms=True)
             if self._is_settled(again, surely):
                 break
         self._compare(path, asked, again)
@@ -153,11 +153,14 @@ class Neighbour:
             self.capacity.note_confirmed(was_alone=asked.was_alone, is_checked=asked.found.is_checked)
 
     async def _ask(
-        self, path: str, understand: Understand[T], flow: Hashable, max_bytes: int, *, alone: bool
+        self, path: str, understand: Understand[T], flow: Hashable, max_bytes: int, *, confirms: bool = False
     ) -> _Asked[T]:
+        """One answer. `confirms`: the question is asked again, so alone. It goes first: behind all that wait, and are
+        asked again in their turn, it would never be confirmed what the neighbour can take.
+        """
         began_at = asyncio.get_running_loop().time()
         try:
-            return await self._ask_once(path, understand, flow, max_bytes, alone)
+            return await self._ask_once(path, understand, flow, max_bytes, confirms, first=confirms)
         except Resting:
             raise
         except (NotSent, NoAnswer) as error:
@@ -165,18 +168,20 @@ class Neighbour:
         # Only now: passing every call through the retrier cost as much CPU as the call itself (77 µs, measured).
         in_company = isinstance(failed, NoAnswer) and not isinstance(failed, TimedOut) and not failed.was_alone
         retry = stamina.AsyncRetryingCaller(attempts=2, wait_initial=0.05, wait_max=0.5, timeout=None)
-        asked = await retry.on(_worth_a_retry)(self._ask_once, path, understand, flow, max_bytes, alone or in_company)
+        asked = await retry.on(_worth_a_retry)(
+            self._ask_once, path, understand, flow, max_bytes, confirms or in_company
+        )
         if in_company and self.capacity.allows_one:  # two at once were too many
             self.capacity.note_wrong(path, began_at)
         return asked
 
     async def _ask_once(
-        self, path: str, understand: Understand[T], flow: Hashable, max_bytes: int, alone: bool
+        self, path: str, understand: Understand[T], flow: Hashable, max_bytes: int, alone: bool, first: bool = False
     ) -> _Asked[T]:
         began_at = asyncio.get_running_loop().time()
         try:
             exchange = functools.partial(self._exchange, "GET", path, b"", {}, float("inf"), max_bytes)
-            answered = await self.capacity.call(exchange, flow, alone=alone)
+            answered = await self.capacity.call(exchange, flow, alone=alone, first=first)
         except TooLarge as error:
             return _Asked(error, was_alone=True, began_at=began_at)
         reply = answered.reply

@@ -21,14 +21,14 @@ class Visitors:
         self.tasks: list[asyncio.Task[None]] = []
         self.doors: list[asyncio.Event] = []
 
-    async def come(self, flow: Hashable, *, alone: bool = False) -> None:
+    async def come(self, flow: Hashable, *, alone: bool = False, first: bool = False) -> None:
         door = asyncio.Event()
         self.doors.append(door)
-        self.tasks.append(asyncio.create_task(self._visit(flow, door, alone)))
+        self.tasks.append(asyncio.create_task(self._visit(flow, door, alone, first)))
         await settle()
 
-    async def _visit(self, flow: Hashable, door: asyncio.Event, alone: bool) -> None:
-        call = await self.gate.enter(flow, alone=alone)
+    async def _visit(self, flow: Hashable, door: asyncio.Event, alone: bool, first: bool) -> None:
+        call = await self.gate.enter(flow, alone=alone, first=first)
         self.inside.append((flow, alone))
         self.history.append(flow)
         assert len(self.inside) <= max(1, self.limit)
@@ -113,7 +113,7 @@ async def test_whether_a_call_was_alone_is_known_at_its_end() -> None:
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("come"), st.sampled_from(["a", "b", "c", DRY_RUN]), st.booleans()),
+        st.tuples(st.sampled_from(["come", "first"]), st.sampled_from(["a", "b", "c", DRY_RUN]), st.booleans()),
         st.tuples(st.just("go"), st.integers(0, 30), st.just(value=False)),
         st.tuples(st.just("cancel"), st.integers(0, 30), st.just(value=False)),
         st.tuples(st.just("limit"), st.integers(1, 9), st.just(value=False)),
@@ -130,8 +130,8 @@ def test_whatever_comes_and_goes_all_get_in_and_no_bound_is_broken(
         visitors = Visitors(4)
         cancelled = 0
         for what, which, alone in steps:
-            if what == "come":
-                await visitors.come(which, alone=alone)
+            if what in ("come", "first"):
+                await visitors.come(which, alone=alone, first=what == "first")
             elif what == "limit":
                 visitors.limit = max(visitors.limit, int(str(which)))
             elif isinstance(which, int) and which < len(visitors.tasks) and not visitors.tasks[which].done():
@@ -164,3 +164,30 @@ async def test_a_dry_run_that_has_to_be_alone_has_its_turn_while_others_keep_com
             break
     assert visitors.history.index(DRY_RUN) == 4
     await visitors.let_all_go()
+
+
+async def test_a_question_that_is_asked_again_goes_before_all_that_wait() -> None:
+    visitors = Visitors(1)
+    await visitors.come("under way")
+    for n in range(50):
+        await visitors.come(n)
+    await visitors.come("again", alone=True, first=True)
+    await visitors.let_all_go()
+    assert visitors.history == ["under way", "again", *range(50)]
+
+
+async def test_those_that_wait_go_on_while_one_after_another_is_asked_again() -> None:
+    gate, history = Gate(lambda: 1), []
+
+    async def call(name: str, *, first: bool) -> None:
+        admitted = await gate.enter(name, alone=first, first=first)
+        history.append(name)
+        await settle()
+        gate.leave(admitted)
+
+    async def ask_again() -> None:
+        for _ in range(20):
+            await call("again", first=True)
+
+    await asyncio.gather(ask_again(), *(call("first question", first=False) for _ in range(10)))
+    assert history == ["again", "first question"] * 10 + ["again"] * 10
