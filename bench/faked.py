@@ -12,10 +12,10 @@ import time
 import uvloop
 
 from orders.app import machinery
-from orders.cart import Carts
-from orders.catalog import Catalog, Product, Written
-from orders.checkout import Checkout
-from orders.order import Line
+from orders.neighbours.carts import Carts
+from orders.neighbours.catalog import Catalog, Product, Written
+from orders.order.model import Line
+from orders.placing.checkout import Checkout
 from orders.settings import load_settings
 
 stock: dict[int, int] = dict.fromkeys(range(1, 10_001), 1_000_000)

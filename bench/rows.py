@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.world import DATA, database, new_database, sql
-from orders.database import migrate
+from orders.postgres.database import migrate
 
 ORDERS_PER_CUSTOMER = 100
 CHUNK = 250_000

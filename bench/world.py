@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg2
 
-from orders import embedded
+from orders.postgres import embedded
 
 DATA = Path(".data/bench").resolve()
 MEMORY_GB = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -138,7 +138,7 @@ def serve(arguments: Sequence[str], **environment: str) -> Iterator[Server]:
 def replica(dsn: str, neighbours: "Neighbours") -> Iterator[Server]:
     """One replica of the service, as `orders serve` runs it, with the settings it has by itself."""
     environment = {"DATABASE_URL": dsn, "CATALOG_URL": neighbours.url, "CART_URL": neighbours.url}
-    with serve(["orders.cli", "serve"], **environment) as server:
+    with serve(["orders.cli.main", "serve"], **environment) as server:
         yield server
 
 

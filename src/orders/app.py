@@ -17,37 +17,41 @@ from pyreqwest.client import Client
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orders import embedded
+from orders import about, previews
+from orders import bulk_routes as bulk
+from orders import order_routes as orders
 from orders.address import shown
-from orders.api import about, bulk, exports, orders, previews, reports
-from orders.api.docs_pages import add_docs_pages
-from orders.api.document import describe_api
-from orders.api.edge import CORS, Doors, Edge
-from orders.api.failures import answer_with_problems
-from orders.api.parameters import WITHOUT_PARAMETERS
-from orders.api.request_log import RequestLog
-from orders.api.shop import Shop, operation_id
-from orders.capacity import Capacity
-from orders.cart import Carts
-from orders.cart_closing import CartClosing
-from orders.catalog import Catalog
-from orders.checkout import Checkout
-from orders.concurrency import Learnt
-from orders.database import Database, DatabaseUnavailable, SchemaError, with_defaults
 from orders.dry_run import Rehearsal
-from orders.learning import Learning
-from orders.neighbour import Neighbour
-from orders.placement import Placement
-from orders.recovery import Recovery
-from orders.reply import build_client
-from orders.serving import bound_connections, bound_uvicorn
+from orders.finding import export_routes as exports
+from orders.finding import report_routes as reports
+from orders.finding.summing_up import sum_up_forever
+from orders.neighbours.capacity import Capacity
+from orders.neighbours.carts import Carts
+from orders.neighbours.catalog import Catalog
+from orders.neighbours.concurrency import Learnt
+from orders.neighbours.learning import Learning
+from orders.neighbours.learnt_sql import NAMES, Key, digest
+from orders.neighbours.neighbour import Neighbour
+from orders.neighbours.reply import build_client
+from orders.neighbours.turns import Turns
+from orders.openapi import describe_api
+from orders.order.statuses import Workflow, load_workflow
+from orders.placing.cart_closing import CartClosing
+from orders.placing.checkout import Checkout
+from orders.placing.queue import Placement
+from orders.placing.recovery import Recovery
+from orders.postgres import embedded
+from orders.postgres.database import Database, DatabaseUnavailable, SchemaError, with_defaults
 from orders.settings import Settings, SettingsError, load_settings
+from orders.shop import Shop, operation_id
 from orders.startup import expiries, open_database, require_neighbours
-from orders.store.neighbours import NAMES, Key, digest
-from orders.summing_up import sum_up_forever
-from orders.turns import Turns
 from orders.unknown_settings import tell_unknown
-from orders.workflow import Workflow, load_workflow
+from orders.wire.docs_pages import add_docs_pages
+from orders.wire.edge import CORS, Doors, Edge
+from orders.wire.failures import answer_with_problems
+from orders.wire.parameters import WITHOUT_PARAMETERS
+from orders.wire.request_log import RequestLog
+from orders.wire.serving import bound_connections, bound_uvicorn
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from orders.change_status import Asked, move
-from orders.checkout import Checkout
-from orders.database import Database, DatabaseUnavailable
+from orders.changing.change_sql import Change, DecideMany, Standing, change_orders
+from orders.changing.move import Asked, move
 from orders.errors import Code, OrderError, problem
-from orders.lanes import Lane
-from orders.order import NO_DETAILS, Author, Details, Line
-from orders.request import Answer
-from orders.store.changing import Change, DecideMany, Standing, change_orders
-from orders.store.reading import Short
+from orders.order.document_sql import Short
+from orders.order.model import NO_DETAILS, Author, Details, Line
+from orders.placing.checkout import Checkout
+from orders.placing.entry import Answer
+from orders.postgres.database import Database, DatabaseUnavailable
+from orders.postgres.lanes import Lane
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from orders.batch import Batch, Rehearsed
 from orders.bulk import (
     MAX_ANSWER_BYTES,
     Move,
@@ -21,21 +20,22 @@ from orders.bulk import (
     results_of,
     wanted_by,
 )
-from orders.catalog import Catalog
-from orders.checkout import Checkout
-from orders.database import Database
+from orders.changing.change_sql import Change as OrderChange
+from orders.changing.change_sql import Decide, DecideMany, Standing
 from orders.errors import OrderError
-from orders.gate import DRY_RUN
-from orders.lanes import Lane
-from orders.order import Author
-from orders.plan import Change, plan
-from orders.reply import NoAnswer, NotSent, Rubbish
-from orders.request import Answer, Request, Waiting
+from orders.neighbours.catalog import Catalog
+from orders.neighbours.gate import DRY_RUN
+from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
+from orders.order.keys_sql import KeyInUse
+from orders.order.model import Author
+from orders.placing.batch import Batch, Rehearsed
+from orders.placing.checkout import Checkout
+from orders.placing.entry import Answer, Request, Waiting
+from orders.postgres.database import Database
+from orders.postgres.lanes import Lane
+from orders.rehearsing import Changed, orders_as_placed, rehearse_changes
 from orders.settings import Settings
-from orders.store.changing import Change as OrderChange
-from orders.store.changing import Decide, DecideMany, Standing
-from orders.store.keys import KeyInUse
-from orders.store.rehearsing import Changed, orders_as_placed, rehearse_changes
+from orders.stock.plan import Change, plan
 
 
 @dataclass(frozen=True, slots=True)

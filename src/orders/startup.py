@@ -4,9 +4,12 @@ import logging
 import time
 from datetime import timedelta
 
-from orders import embedded
-from orders.connecting import dsn_from_parts
-from orders.database import (
+from orders.order.document_sql import DOCUMENTS, PAGE
+from orders.order.statuses import CANCELLED, Workflow, load_workflow, parse_workflow
+from orders.order.statuses_sql import install_workflow, installed_workflow
+from orders.postgres import embedded
+from orders.postgres.connecting import dsn_from_parts
+from orders.postgres.database import (
     DatabaseUnavailable,
     SchemaError,
     migrate,
@@ -14,13 +17,10 @@ from orders.database import (
     require_schema,
     wait_until_up,
 )
+from orders.postgres.functions import install, missing
 from orders.settings import Settings, SettingsError
-from orders.store.claiming import CLAIM
-from orders.store.functions import install, missing
-from orders.store.placing import INTEND, SETTLE
-from orders.store.reading import DOCUMENTS, PAGE
-from orders.store.statuses import install_workflow, installed_workflow
-from orders.workflow import CANCELLED, Workflow, load_workflow, parse_workflow
+from orders.stock.claim_sql import CLAIM
+from orders.stock.commit_sql import INTEND, SETTLE
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orders.database import migrate
+from orders.postgres.database import migrate
 from tests.chaos.http import Http, NoAnswer, NotReached
 from tests.servers import EMBEDDED, Cluster
 
 log = logging.getLogger(__name__)
 
-ORDERS = (sys.executable, "-m", "orders.cli")
+ORDERS = (sys.executable, "-m", "orders.cli.main")
 GUARDED_AFTER_S = 8.0
 """Longer than an order may take, and a PUT of it be late, that was begun before ETags were switched on."""
 

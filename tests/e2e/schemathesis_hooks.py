@@ -5,8 +5,8 @@ from typing import Any
 
 import schemathesis
 
-from orders.describe import check_metadata
-from orders.order import MAX_QUANTITY
+from orders.changing.describe import check_metadata
+from orders.order.model import MAX_QUANTITY
 
 
 @schemathesis.hook

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orders.order import MAX_LINES
-from orders.sizes import MAX_ATTACHED_BYTES, MAX_NAMES_BYTES
-from orders.store.listing import MAX_PAGE_BYTES
+from orders.finding.lists_sql import MAX_PAGE_BYTES
+from orders.order.model import MAX_LINES
+from orders.order.sizes import MAX_ATTACHED_BYTES, MAX_NAMES_BYTES
 from tests.conftest import Sandbox, execute
 from tests.e2e.conftest import Service
 from tests.e2e.test_contract import problem

@@ -12,7 +12,7 @@ import psutil
 import pyarrow.parquet
 import pytest
 
-from orders import embedded
+from orders.postgres import embedded
 from tests.conftest import ORDERS, Sandbox, execute, wait_until
 from tests.e2e.conftest import Service, Start
 from tests.e2e.test_contract import problem

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import psycopg2
 import pytest
 
-from orders import database
+from orders.order.statuses import load_workflow
+from orders.postgres import database
 from orders.startup import install_functions, set_workflow
-from orders.workflow import load_workflow
 from tests import servers
 from tests.conftest import Sandbox, debian_cluster, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from orders.app import create_app
-from orders.database import connect
+from orders.postgres.database import connect
 from orders.settings import Settings
 from tests import hostile
 from tests.bystander import Bystander, Clock, late

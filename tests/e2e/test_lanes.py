@@ -16,8 +16,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from orders.api.lists import TOTAL_HINT
-from orders.database import Connection
+from orders.finding.lists import TOTAL_HINT
+from orders.postgres.database import Connection
 from tests.conftest import Reply, Sandbox, ask, execute, wait_until
 from tests.e2e.conftest import Service, Start
 from tests.e2e.test_contract import problem

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from orders import summing_up
-from orders.database import Database
-from orders.store.reports import (
+from orders.finding import summing_up
+from orders.finding.reports_sql import (
     Standing,
     count_standings,
     read_product_sales,
@@ -18,6 +17,7 @@ from orders.store.reports import (
     read_standings,
     sum_up_a_day,
 )
+from orders.postgres.database import Database
 from tests.conftest import Sandbox, execute
 from tests.e2e.conftest import Service
 from tests.e2e.test_contract import problem

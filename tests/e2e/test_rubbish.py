@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from orders.errors import Code
-from orders.order import MAX_ID
+from orders.order.model import MAX_ID
 from tests.conftest import Http, Reply
 from tests.e2e.conftest import Service, listening, start_service, stop
 from tests.raw import Pieces, RawServer, Request, reply

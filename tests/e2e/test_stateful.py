@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from pyreqwest.exceptions import PyreqwestError
 
-from orders.database import connect
+from orders.postgres.database import connect
 from tests.conftest import ORDERS, Http, Reply, Sandbox, answers, ask, empty, free_port, wait_until
 from tests.e2e.conftest import Service, listening, start_service, stop
 

@@ -12,9 +12,9 @@ from typing import Any
 import psycopg2
 from pyreqwest.exceptions import PyreqwestError
 
-from orders import database
+from orders.order.statuses import load_workflow
+from orders.postgres import database
 from orders.startup import set_workflow
-from orders.workflow import load_workflow
 from tests.conftest import ORDERS, Reply, Sandbox, answers, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start
 from tests.servers import EMBEDDED, Cluster

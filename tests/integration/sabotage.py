@@ -6,8 +6,8 @@ from enum import Enum
 from typing import Any
 
 from orders.app import Machinery
-from orders.database import DatabaseUnavailable
-from orders.reply import NoAnswer
+from orders.neighbours.reply import NoAnswer
+from orders.postgres.database import DatabaseUnavailable
 
 
 class Died(BaseException):

@@ -19,15 +19,15 @@ import pytest
 from orders import app
 from orders.app import Machinery, machinery
 from orders.bulk import Result, Wish, place_each
-from orders.change_status import Asked, Units, cancel_order, change_status, expire_once, return_order
-from orders.checkout import Checkout
-from orders.database import Connection, DatabaseUnavailable, connect
+from orders.changing.move import Asked, Units, cancel_order, change_status, expire_once, return_order
 from orders.errors import Code, OrderError
-from orders.order import NO_DETAILS, Author, Details, Line
-from orders.reconcile import Reconciliation
-from orders.request import Answer
+from orders.order.model import NO_DETAILS, Author, Details, Line
+from orders.order.statuses import CANCELLED
+from orders.placing.checkout import Checkout
+from orders.placing.entry import Answer
+from orders.postgres.database import Connection, DatabaseUnavailable, connect
 from orders.settings import Settings
-from orders.workflow import CANCELLED
+from orders.stock.reconcile import Reconciliation
 from tests.conftest import Sandbox, ask, empty, execute
 from tests.integration.sabotage import Died, How, Saboteur, can_be_spoilt
 

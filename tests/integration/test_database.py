@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 
-from orders import database
-from orders.database import Connection, Database, DatabaseUnavailable
-from orders.lanes import Lane
-from orders.unavailable import DatabaseBusy, DatabaseFull
+from orders.postgres import database
+from orders.postgres.database import Connection, Database, DatabaseUnavailable
+from orders.postgres.lanes import Lane
+from orders.postgres.unavailable import DatabaseBusy, DatabaseFull
 from tests.servers import Wire
 
 LANES = (Lane.PLACING, Lane.LISTS, Lane.READS)

@@ -15,8 +15,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from orders import embedded, embedded_home
-from orders.connecting import connect
+from orders.postgres import embedded, embedded_home
+from orders.postgres.connecting import connect
 from orders.settings import SettingsError
 from tests.conftest import execute, wait_until
 

@@ -5,10 +5,10 @@ import itertools
 
 from orders.app import machinery
 from orders.bulk import Wish, place_each
-from orders.checkout import Checkout
 from orders.dry_run import Rehearsal
 from orders.errors import Code, OrderError
-from orders.order import Author, Line
+from orders.order.model import Author, Line
+from orders.placing.checkout import Checkout
 from orders.settings import Settings
 from tests.conftest import Sandbox
 

@@ -11,11 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from orders import database
-from orders.database import Connection, SchemaError
+from orders.order.document_sql import DOCUMENTS, read_orders
+from orders.postgres import database
+from orders.postgres.database import Connection, SchemaError
+from orders.postgres.functions import ALWAYS, Function, install
 from orders.startup import FUNCTIONS, install_functions, require_functions
-from orders.store.functions import ALWAYS, Function, install
-from orders.store.reading import DOCUMENTS, read_orders
 from tests.conftest import ORDERS, ask, execute
 from tests.made_up import make_up
 

@@ -12,14 +12,17 @@ from uuid import UUID
 
 import pytest
 
-from orders.database import Connection, connect
-from orders.order import Author, Line
-from orders.plan import Change
-from orders.store import claiming, keys, placing, recovering
-from orders.store.claiming import Due
-from orders.store.keys import Outcome
-from orders.store.placing import BatchLost, Intent, NewOrder, Verdict
-from orders.store.recovering import Ended, Orphan
+from orders.order import keys_sql as keys
+from orders.order.keys_sql import Outcome
+from orders.order.model import Author, Line
+from orders.postgres.database import Connection, connect
+from orders.stock import claim_sql as claiming
+from orders.stock import commit_sql as placing
+from orders.stock import orphans_sql as recovering
+from orders.stock.claim_sql import Due
+from orders.stock.commit_sql import BatchLost, Intent, NewOrder, Verdict
+from orders.stock.orphans_sql import Ended, Orphan
+from orders.stock.plan import Change
 from tests.conftest import ask
 
 BATCH = {"a": UUID(int=0xA), "b": UUID(int=0xB), "new": UUID(int=0xC)}

@@ -8,10 +8,10 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from orders import database
-from orders.database import Connection
-from orders.store import listing
-from orders.store.listing import Filters, Position, Range, Sort, SortKey
+from orders.finding import lists_sql as listing
+from orders.finding.lists_sql import Filters, Position, Range, Sort, SortKey
+from orders.postgres import database
+from orders.postgres.database import Connection
 from tests.conftest import execute
 from tests.made_up import make_up
 

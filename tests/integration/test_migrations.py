@@ -9,13 +9,13 @@ import time
 import psycopg2
 import pytest
 
-from orders import database
-from orders.database import Database, SchemaError
+from orders.finding.lists_sql import Filters, list_orders
+from orders.finding.reports_sql import count_standings, read_standings
+from orders.order.document_sql import find_order, read_orders
+from orders.postgres import database
+from orders.postgres.database import Database, SchemaError
 from orders.settings import Settings
 from orders.startup import open_database
-from orders.store.listing import Filters, list_orders
-from orders.store.reading import find_order, read_orders
-from orders.store.reports import count_standings, read_standings
 from tests.conftest import ORDERS, execute
 
 OLD_TABLES = """

@@ -16,17 +16,19 @@ import uvloop
 from uuid_utils.compat import uuid7
 
 from orders.app import machinery
-from orders.catalog import Product, Written
-from orders.checkout import Checkout
-from orders.database import Connection, DatabaseUnavailable, Query, connect
 from orders.errors import Code, OrderError
-from orders.order import Line
-from orders.plan import Change
-from orders.request import Answer, Request
+from orders.neighbours.catalog import Product, Written
+from orders.order.model import Line
+from orders.placing.checkout import Checkout
+from orders.placing.entry import Answer, Request
+from orders.postgres.database import Connection, DatabaseUnavailable, Query, connect
 from orders.settings import Settings
-from orders.store import claiming, placing, recovering
-from orders.store.claiming import Claimed
-from orders.store.placing import BatchLost, Intent, NewOrder, Taken
+from orders.stock import claim_sql as claiming
+from orders.stock import commit_sql as placing
+from orders.stock import orphans_sql as recovering
+from orders.stock.claim_sql import Claimed
+from orders.stock.commit_sql import BatchLost, Intent, NewOrder, Taken
+from orders.stock.plan import Change
 from tests.conftest import Sandbox, execute
 
 ORDER = NewOrder(uuid7(), 42, 3, 10, ((Line(1, 1), "Whispers", 10),))

@@ -11,13 +11,13 @@ import psycopg2
 import pytest
 
 from orders.app import Machinery, machinery
-from orders.change_status import change_status
-from orders.checkout import Checkout
-from orders.database import DatabaseUnavailable
-from orders.order import Line
-from orders.reconcile import Comparison, Reconciliation, Undecided
+from orders.changing.move import change_status
+from orders.order.model import Line
+from orders.order.statuses import CANCELLED
+from orders.placing.checkout import Checkout
+from orders.postgres.database import DatabaseUnavailable
 from orders.settings import Settings
-from orders.workflow import CANCELLED
+from orders.stock.reconcile import Comparison, Reconciliation, Undecided
 from tests.conftest import Sandbox, execute
 from tests.integration.sabotage import Died, How, Saboteur
 

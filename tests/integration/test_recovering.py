@@ -9,11 +9,11 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from orders.app import machinery
-from orders.database import DatabaseUnavailable, connect
-from orders.recovery import Recovered
+from orders.placing.recovery import Recovered
+from orders.postgres.database import DatabaseUnavailable, connect
 from orders.settings import Settings
-from orders.store import recovering
-from orders.store.recovering import Ended
+from orders.stock import orphans_sql as recovering
+from orders.stock.orphans_sql import Ended
 from tests.conftest import Sandbox, execute, wait_until
 
 HORIZON_S, LEASE_S = 2, 100
@@ -158,7 +158,7 @@ async def test_it_goes_on_whatever_happens_and_pauses_in_between(
         monkeypatch.setattr(built.recovery, "recover_once", a_round)
         begun_at = asyncio.get_running_loop().time()
         with contextlib.suppress(IndexError):  # no accident is left: a bug, too, but the loop's end here
-            monkeypatch.setattr("orders.recovery.log.exception", lambda *_: accidents[0])
+            monkeypatch.setattr("orders.placing.recovery.log.exception", lambda *_: accidents[0])
             await asyncio.wait_for(built.recovery.run_forever(), 20)
         assert asyncio.get_running_loop().time() - begun_at >= 0.4
     assert accidents == []

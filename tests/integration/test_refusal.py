@@ -12,9 +12,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from orders.connecting import wait_until_up
+from orders.postgres.connecting import wait_until_up
+from orders.postgres.unavailable import DatabaseUnavailable
 from orders.settings import SettingsError
-from orders.unavailable import DatabaseUnavailable
 from tests import servers
 from tests.conftest import debian_cluster, execute, free_port
 

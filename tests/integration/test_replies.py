@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from orders.cart import Cart, Carts
-from orders.catalog import Catalog, Product, Written
-from orders.concurrency import Learnt
-from orders.neighbour import Neighbour
-from orders.order import Line
-from orders.reply import NoAnswer, NotSent, Resting, Rubbish, build_client
+from orders.neighbours.carts import Cart, Carts
+from orders.neighbours.catalog import Catalog, Product, Written
+from orders.neighbours.concurrency import Learnt
+from orders.neighbours.neighbour import Neighbour
+from orders.neighbours.reply import NoAnswer, NotSent, Resting, Rubbish, build_client
+from orders.order.model import Line
 
 # A client that hangs up in the middle of a large reply leaves the end of the script to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

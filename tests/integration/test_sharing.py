@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orders.capacity import Capacity
-from orders.concurrency import Learnt
-from orders.database import Database, DatabaseUnavailable
-from orders.learning import Learning
-from orders.store.neighbours import Key, make_rows, read_learnt
-from orders.turns import TURN_S, Turns
+from orders.neighbours.capacity import Capacity
+from orders.neighbours.concurrency import Learnt
+from orders.neighbours.learning import Learning
+from orders.neighbours.learnt_sql import Key, make_rows, read_learnt
+from orders.neighbours.turns import TURN_S, Turns
+from orders.postgres.database import Database, DatabaseUnavailable
 from tests.conftest import execute
 
 KEY = Key("catalog", "of these tests")

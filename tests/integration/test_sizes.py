@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orders import database
-from orders.database import Connection
-from orders.sizes import stored_bytes
+from orders.order.sizes import stored_bytes
+from orders.postgres import database
+from orders.postgres.database import Connection
 from tests.conftest import ask
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=10)

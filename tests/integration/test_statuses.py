@@ -10,12 +10,12 @@ import psycopg2
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from orders import database
-from orders.database import connect
+from orders.order.statuses import BUILT_IN, Workflow, load_workflow, parse_workflow
+from orders.order.statuses_sql import install_workflow
+from orders.postgres import database
+from orders.postgres.database import connect
 from orders.settings import SettingsError
 from orders.startup import set_workflow
-from orders.store.statuses import install_workflow
-from orders.workflow import BUILT_IN, Workflow, load_workflow, parse_workflow
 from tests.conftest import ORDERS, execute, free_port
 from tests.workflows import tables
 

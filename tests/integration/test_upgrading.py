@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import psycopg2
 import pytest
 
-from orders import database, upgrading
+from orders.postgres import database, upgrading
 from tests.conftest import ask, execute, wait_until
 from tests.integration.test_migrations import OLD_TABLES
 
@@ -42,7 +42,9 @@ def migrating(dsn: str, old_service: psycopg2.extensions.connection) -> Iterator
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "orders.upgrading" and r.levelno == logging.WARNING]
+    return [
+        r.getMessage() for r in caplog.records if r.name == "orders.postgres.upgrading" and r.levelno == logging.WARNING
+    ]
 
 
 def test_the_holder_of_a_table_is_told_at_once_and_again_and_the_migration_goes_on_when_it_lets_go(

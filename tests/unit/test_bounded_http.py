@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from orders import bounded_http, connections
-from orders.bounded_http import (
+from orders.wire import bounded_http, connections
+from orders.wire.bounded_http import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
     MAX_PIPELINED,

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orders.concurrency import BELIEVED, CONFIRMATIONS, FIRST_PROBE_S, FORGIVEN_AFTER, PROOF, Concurrency, Learnt
+from orders.neighbours.concurrency import (
+    BELIEVED,
+    CONFIRMATIONS,
+    FIRST_PROBE_S,
+    FORGIVEN_AFTER,
+    PROOF,
+    Concurrency,
+    Learnt,
+)
 
 BOUND = 64
 

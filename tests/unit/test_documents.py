@@ -11,11 +11,11 @@ import pytest
 from openapi_spec_validator import validate
 from typer.testing import CliRunner
 
-from orders.cli import cli
+from orders.cli.main import cli
 from orders.errors import Code
-from orders.listing import ListQuery, parse_cursor
+from orders.finding.query import ListQuery, parse_cursor
+from orders.order.statuses import load_workflow, parse_workflow
 from orders.settings import Settings
-from orders.workflow import load_workflow, parse_workflow
 from tests import openapi
 
 ROOT = Path(__file__).parents[2]

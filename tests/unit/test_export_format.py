@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orders.export_file import ExportFailed, Format, format_of
+from orders.cli.export_file import ExportFailed, Format, format_of
 
 
 @pytest.mark.parametrize(

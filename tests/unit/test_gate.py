@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.gate import DRY_RUN, Gate
+from orders.neighbours.gate import DRY_RUN, Gate
 
 
 class Visitors:

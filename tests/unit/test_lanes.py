@@ -2,7 +2,7 @@
 
 import pytest
 
-from orders.lanes import Lane, share_threads
+from orders.postgres.lanes import Lane, share_threads
 
 
 @pytest.mark.parametrize("threads", range(1, 65))

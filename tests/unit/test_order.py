@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.order import Line, merge_lines
+from orders.order.model import Line, merge_lines
 
 
 @given(st.lists(st.builds(Line, st.integers(1, 5), st.integers(1, 9))))

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.order import Line, merge_lines
-from orders.plan import Change, Shortage, plan
+from orders.order.model import Line, merge_lines
+from orders.stock.plan import Change, Shortage, plan
 
 PRODUCTS = st.integers(1, 4)
 STOCK = st.dictionaries(PRODUCTS, st.integers(0, 10))

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from orders import bounded_http, connections
+from orders.wire import bounded_http, connections
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 NAMED = re.findall(r"^\| .*? \| (.*?) \|.*\| `(orders[\w.]*)\.([A-Z_]+)` \|$", PAGE, re.MULTILINE)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from orders.connecting import dsn_from_parts
+from orders.order.statuses import load_workflow
+from orders.postgres.connecting import dsn_from_parts
 from orders.settings import Settings, SettingsError, load_settings
 from orders.startup import expiries, require_neighbours
-from orders.workflow import load_workflow
 
 
 @pytest.fixture(autouse=True)

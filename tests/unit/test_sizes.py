@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.sizes import MAX_NAMES_BYTES, names_that_fit, stored_bytes
+from orders.order.sizes import MAX_NAMES_BYTES, names_that_fit, stored_bytes
 
 
 @given(st.lists(st.tuples(st.text(max_size=20), st.integers(1, 500)), max_size=60))

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orders import stock
-from orders.catalog import Product, Written
-from orders.plan import Change
-from orders.reply import NoAnswer
-from orders.stock import Fate, write_stock
+from orders.neighbours.catalog import Product, Written
+from orders.neighbours.reply import NoAnswer
+from orders.stock import write as stock
+from orders.stock.plan import Change
+from orders.stock.write import Fate, write_stock
 
 DONE, UNKNOWN, CHANGED = Written.DONE, Written.UNKNOWN, Written.CHANGED
 DISPUTED = Written.DISPUTED

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orders.texts import PROSE, VISIBLE, as_prose, as_reference, is_formula
+from orders.order.texts import PROSE, VISIBLE, as_prose, as_reference, is_formula
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from orders.order.statuses import RETURNED, Workflow, load_workflow, parse_workflow
 from orders.settings import SettingsError
-from orders.workflow import RETURNED, Workflow, load_workflow, parse_workflow
 from tests.workflows import tables
 
 BUILT_IN = load_workflow()

@@ -1,0 +1,1 @@
+"""An order after it is placed: moved, cancelled, taken back, described."""

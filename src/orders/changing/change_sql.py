@@ -1,0 +1,297 @@
+"""Changing placed orders: lock them, see where they stand, write what was decided, each with its event."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg2.errors
+
+from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON, Short
+from orders.order.keys_sql import KeyInUse, Outcome, keep_outcome, keys_in_use
+from orders.order.model import NO_DETAILS, Author, Details
+from orders.postgres.database import Connection, Cursor, transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A line as it stands: `quantity` is what is left of it, of which `returned` came back."""
+
+    id: int
+    product_id: int
+    quantity: int
+    unit_price: int | None
+    cancelled: int
+    returned: int
+
+    @property
+    def left(self) -> int:
+        """What can still be cancelled or come back."""
+        return self.quantity - self.returned
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an order stands, what may follow, and (of the status that is wanted) whether the table has it as a hold,
+    and as one that gives stock back. `description_count` says how often what is attached was changed; it is counted
+    where no status is wanted and the order has a thousand versions.
+    """
+
+    id: UUID
+    status: str
+    held_from: str | None
+    version: int
+    total: int | None
+    allowed: tuple[str, ...]
+    wanted_is_hold: bool
+    wanted_gives_back: bool
+    parts: tuple[Part, ...]
+    attached: Details = NO_DETAILS
+    description_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of an order, and its event. `cancelled` and `returned` map lines to quantities; `attached` is what
+    others attach to it from now on (None: as it was).
+
+    `back` maps products to stock that goes back: with `is_rest` it is all that is left of the order, which happens once
+    in its life.
+    """
+
+    standing: Standing
+    type: str
+    author: Author
+    status: str
+    held_from: str | None = None
+    total: int | None = None
+    cancelled: Mapping[int, int] = field(default_factory=dict)
+    returned: Mapping[int, int] = field(default_factory=dict)
+    back: Mapping[int, int] = field(default_factory=dict)
+    is_rest: bool = False
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] | None = None
+    reason: str | None = None
+    note: str | None = None
+    attached: Details | None = None
+
+
+Decide = Callable[[Standing], Change | None]
+"""What becomes of an order (None: nothing). What it raises undoes everything."""
+
+
+def change_order(
+    connection: Connection, order_id: UUID, wanted: str | None, decide: Decide, key: tuple[str, bytes] | None = None
+) -> str | KeyInUse | None:
+    """One order, in one transaction: its JSON afterwards, or None if there is none. Two at once take turns.
+
+    With a key (and its request's fingerprint) the JSON is remembered; a key that is known already changes nothing.
+    Raises ReferenceTaken.
+    """
+    with transaction(connection) as cursor:
+        standing = lock_orders(cursor, {order_id: wanted}).get(order_id)
+        if standing is None:
+            return None
+        if key and (known := keys_in_use(connection, [key[0]])):
+            return known[key[0]]
+        change = decide(standing)
+        body = write_changes(cursor, [change] if change else [], [order_id])[order_id]
+        if key and not keep_outcome(connection, *key, Outcome(200, body, None)):
+            raise KeyTaken
+        return body
+
+
+DecideMany = Callable[[Mapping[UUID, Standing]], Sequence[Change]]
+"""The same of many orders, of those that exist; it may be asked twice."""
+
+
+def change_orders(
+    connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany, max_bytes: int
+) -> dict[UUID, str]:
+    """Many orders in one transaction: the JSON afterwards of those that exist, in short behind `max_bytes` of it. They
+    are locked in the order of their IDs, so two calls at once take turns and never wait for each other.
+    """
+    with transaction(connection) as cursor:
+        changes = decide(lock_orders(cursor, wanted))
+        return write_changes(cursor, changes, list(wanted), max_bytes)
+
+
+class KeyTaken(Exception):
+    """A request for another order, with the same key, was first. Nothing was written."""
+
+
+class ReferenceTaken(Exception):
+    """Another order has the external reference. Nothing was written."""
+
+
+def change_stale(
+    connection: Connection, status: str, stayed: timedelta, wanted: str, limit: int, decide: Decide
+) -> int:
+    """Decide about placed orders that have stayed in this status for so long, the oldest first; returns how many.
+
+    One transaction; orders that somebody is at work on are left to the next call. The times of adopted orders were
+    never recorded: they stay as they are.
+    """
+    with transaction(connection) as cursor:
+        cursor.execute(_STALE, {"status": status, "stayed": stayed, "limit": limit})
+        ids = [UUID(order_id) for (order_id,) in cursor]
+        standings = lock_orders(cursor, dict.fromkeys(ids, wanted))
+        changes = [change for standing in standings.values() if (change := decide(standing))]
+        write_changes(cursor, changes, ())
+        return len(changes)
+
+
+# IDs begin with the time they were made (48 bits of milliseconds), so younger orders need not be looked at; the clocks
+# of replicas may differ by a minute.
+_STALE = """
+    SELECT id FROM orders
+    WHERE status = %(status)s AND coalesce(moved_at, placed_at) < now() - %(stayed)s
+      AND id < rpad(lpad(to_hex((1000 * extract(epoch FROM now() - %(stayed)s + interval '1 min'))::bigint), 12, '0'),
+                    32, '0')::uuid
+    ORDER BY id LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+
+def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID, Standing]:
+    """Lock those of these orders that exist until the transaction ends, and read where they stand.
+
+    `wanted` maps each to the status that it is to have (None: the one that it has). Foreign keys may go on referring to
+    them meanwhile. The lock is a statement of its own, so that what is read after it is what others have left.
+    """
+    cursor.execute(
+        f"""
+        SELECT FROM orders WHERE id = ANY(%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE;
+        SELECT o.id, o.status, o.held_from, o.version, o.total, {ALLOWED},
+               coalesce(t.is_hold, false), coalesce(t.gives_stock_back, false),
+               (SELECT json_agg(json_build_array(i.id, i.product_id, i.quantity, i.unit_price, i.cancelled, i.returned)
+                                ORDER BY i.id)
+                FROM order_items i WHERE i.order_id = o.id),
+               CASE WHEN w.status IS NULL AND o.version > 1000 THEN (
+                   SELECT count(*) FROM order_events e WHERE e.order_id = o.id AND e.type = 'described') ELSE 0 END,
+               o.external_reference, o.metadata::text, o.public_note, o.private_note
+        FROM unnest(%(ids)s::uuid[], %(wanted)s::text[]) w(id, status) JOIN orders o USING (id)
+        LEFT JOIN order_statuses t ON t.status = w.status
+        """,
+        {"ids": [str(order_id) for order_id in wanted], "wanted": list(wanted.values())},
+    )
+    return {
+        UUID(i): Standing(
+            UUID(i), status, held_from, version, total, tuple(allowed), hold, back, _parts(parts), Details(*attached), n
+        )
+        for i, status, held_from, version, total, allowed, hold, back, parts, n, *attached in cursor
+    }
+
+
+def _parts(rows: Sequence[Sequence[Any]] | None) -> tuple[Part, ...]:
+    return tuple(Part(*row) for row in rows or ())
+
+
+def write_changes(
+    cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID], max_bytes: int | None = None
+) -> dict[UUID, str]:
+    """Write the changes, each with its event; returns the JSON of the orders `ids` as they are then. With `max_bytes`
+    those behind the first so many bytes are `Short`.
+
+    The event is first and tells the time, which no other change of the order can have been given.
+    """
+    parameters = {"read": [str(order_id) for order_id in ids], "max_bytes": max_bytes, **_parameters(changes)}
+    # Those that have something to do: each statement costs its planning.
+    statements = [statement for need, statement in _WRITE if parameters[need]]
+    statements.append(_READ if max_bytes is None else _READ_SOME)
+    try:
+        cursor.execute(";".join(statements), parameters)
+    except psycopg2.errors.UniqueViolation as error:
+        if error.diag.constraint_name == "orders_one_per_reference":
+            raise ReferenceTaken from None
+        raise
+    return {UUID(order_id): Short(short) if whole is None else whole for order_id, whole, short in cursor}
+
+
+_READ = f"SELECT o.id, {ORDER_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
+_READ_SOME = f"""
+    SELECT id, CASE WHEN so_far <= %(max_bytes)s THEN whole END, short
+    FROM (SELECT *, sum(octet_length(whole)) OVER (ORDER BY id) AS so_far
+          FROM (SELECT o.id, {ORDER_JSON} AS whole, {SHORT_JSON} AS short
+                FROM orders o WHERE o.id = ANY(%(read)s::uuid[])) orders_there) found"""
+
+_WRITE = (
+    (
+        "ids",
+        """
+            INSERT INTO order_events
+                (order_id, number, type, before, after, details, actor, reason, note, request_id, at)
+                SELECT o.id, o.version + 1, n.type, n.before, n.after, n.details, n.actor, n.reason, n.note,
+                       n.request_id, greatest(clock_timestamp(), o.updated_at)
+                FROM unnest(%(ids)s::uuid[], %(types)s::text[], %(befores)s::jsonb[], %(afters)s::jsonb[],
+                            %(details)s::jsonb[], %(actors)s::text[], %(reasons)s::text[], %(notes)s::text[],
+                            %(requests)s::text[])
+                    n(id, type, before, after, details, actor, reason, note, request_id) JOIN orders o USING (id);
+            UPDATE orders o SET status = n.status, held_from = n.held_from, total = n.total, version = o.version + 1,
+                                updated_at = e.at
+                FROM unnest(%(ids)s::uuid[], %(statuses)s::text[], %(held_from)s::text[], %(totals)s::bigint[])
+                    n(id, status, held_from, total), order_events e
+                WHERE o.id = n.id AND e.order_id = n.id AND e.number = o.version + 1""",
+    ),
+    (
+        "attached",
+        """
+            UPDATE orders o SET external_reference = n.reference, metadata = n.metadata,
+                                public_note = n.public_note, private_note = n.private_note
+                FROM unnest(%(attached)s::uuid[], %(references)s::text[], %(metadata)s::jsonb[], %(public)s::text[],
+                            %(private)s::text[]) n(id, reference, metadata, public_note, private_note)
+                WHERE o.id = n.id""",
+    ),
+    (
+        "parts",
+        """
+            UPDATE order_items i SET quantity = i.quantity - n.cancelled, cancelled = i.cancelled + n.cancelled,
+                                     returned = i.returned + n.returned
+                FROM unnest(%(parts)s::bigint[], %(cancelled)s::integer[], %(returned)s::integer[])
+                    n(id, cancelled, returned)
+                WHERE i.id = n.id""",
+    ),
+    (
+        "back",
+        """
+            INSERT INTO stock_returns (order_id, product_id, quantity, number)
+                SELECT * FROM unnest(%(back_orders)s::uuid[], %(back_products)s::bigint[], %(back)s::bigint[],
+                                     %(back_numbers)s::integer[])
+                ON CONFLICT DO NOTHING""",
+    ),
+)
+"""In a table of statements: the parameter that has to hold something, and the statement."""
+
+
+def _parameters(changes: Sequence[Change]) -> dict[str, Any]:
+    parts = [(part, change) for change in changes for part in {**change.cancelled, **change.returned}]
+    attached = [(str(c.standing.id), c.attached) for c in changes if c.attached is not None]
+    back = [(change, *units) for change in changes for units in change.back.items()]
+    return {
+        "ids": [str(c.standing.id) for c in changes],
+        "types": [c.type for c in changes],
+        "befores": [json.dumps(dict(c.before)) for c in changes],
+        "afters": [json.dumps(dict(c.after)) for c in changes],
+        "details": [c.details and json.dumps(dict(c.details)) for c in changes],
+        "actors": [c.author.actor for c in changes],
+        "reasons": [c.reason for c in changes],
+        "notes": [c.note for c in changes],
+        "requests": [c.author.request_id for c in changes],
+        "statuses": [c.status for c in changes],
+        "held_from": [c.held_from for c in changes],
+        "totals": [c.total for c in changes],
+        "attached": [order_id for order_id, _ in attached],
+        "references": [details.external_reference for _, details in attached],
+        "metadata": [details.metadata for _, details in attached],
+        "public": [details.public_note for _, details in attached],
+        "private": [details.private_note for _, details in attached],
+        "parts": [part for part, _ in parts],
+        "cancelled": [change.cancelled.get(part, 0) for part, change in parts],
+        "returned": [change.returned.get(part, 0) for part, change in parts],
+        "back_orders": [str(change.standing.id) for change, _, _ in back],
+        "back_products": [product_id for _, product_id, _ in back],
+        "back": [quantity for _, _, quantity in back],
+        "back_numbers": [0 if change.is_rest else change.standing.version + 1 for change, _, _ in back],
+    }

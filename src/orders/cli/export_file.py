@@ -1,0 +1,152 @@
+"""`orders export`: an export into a file, which is there when it is whole, with a bar that shows how far it is."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from orders.errors import OrderError
+from orders.finding.export import COLUMNS, chunks, csv_chunk, ndjson_chunk, rows_chunk
+from orders.finding.lists_sql import Filters, count_orders, statuses_there_are
+from orders.postgres.database import Database, opened
+
+ROW_GROUP = 50_000
+"""Lines of a Parquet file that are gathered before they are written: some ten megabytes."""
+
+
+class Format(StrEnum):
+    """What an export can be written as."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+    PARQUET = "parquet"
+
+
+class ExportFailed(Exception):
+    """There is no file. The message says why, and what to do."""
+
+
+def format_of(output: Path) -> Format:
+    """What the file's name ends with; CSV where it has no ending. Raises ExportFailed: the ending is another."""
+    ending = output.suffix.removeprefix(".").lower() or Format.CSV
+    if ending not in list(Format):
+        raise ExportFailed(f"{output} ends with none of {', '.join(Format)}; say with --format which of them it is.")
+    return Format(ending)
+
+
+class _Writer(Protocol):
+    def write(self, lines: Any) -> object:
+        """Take the next lines."""
+
+
+def read_statuses(dsn: str) -> list[str]:
+    """The statuses that orders have. Raises DatabaseUnavailable."""
+    with opened(dsn) as connection:
+        return statuses_there_are(connection)
+
+
+async def export_file(dsn: str, filters: Filters, kind: Format, output: Path) -> int:
+    """Write the orders of this list to `output` (`-` is the standard output) and return how many they are.
+
+    A file appears under its name when it is whole. Raises ExportFailed, DatabaseUnavailable or OrderError.
+    """
+    read: Any = {Format.CSV: csv_chunk, Format.NDJSON: ndjson_chunk, Format.PARQUET: rows_chunk}[kind]
+    database, done = Database(dsn, threads=1), 0
+    try:
+        with _opened(output, kind) as writer, _bar() as bar:
+            task = bar.add_task("orders", total=await _count(database, filters))
+            async for lines, count in chunks(database, read, filters, asyncio.Semaphore(1)):
+                writer.write(lines)
+                done += count
+                bar.update(task, completed=done)
+            bar.update(task, total=done)
+    finally:
+        database.close()
+    return done
+
+
+async def _count(database: Database, filters: Filters) -> int | None:
+    try:
+        return await database.run(lambda c: count_orders(c, filters))
+    except OrderError:
+        return None  # too many to be counted in time: the bar has no end then
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+
+@contextlib.contextmanager
+def _opened(output: Path, kind: Format) -> Iterator[_Writer]:
+    if str(output) == "-":
+        with _writing(sys.stdout.buffer, kind) as writer:
+            yield writer
+        return
+    unfinished = output.with_name(f"{output.name}.part")
+    try:
+        with unfinished.open("wb") as file, _writing(file, kind) as writer:
+            yield writer
+        unfinished.replace(output)
+    except OSError as error:
+        raise ExportFailed(f"{output} can't be written: {error.strerror or error}.") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(file: IO[bytes], kind: Format) -> Iterator[_Writer]:
+    if kind is not Format.PARQUET:
+        yield file
+        return
+    parquet = _Parquet(file)
+    yield parquet
+    parquet.close()
+
+
+class _Parquet:
+    """Rows of COLUMNS into a Parquet file, a row group at a time."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        try:
+            import pyarrow  # noqa: PLC0415 (large, and only there for who wants it)
+            import pyarrow.parquet  # noqa: PLC0415
+        except ImportError:
+            raise ExportFailed(
+                "Parquet needs pyarrow, which is not installed: pip install -r requirements-parquet.txt"
+            ) from None
+        whole, time = pyarrow.int64(), pyarrow.timestamp("us", tz="UTC")
+        types = {"created_at": time, "updated_at": time}
+        types |= dict.fromkeys(("version", "quantity", "cancelled", "returned"), pyarrow.int32())
+        types |= dict.fromkeys(
+            ("number", "customer_id", "total", "item_id", "product_id", "unit_price", "item_total"), whole
+        )
+        self._schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in COLUMNS])
+        self._table = pyarrow.Table.from_arrays
+        self._array = pyarrow.array
+        self._writer = pyarrow.parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._rows: list[Any] = []
+
+    def write(self, lines: list[Any]) -> None:
+        """Take the next rows."""
+        self._rows += lines
+        if len(self._rows) >= ROW_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left, and the end of the file."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [self._array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
+            self._writer.write_table(self._table(arrays, schema=self._schema))
+            self._rows = []

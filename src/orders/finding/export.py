@@ -1,0 +1,127 @@
+"""All orders of a list, page by page in constant memory: as CSV (a line per item) or NDJSON (a line per order).
+
+An export is no snapshot. It goes from the oldest order to the youngest that there was when it began; each page is read
+when its turn comes, so nothing is held open in between.
+"""
+
+import asyncio
+import csv
+import io
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from orders.finding.lists_sql import OLDEST_FIRST, Filters, Position, list_lines, list_orders
+from orders.finding.query import first_id
+from orders.order.texts import is_formula
+from orders.postgres.database import Connection, Database, DatabaseUnavailable
+from orders.postgres.lanes import Lane
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAGE = 1_000
+"""Maximum orders that are read at once: other lists have to wait no longer than that for a database thread."""
+
+PATIENCE_S = 20.0
+"""So long does an export wait for a database that is away before it breaks off."""
+
+COLUMNS = {
+    "order_id": "o.id",
+    "number": "o.number",
+    "customer_id": "o.customer_id",
+    "status": "o.status",
+    "created_at": "o.created_at AT TIME ZONE 'UTC'",
+    "updated_at": "o.updated_at AT TIME ZONE 'UTC'",
+    "currency": "o.currency",
+    "total": "o.total",
+    "external_reference": "o.external_reference",
+    "metadata": "o.metadata::text",
+    "public_note": "o.public_note",
+    "private_note": "o.private_note",
+    "version": "o.version",
+    "item_id": "i.id",
+    "product_id": "i.product_id",
+    "name": "i.name",
+    "quantity": "i.quantity",
+    "unit_price": "i.unit_price",
+    "item_total": "i.quantity * i.unit_price",
+    "cancelled": "i.cancelled",
+    "returned": "i.returned",
+}
+"""The columns of a line, each with where it comes from."""
+
+Chunk = tuple[T, int, UUID | None]
+"""Some lines, of how many orders, and where the next chunk begins (None: this was the last)."""
+
+
+def csv_chunk(connection: Connection, filters: Filters, after: UUID | None, until: UUID) -> Chunk[bytes]:
+    """The next lines as CSV (RFC 4180, UTF-8); the first chunk begins with the names of the columns."""
+    rows, count, end = rows_chunk(connection, filters, after, until)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if after is None:
+        writer.writerow(COLUMNS)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue().encode(), count, end
+
+
+def ndjson_chunk(connection: Connection, filters: Filters, after: UUID | None, until: UUID) -> Chunk[bytes]:
+    """The next orders, each a line of JSON, as everywhere in the API."""
+    place = None if after is None else Position(None, after)
+    page = list_orders(connection, filters, OLDEST_FIRST, place, limit=PAGE, until=until)
+    # PostgreSQL breaks no line inside a JSON document: a line end in a text is \n there.
+    return "".join(f"{order}\n" for order in page.orders).encode(), len(page.orders), page.end.id if page.end else None
+
+
+def rows_chunk(connection: Connection, filters: Filters, after: UUID | None, until: UUID) -> Chunk[list[Any]]:
+    """The next lines as rows of COLUMNS."""
+    return list_lines(connection, list(COLUMNS.values()), filters, after, until, PAGE)
+
+
+async def chunks(
+    database: Database,
+    read: Callable[[Connection, Filters, UUID | None, UUID], Chunk[T]],
+    filters: Filters,
+    turn: asyncio.Semaphore,
+) -> AsyncIterator[tuple[T, int]]:
+    """Everything there is, in chunks, and of how many orders each is.
+
+    Raises DatabaseUnavailable where the database is away for PATIENCE_S in the middle.
+    """
+    until, after = first_id(datetime.now(UTC)), None
+    give_up_at = 0.0
+    now = asyncio.get_running_loop().time
+    while True:
+        try:
+            async with turn:
+                chunk, count, end = await database.run(
+                    lambda c, a=after: read(c, filters, a, until),  # type: ignore[misc]  # as elsewhere
+                    Lane.LISTS,
+                )
+        except DatabaseUnavailable as error:
+            give_up_at = give_up_at or now() + PATIENCE_S
+            if after is None or now() > give_up_at:
+                raise
+            log.warning("an export waits for the database: %s", error)
+            await asyncio.sleep(0.5)
+            continue
+        give_up_at = 0.0
+        yield chunk, count
+        if end is None:
+            return
+        after = end
+
+
+def _cell(value: Any) -> Any:
+    """As CSV has it. A text that a spreadsheet would take for a formula, or that begins with a tab or a line end, gets
+    a ' in front.
+    """
+    if isinstance(value, datetime):
+        return f"{value.isoformat(timespec='microseconds')}Z"
+    if isinstance(value, str) and (is_formula(value) or value.startswith(("\t", "\r", "\n"))):
+        return f"'{value}"
+    return value

@@ -1,0 +1,81 @@
+"""Answering with lists: pages of orders, perhaps with their count, and pages of an order's events."""
+
+import asyncio
+import math
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from orders.errors import Code, OrderError
+from orders.finding.lists_sql import Filters, Position, Sort, count_orders, list_orders, page_json
+from orders.finding.past_sql import events_json, read_events
+from orders.finding.query import PageQuery, next_url, parse_cursor
+from orders.shop import Shop
+from orders.wire.parameters import order_or_refuse
+
+COUNT_FOR_S = 1.0
+"""Timeout for counting a list, waiting for its turn included. What takes longer is not worth a thread of the lists."""
+
+TOTAL_HINT = f"Counting took longer than {COUNT_FOR_S:g} s. Add filters, or leave include_total out."
+
+
+class EventsQuery(BaseModel):
+    """A page of an order's events."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=1000, description="Events per page.")] = 100
+    after: Annotated[
+        int, Field(ge=0, le=2**31 - 1, description="Only events with a larger number: see `next`.", examples=[0])
+    ] = 0
+
+
+EventListing = Annotated[EventsQuery, Query()]
+
+
+async def answer_orders(request: Request, query: PageQuery, customer_id: int | None) -> Response:
+    """A page of a list of orders. Raises OrderError."""
+    shop: Shop = request.app.state.shop
+    filters, sort, after = await understand(query, shop, customer_id)
+    page = await shop.read_list(lambda c: list_orders(c, filters, sort, after, limit=query.limit))
+    if customer_id is not None and filters == Filters(customer_id=customer_id) and not page.orders and after is None:
+        raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
+    more: dict[str, object] = {}
+    if query.include_total:
+        count = await _count(shop, filters)
+        more = {"total_count": count, **({"total_hint": TOTAL_HINT} if count is None else {})}
+    asked = request.scope["query_string"].decode("latin-1")
+    following = next_url(request.scope["path"], asked, query, filters, page.end)
+    return Response(page_json(page, following, more), media_type="application/json")
+
+
+async def understand(
+    query: PageQuery, shop: Shop, customer_id: int | None = None
+) -> tuple[Filters, Sort, Position | None]:
+    """Which orders, in which order, and behind which place the page begins. Raises OrderError."""
+    filters = query.to_filters(shop.workflow, customer_id, await shop.other_statuses(query))
+    sort = query.to_sort()
+    return filters, sort, parse_cursor(query.cursor, filters, sort)
+
+
+async def _count(shop: Shop, filters: Filters) -> int | None:
+    """How many orders the list has; None: it takes too long. One list is counted at a time."""
+    try:
+        async with asyncio.timeout(COUNT_FOR_S), shop.counting:
+            return await shop.read_list(lambda c: count_orders(c, filters, math.ceil(COUNT_FOR_S * 1000)))
+    except (TimeoutError, OrderError):
+        return None
+
+
+async def answer_events(request: Request, id: str, query: EventsQuery) -> Response:
+    """A page of what happened to an order. Raises OrderError."""
+    shop: Shop = request.app.state.shop
+    order_id = order_or_refuse(id)
+    page = await shop.read_list(lambda c: read_events(c, order_id, query.after, query.limit))
+    if page is None:
+        raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
+    asked = urlencode({"limit": query.limit, "after": page.end})
+    following = None if page.end is None else f"/orders/{order_id}/events?{asked}"
+    return Response(events_json(page, following), media_type="application/json")

@@ -1,0 +1,183 @@
+"""The routes of reports: totals for people."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
+
+from orders.errors import Code, invalid
+from orders.finding import reports_sql as reports
+from orders.finding.reports_sql import read_product_sales, read_sales, read_standings
+from orders.order.named_types import Status
+from orders.order.schema import problem_responses
+from orders.shop import Shop, operation_id
+from orders.wire.parameters import EACH_ONCE
+
+router = APIRouter(
+    prefix="/reports", tags=["reports"], generate_unique_id_function=operation_id, dependencies=EACH_ONCE
+)
+
+Period = TypeAliasType("Period", reports.Period)
+Measure = TypeAliasType("Measure", reports.Measure)
+
+MAX_DAYS = 3_660
+USUAL_DAYS = 30
+_PROBLEMS = problem_responses(Code.INVALID_REQUEST, Code.TOO_SLOW, Code.DATABASE_UNAVAILABLE)
+_EXAMPLE_SUMS = {"orders": 3, "units": 7, "revenue": 70}
+
+
+class Span(BaseModel):
+    """From one day to another, both included; days are UTC."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    first: Annotated[
+        date | None, Field(alias="from", description="The first day; without it: 29 days before `to`.")
+    ] = None
+    last: Annotated[date | None, Field(alias="to", description="The last day; without it: today.")] = None
+
+    def days(self) -> tuple[date, date]:
+        """The first day and the last. Raises OrderError."""
+        last = self.last or datetime.now(UTC).date()
+        first = self.first or last - timedelta(days=min(USUAL_DAYS - 1, last.toordinal() - 1))
+        if first > last:
+            which = "`to`" if self.last else "today, which `to` is where it is left out"
+            raise invalid("query/from", "span_invalid", f"from: {first} is after {last}, {which}.")
+        if (last - first).days >= MAX_DAYS or first.year < 1971:
+            raise invalid("query/from", "span_invalid", f"At most {MAX_DAYS} days, from 1971 on.")
+        return first, last
+
+
+class Nothing(BaseModel):
+    """No parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SalesQuery(Span):
+    """Which sales."""
+
+    by: Annotated[Period, Field(description="A line per day, per week (from Monday) or per month.")] = "day"
+
+
+class ProductsQuery(Span):
+    """Which products."""
+
+    by: Annotated[Measure, Field(description="What counts for being at the top.")] = "units"
+    limit: Annotated[int, Field(ge=1, le=1000, description="How many products.")] = 20
+
+
+class Sums(BaseModel):
+    """Orders, units of all products, and money in the catalog's own unit."""
+
+    orders: int
+    units: int
+    revenue: int
+
+
+class SalesOfPeriod(Sums):
+    """The sales of a day, of a week or of a month, as far as it is in the span."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"from": "2026-11-23", "to": "2026-11-23", **_EXAMPLE_SUMS}}
+    )
+
+    first: Annotated[date, Field(alias="from")]
+    last: Annotated[date, Field(alias="to")]
+
+
+class SalesReport(BaseModel):
+    """What was sold, period by period, and altogether."""
+
+    first: Annotated[date, Field(alias="from")]
+    last: Annotated[date, Field(alias="to")]
+    by: Period
+    currency: str
+    periods: list[SalesOfPeriod]
+    total: Sums
+
+
+class SalesOfProduct(Sums):
+    """What was sold of a product. `name` is that of its last order."""
+
+    product_id: int
+    name: str | None
+
+
+class ProductsReport(BaseModel):
+    """The products that sold most."""
+
+    first: Annotated[date, Field(alias="from")]
+    last: Annotated[date, Field(alias="to")]
+    by: Measure
+    currency: str
+    products: list[SalesOfProduct]
+
+
+class StatusCount(BaseModel):
+    """How many orders stand at this status, and since when: the one that has stood there longest, and the one in the
+    middle. Null: nobody recorded it (adopted orders).
+    """
+
+    status: Status
+    orders: int
+    oldest_since: datetime | None
+    median_since: datetime | None
+
+
+class StatusesReport(BaseModel):
+    """The statuses at which placed orders stand."""
+
+    statuses: list[StatusCount]
+
+
+@router.get("/sales", summary="Sales by day, week or month", responses={200: {"model": SalesReport}, **_PROBLEMS})
+async def report_sales(request: Request, query: Annotated[SalesQuery, Query()]) -> Any:
+    """The orders that were created in the span and are not cancelled, as they stand now: an order that is cancelled
+    later leaves the report of its day, one that is returned stays. Adopted orders have no time and are in no report.
+    """
+    first, last = query.days()
+    sales = await _shop(request).read_slowly(lambda c: read_sales(c, query.by, first, last))
+    ends = [*(period.begin - timedelta(days=1) for period in sales[1:]), last]
+    return {
+        "from": first,
+        "to": last,
+        "by": query.by,
+        "currency": "USD",
+        "periods": [
+            {"from": p.begin, "to": end, "orders": p.orders, "units": p.units, "revenue": p.revenue}
+            for p, end in zip(sales, ends, strict=True)
+        ],
+        "total": {name: sum(getattr(p, name) for p in sales) for name in Sums.model_fields},
+    }
+
+
+@router.get("/products", summary="Top sellers", responses={200: {"model": ProductsReport}, **_PROBLEMS})
+async def report_products(request: Request, query: Annotated[ProductsQuery, Query()]) -> Any:
+    """The products that sold most in the span, counted as in `/reports/sales`."""
+    first, last = query.days()
+    products = await _shop(request).read_slowly(lambda c: read_product_sales(c, query.by, first, last, query.limit))
+    return {"from": first, "to": last, "by": query.by, "currency": "USD", "products": products}
+
+
+@router.get(
+    "/statuses",
+    summary="How many orders stand where, and since when",
+    responses={200: {"model": StatusesReport}, **_PROBLEMS},
+)
+async def report_statuses(
+    request: Request,
+    query: Annotated[Nothing, Query()],  # noqa: ARG001 (it refuses what nobody knows)
+) -> Any:
+    """Placed orders by status, in the order of an order's life."""
+    shop = _shop(request)
+    standings = await shop.read_slowly(read_standings)
+    place = {status: n for n, status in enumerate(shop.workflow.by_name)}
+    return {"statuses": sorted(standings, key=lambda s: (place.get(s.status, len(place)), s.status))}
+
+
+def _shop(request: Request) -> Shop:
+    shop: Shop = request.app.state.shop
+    return shop

@@ -1,0 +1,130 @@
+"""Reports, counted by PostgreSQL: days that are over from their sums, the others from the orders."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+from orders.finding.lists_sql import fetch
+from orders.postgres.database import Connection
+
+Period = Literal["day", "week", "month"]
+Measure = Literal["units", "revenue", "orders"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sales:
+    """What was sold in the period that begins on `begin`."""
+
+    begin: date
+    orders: int
+    units: int
+    revenue: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProductSales:
+    """What was sold of a product. `name` is that of its last order."""
+
+    product_id: int
+    name: str | None
+    orders: int
+    units: int
+    revenue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How many orders stand at a status; since when the first of them does, and the one in the middle."""
+
+    status: str
+    orders: int
+    oldest_since: datetime | None
+    median_since: datetime | None
+
+
+_DAYS = """
+    days AS (
+        SELECT d::date AS day, EXISTS (SELECT FROM sales_days s WHERE s.day = d::date)
+            AND NOT EXISTS (SELECT FROM sales_changes c WHERE c.day = d::date) AS is_summed_up
+        FROM generate_series(%(first)s::date, %(last)s::date, interval '1 day') d)
+"""
+
+
+def read_sales(connection: Connection, by: Period, first: date, last: date) -> list[Sales]:
+    """The sales from the first day to the last, both included; a period without any is there, with zeros."""
+    rows = fetch(
+        connection,
+        f"""WITH {_DAYS}, sales AS (
+                SELECT s.* FROM days d JOIN sales_days s USING (day) WHERE d.is_summed_up
+                UNION ALL
+                SELECT d.day, s.* FROM days d CROSS JOIN LATERAL sales_of(d.day) s WHERE NOT d.is_summed_up)
+            SELECT greatest(date_trunc(%(by)s, day)::date, %(first)s::date), sum(orders), sum(units), sum(revenue)
+            FROM sales GROUP BY 1 ORDER BY 1""",
+        {"by": by, "first": first, "last": last},
+    )
+    return [Sales(begin, int(orders), int(units), int(revenue)) for begin, orders, units, revenue in rows]
+
+
+def read_product_sales(
+    connection: Connection, measure: Measure, first: date, last: date, limit: int
+) -> list[ProductSales]:
+    """The products that sold most from the first day to the last, both included."""
+    rows = fetch(
+        connection,
+        f"""WITH {_DAYS}, sales AS (
+                SELECT product_id, orders, units, revenue FROM days JOIN sales_of_products USING (day)
+                WHERE is_summed_up
+                UNION ALL
+                SELECT s.* FROM days d CROSS JOIN LATERAL product_sales_of(d.day) s WHERE NOT d.is_summed_up),
+            best AS (
+                SELECT product_id, sum(orders) AS orders, sum(units) AS units, sum(revenue) AS revenue
+                FROM sales GROUP BY product_id ORDER BY {measure} DESC, product_id LIMIT %(limit)s)
+            SELECT product_id, (SELECT i.name FROM order_items i WHERE i.product_id = best.product_id
+                                ORDER BY i.order_id DESC LIMIT 1), orders, units, revenue
+            FROM best ORDER BY {measure} DESC, product_id""",
+        {"first": first, "last": last, "limit": limit},
+    )
+    return [
+        ProductSales(product_id, name, int(orders), int(units), int(revenue))
+        for product_id, name, orders, units, revenue in rows
+    ]
+
+
+def read_standings(connection: Connection) -> list[Standing]:
+    """The statuses at which placed orders stand. Adopted orders are counted, but since when is not asked of them.
+
+    The oldest and the one in the middle are looked for among the orders of the day on which counting comes to them.
+    """
+    rows = fetch(
+        connection,
+        """WITH known AS (
+                SELECT *, sum(orders) OVER earlier - orders AS before, div(sum(orders) OVER own - 1, 2) AS middle
+                FROM standings()
+                WINDOW own AS (PARTITION BY status, first > '1970-01-01'), earlier AS (own ORDER BY first))
+            SELECT status, sum(orders)::bigint,
+                min(CASE WHEN first > '1970-01-01' AND before = 0 THEN (
+                    SELECT min(since) FROM standings_between(first, last) s WHERE s.status = known.status) END),
+                min(CASE WHEN first > '1970-01-01' AND middle BETWEEN before AND before + orders - 1 THEN (
+                    SELECT since FROM standings_between(first, last) s WHERE s.status = known.status
+                    ORDER BY since OFFSET middle - before LIMIT 1) END)
+            FROM known GROUP BY status""",
+        {},
+    )
+    return [Standing(*row) for row in rows]
+
+
+def sum_up_a_day(connection: Connection) -> date | None:
+    """Sum up the sales of one day that is over; None: all are summed up, or someone else is at it."""
+    return _one_day(connection, "SELECT sum_up_a_day()")
+
+
+def count_standings(connection: Connection) -> date | None:
+    """Count who came to their status on one day that is over, as above."""
+    return _one_day(connection, "SELECT count_standings()")
+
+
+def _one_day(connection: Connection, statement: str) -> date | None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        row = cursor.fetchone()
+        return row[0] if row else None

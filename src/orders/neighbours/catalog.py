@@ -1,0 +1,177 @@
+"""The Product Catalog Service's client. The catalog's own names stop here."""
+
+import functools
+import json
+import math
+import re
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from orders.neighbours.neighbour import Found, Neighbour
+from orders.neighbours.reply import MixedUp, NoAnswer, NotSent, Reply, Rubbish, brief
+from orders.order.model import MAX_ID
+
+_ENVELOPES = ("product_detail", "data", "product")
+_MAX_NAME = 10_000
+_ELSEWHERE = (301, 302, 307, 308)  # to be done at another address; after a 303, say, it may have been done here
+_MAX_DEPTH = 100  # far from what Python's JSON can write again
+_STRONG_ETAG = re.compile(r'"[!#-~]*"')
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product as the catalog has it. `fields` is all that the catalog gave, for our PUT to give back.
+
+    A negative quantity, which naive services make, is sold out: 0.
+    """
+
+    id: int
+    name: str
+    price: int
+    quantity: int
+    etag: str | None
+    fields: dict[str, Any]
+
+
+class Written(Enum):
+    """What became of one PUT."""
+
+    DONE = auto()  # acknowledged
+    DISPUTED = auto()  # it answered no: it will not take it, or this is another call's answer. See what it has
+    REFUSED = auto()  # a definite no: it answered so several times, and still has what it had
+    CHANGED = auto()  # 412: someone else wrote since we read
+    NOT_SENT = auto()  # a definite no: nothing left this machine
+    UNKNOWN = auto()  # sent, no answer: it may have landed, or may land yet
+
+
+class Catalog:
+    """Reads products and sets their quantity. The catalog knows only absolute quantities."""
+
+    def __init__(self, neighbour: Neighbour) -> None:
+        self._neighbour = neighbour
+
+    async def read(self, product_id: int, flow: Hashable = None, *, surely: bool = False) -> Product | None:
+        """The product, or None where the catalog does not know it. Raises NotSent, NoAnswer or Rubbish.
+
+        `flow` is on whose behalf; `surely`: for a product that was there. That it is gone has to be said three
+        times.
+        """
+        understand = functools.partial(_understand, product_id)
+        return await self._neighbour.get(f"/products/{product_id}", understand, flow=flow, surely=surely)
+
+    async def write(
+        self,
+        product: Product,
+        quantity: int,
+        not_after: float = float("inf"),
+        flow: Hashable = None,
+        *,
+        alone: bool = False,
+    ) -> Written:
+        """Set the product's quantity, once; with `If-Match` where the catalog gave an ETag. Raises nothing.
+
+        Nothing is sent once the event loop's time is `not_after`.
+        """
+        body = json.dumps({**product.fields, "quantity": quantity}).encode()
+        headers = {"If-Match": product.etag} if product.etag else {}
+        path = f"/products/{product.id}"
+        try:
+            reply = await self._neighbour.put(path, body, headers, not_after, flow=flow, alone=alone)
+            return _outcome(product.id, reply)
+        except NotSent:
+            return Written.NOT_SENT
+        except (NoAnswer, Rubbish):
+            return Written.UNKNOWN
+
+
+def _understand(product_id: int, reply: Reply) -> Found[Product | None]:
+    if reply.status == 404:
+        return Found(None, is_good=False, is_checked=False)
+    if reply.status != 200:
+        raise Rubbish(f"it answered {reply.status} to GET /products/{product_id}")
+    document = reply.json()
+    if isinstance(document, str):
+        return Found(None, is_good=False, is_checked=False)
+    product = _parse(product_id, document, reply.etag)
+    return Found(product, is_checked="id" in product.fields)
+
+
+def _outcome(product_id: int, reply: Reply) -> Written:
+    if reply.status == 412:
+        return Written.CHANGED
+    if reply.status == 429:
+        return Written.NOT_SENT
+    if 400 <= reply.status < 500 or reply.status in _ELSEWHERE:
+        return Written.DISPUTED
+    if not 200 <= reply.status < 300:
+        return Written.UNKNOWN
+    document = reply.json() if reply.body else None
+    if isinstance(document, str):
+        return Written.DISPUTED
+    is_another = not reply.was_alone and _is_of_another(product_id, document)
+    return Written.DISPUTED if is_another else Written.DONE
+
+
+def _is_of_another(product_id: int, document: Any) -> bool:
+    """Whether a PUT was acknowledged with another product: then it is another call's answer."""
+    fields = _unwrap(document) if isinstance(document, dict) else {}
+    return type(fields.get("id")) is int and fields["id"] != product_id
+
+
+def _parse(product_id: int, document: Any, etag: str | None) -> Product:
+    fields = _unwrap(document)
+    if fields.get("id", product_id) != product_id:
+        raise MixedUp(f"product {product_id} came back with the id {brief(fields['id'])}")
+    name = fields.get("name")
+    if not isinstance(name, str) or len(name) > _MAX_NAME or "\0" in name or not _is_unicode(name):
+        raise Rubbish(f"the name of product {product_id} is not a text")
+    _refuse_unwritable(product_id, fields)
+    return Product(
+        id=product_id,
+        name=name,
+        price=_count(product_id, fields, "price"),
+        quantity=max(0, _count(product_id, fields, "quantity", least=-MAX_ID)),
+        # If-Match compares strongly (RFC 9110, 13.1.1): a weak tag would be refused every time, and * matches anything.
+        etag=etag if etag and _STRONG_ETAG.fullmatch(etag) else None,
+        fields=fields,
+    )
+
+
+def _unwrap(document: Any) -> dict[str, Any]:
+    if isinstance(document, dict) and len(document) == 1:
+        document = next((document[key] for key in _ENVELOPES if key in document), document)
+    if not isinstance(document, dict):
+        raise Rubbish("the product is not a JSON object")
+    return document
+
+
+def _count(product_id: int, fields: dict[str, Any], name: str, least: int = 0) -> int:
+    value = fields.get(name)
+    if type(value) is not int or not least <= value <= MAX_ID:
+        raise Rubbish(f"the {name} of product {product_id} is {brief(value)}, not an integer up to 2^63-1")
+    return value
+
+
+def _refuse_unwritable(product_id: int, fields: dict[str, Any]) -> None:
+    """A number beyond a double (1e999) reads as infinity; it could not be given back unchanged."""
+    inner: list[Any] = [fields]
+    for _ in range(_MAX_DEPTH):
+        inner = [v for value in inner for v in _members(value) if type(v) in (dict, list, float)]
+        if not inner:
+            return
+        if any(type(v) is float and not math.isfinite(v) for v in inner):
+            raise Rubbish(f"product {product_id} has a number that JSON can't carry")
+    raise Rubbish(f"product {product_id} is nested too deep")
+
+
+def _members(value: Any) -> Iterable[Any]:
+    """What is in an object or a list."""
+    if type(value) is dict:
+        return value.values()
+    return value if type(value) is list else ()
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,75 @@
+"""What is learnt of the neighbours is kept in the database, so that a restart and other replicas begin with it."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from orders.neighbours.capacity import Capacity
+from orders.neighbours.concurrency import Learnt
+from orders.neighbours.learnt_sql import Key, keep_learnt, make_rows, read_learnt
+from orders.postgres.database import Database, DatabaseUnavailable
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+"""Pause between two looks at what other replicas have learnt."""
+
+WORTH_KEEPING = 1.5
+"""Factor by which a limit has to change to be kept: each replica finds its own, this one is only where it begins."""
+
+
+class Learning:
+    """Keeps what this replica learns of its neighbours, and takes over what others learn."""
+
+    def __init__(self, database: Database, capacities: Mapping[Key, Capacity]) -> None:
+        self._database = database
+        self._capacities = capacities
+        self._known: dict[Key, Learnt] = {}
+        self._news = asyncio.Event()
+        for capacity in capacities.values():
+            capacity.on_news = self._news.set
+
+    def learnt(self) -> dict[str, Learnt]:
+        """What is known here of each neighbour, by its name."""
+        return {key.name: capacity.learnt() for key, capacity in self._capacities.items()}
+
+    async def share_forever(self) -> None:
+        """`share_once`, every second and as soon as there is news, whatever happens in between."""
+        while True:
+            try:
+                async with asyncio.timeout(EVERY_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+            try:
+                await self.share_once()
+            except DatabaseUnavailable as error:
+                log.info("what was learnt of the neighbours is kept later: %s", error)
+            except Exception:
+                log.exception("what was learnt of the neighbours could not be kept")
+
+    async def share_once(self) -> None:
+        """Keep what is new here, then take over what is new elsewhere. Raises DatabaseUnavailable."""
+        for key, capacity in self._capacities.items():
+            known, learnt = self._known.get(key), capacity.learnt()
+            if known and _is_news(learnt, known):
+                await self._database.run(
+                    lambda c, key=key, learnt=learnt, known=known: keep_learnt(c, key, learnt, known)  # type: ignore[misc]
+                )
+        keys = list(self._capacities)
+        if len(self._known) < len(keys):
+            await self._database.run(lambda c: make_rows(c, keys))
+        before = {key: capacity.learnt().verdict for key, capacity in self._capacities.items()}
+        found = await self._database.run(lambda c: read_learnt(c, keys))
+        for key, learnt in found.items():
+            verdict = self._capacities[key].learnt().verdict
+            is_news_here = verdict != before[key]  # learnt while the row was read: it is kept in the next round
+            if not is_news_here and (key not in self._known or learnt.verdict != verdict):
+                self._capacities[key].adopt(learnt)
+            self._known[key] = learnt
+
+
+def _is_news(learnt: Learnt, known: Learnt) -> bool:
+    moved = max(learnt.limit, known.limit) >= WORTH_KEEPING * min(learnt.limit, known.limit)
+    return learnt.verdict != known.verdict or (learnt.is_proven and moved)

@@ -1,0 +1,86 @@
+"""The OpenAPI document: what FastAPI finds in the routes, and what it can't see."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from orders.bulk_routes import BatchPreview, BatchResults
+from orders.order.schema import ID_EXAMPLE, EventList, Order, OrderList, Problem
+from orders.order.statuses import Workflow
+from orders.wire.dry_run import Preview
+from orders.wire.for_generators import suit_generators
+from orders.wire.parameters import REQUEST_ID
+
+
+def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
+    """The document at `/openapi.json`, with the shop's statuses. Made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=_DESCRIPTION,
+            routes=app.routes,
+            servers=app.servers,
+            license_info=app.license_info,
+            tags=_TAGS,
+        )
+        schemas = document["components"]["schemas"]
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")  # FastAPI does not see it
+        schemas.update(problem.pop("$defs"), Problem=problem)
+        for answer in (Order, OrderList, EventList, Preview, BatchResults, BatchPreview):  # FastAPI leaves out nulls
+            schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
+        document["security"] = []  # said openly: authentication is the business of whatever stands in front
+        document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
+        for path, operations in document["paths"].items():
+            _name_instance(operations, path)
+            operations["parameters"] = [{"$ref": "#/components/parameters/RequestId"}]
+        schemas["Status"]["x-extensible-enum"] = list(workflow.by_name)
+        suit_generators(document)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _name_instance(operations: dict[str, Any], path: str) -> None:
+    """Give the examples of problems the address at which they are met."""
+    for operation in operations.values():
+        is_customers = operation["operationId"] in ("get_order", "place_order", "preview_place_order")
+        for response in operation["responses"].values():
+            examples = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
+            for code, example in examples.items():
+                is_orders = not is_customers or code in ("order_not_found", "not_recorded")
+                ids = {"id": ID_EXAMPLE if is_orders else "42", "customer_id": "42", "code": "not_found"}
+                example["value"]["instance"] = path.format(**ids)
+
+
+_REQUEST_ID = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "required": False,
+    "description": "Names this request in the logs and in the order's history. Every answer has it, or one of our own.",
+    "schema": {"type": "string", "pattern": f"^{REQUEST_ID}$"},
+    "example": "checkout-7f3d2c1e",
+}
+
+_DESCRIPTION = """
+Turns a shopping cart, or a list of items, into an order whose stock is really taken from the product catalog.
+
+* A **customer ID** is an integer, an **order ID** a UUID: that tells `GET /orders/{customer_id}` from
+  `GET /orders/{order_id}`. Both are the one operation `GET /orders/{id}` here, because OpenAPI knows no two paths that
+  differ only in a parameter's name. `/customers/{customer_id}/orders` says the same without ambiguity.
+* **201 if and only if the order is placed and its stock is taken.** After any other answer nothing was ordered.
+* **`/dry-run`**, in front of the address of any write, tells what would be: the order, the stock and the events.
+  Nothing is written or sent. `dry_run=true`, as a parameter of the write itself, is the same.
+* Filters with a bound have two names, `created_at_gte` and `created_at[gte]`, and so have `metadata=key=value` and
+  `metadata[key]=value`. Only the first of each, which clients can be generated from, is listed below.
+* Errors are RFC 9457 problem documents; `GET /problems` lists them.
+"""
+_TAGS = [
+    {"name": "orders", "description": "Placing, reading and moving orders."},
+    {"name": "customers", "description": "The customer's operations at addresses of their own."},
+    {"name": "dry run", "description": "What a write would do."},
+    {"name": "reports", "description": "Totals for people."},
+    {"name": "exports", "description": "Whole lists as files."},
+    {"name": "about", "description": "The service itself."},
+]

@@ -1,0 +1,88 @@
+"""The types of the wire that are no objects and have a name of their own, in the document and in generated clients."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+from typing_extensions import TypeAliasType
+
+from orders.changing.describe import MAX_METADATA_BYTES, check_metadata
+from orders.errors import Code
+from orders.order.statuses import load_workflow
+
+STATUSES = list(load_workflow().by_name)
+"""The built-in ones. `api.document` puts a shop's own into the OpenAPI document instead."""
+
+Status = TypeAliasType(
+    "Status",
+    Annotated[
+        str,
+        Field(
+            description="A status of the shop's table (see `GET /workflow`); input may have any case. An adopted order "
+            "can have another, which its old service gave it.",
+            examples=["Confirmed"],
+            json_schema_extra={"x-extensible-enum": STATUSES},
+        ),
+    ],
+)
+"""Not an enum: a client with one could not read a list that has an adopted order, or a status newer than the client."""
+
+Reason = TypeAliasType("Reason", Literal["customer", "declined", "fraud", "inventory", "staff", "expired", "other"])
+
+Condition = TypeAliasType("Condition", Literal["restocked", "damaged", "written off"])
+
+ProblemCode = TypeAliasType(
+    "ProblemCode",
+    Annotated[
+        str,
+        Field(
+            description="What is wrong, in a word that stays the same. See `GET /problems`; later versions add some.",
+            examples=["insufficient_inventory"],
+            json_schema_extra={"x-extensible-enum": [code.name.lower() for code in Code]},
+        ),
+    ],
+)
+
+OrderMembers = TypeAliasType(
+    "OrderMembers", Annotated[dict[str, Any], Field(description="Some of the members of an order.")]
+)
+
+EventDetails = TypeAliasType("EventDetails", dict[str, Any])
+
+SortBy = TypeAliasType(
+    "SortBy",
+    Annotated[
+        Literal["created_at", "-created_at", "updated_at", "-updated_at", "total", "-total", "number", "-number"],
+        Field(
+            description="What to sort by; with a minus: the largest or newest first.",
+            # The minus is lost in a name that a generator makes of it.
+            json_schema_extra={
+                "x-enum-varnames": [
+                    name + direction
+                    for name in ("CREATED_AT", "UPDATED_AT", "TOTAL", "NUMBER")
+                    for direction in ("", "_DESCENDING")
+                ]
+            },
+        ),
+    ],
+)
+
+WITHOUT_NUL = r"^[^\x00]*$"
+"""PostgreSQL keeps every character but this one."""
+
+
+def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    check_metadata(metadata)
+    return metadata
+
+
+Metadata = TypeAliasType(
+    "Metadata",
+    Annotated[
+        dict[str, Any],
+        Field(
+            description=f"A JSON object of yours, of at most {MAX_METADATA_BYTES} bytes, numbers written out. "
+            "Orders can be found by its members that are strings."
+        ),
+        AfterValidator(_small),
+    ],
+)

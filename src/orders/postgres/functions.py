@@ -1,0 +1,121 @@
+"""Steps as functions in the database. What is in a function PostgreSQL plans once per connection, what comes as text
+each time, and that was half of what an order cost it. A function belongs to no connection, as a prepared statement
+does, so it works through a pooler in transaction mode too (ADR 16).
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import psycopg2.errors
+
+from orders.postgres.database import Connection, Cursor, SchemaError
+
+T = TypeVar("T")
+
+ALWAYS = ""
+"""In a table of steps: this one is always run."""
+
+_PARAMETER = re.compile(r"%\((\w+)\)s(?:::(\w+(?:\[\])?))?")
+
+# Planned for any values: those of the first call are no better known. Never along a whole table: a plan may be made
+# while the table has a dozen rows, and be kept until there are many.
+_CREATE = """
+CREATE FUNCTION {name}({parameters}) RETURNS {returns} LANGUAGE plpgsql {volatility}
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $function$
+#variable_conflict use_column
+BEGIN
+{body}
+END $function$
+"""
+
+
+class Function:
+    """A function in the database, made where it is missing. Its name ends with a digest of its text: replicas of two
+    versions have each their own.
+    """
+
+    def __init__(
+        self, name: str, steps: Iterable[tuple[str, str]], rows: str | None = None, *, only_reads: bool = False
+    ) -> None:
+        """`steps` are pairs: a parameter, and the PL/pgSQL that is run where it is true, or an array that is not empty.
+        In that `%(name)s::type` is a parameter; its type has to be named once. `rows` are the columns of what is
+        returned: `id uuid, document text`. One that `only_reads` sees what the statement sees that calls it.
+        """
+        steps = list(steps)
+        types = _types(steps)
+        body = "\n".join(_step(types, needed, text) for needed, text in steps)
+        parameters = ", ".join(f"p_{parameter} {kind}" for parameter, kind in types.items())
+        returns = "SETOF record" if rows else "void"
+        volatility = "STABLE" if only_reads else "VOLATILE"
+        digest = hashlib.sha256(f"{_CREATE} {parameters} {returns} {volatility} {body}".encode()).hexdigest()[:12]
+        self.name = f"orders_{name}_{digest}"
+        self._create = _CREATE.format(
+            name=self.name, parameters=parameters, returns=returns, volatility=volatility, body=body
+        )
+        self._rows = f" AS {name}({rows})" if rows else ""
+        self._call = "SELECT * FROM " + self.of(*(f"%({parameter})s::{kind}" for parameter, kind in types.items()))
+
+    def of(self, *arguments: str) -> str:
+        """What stands in a FROM for its rows."""
+        return f"{self.name}({', '.join(arguments)}){self._rows}"
+
+    def call(self, cursor: Cursor, parameters: Mapping[str, Any]) -> None:
+        """Run it; the cursor has the rows then."""
+        self.run(cursor, lambda: cursor.execute(self._call, parameters))
+
+    def run(self, cursor: Cursor, query: Callable[[], T]) -> T:
+        """A query that needs it, outside of a transaction. It is made where it is missing: the database may have come
+        from an older backup.
+        """
+        try:
+            return query()
+        except psycopg2.errors.UndefinedFunction:
+            self.create(cursor)
+            return query()
+
+    def create(self, cursor: Cursor) -> None:
+        """Make it. Safe from several replicas at once."""
+        with contextlib.suppress(psycopg2.errors.DuplicateFunction, psycopg2.errors.UniqueViolation):
+            cursor.execute(self._create)
+
+
+def install(connection: Connection, functions: Iterable[Function]) -> None:
+    """Make those that are missing. Raises SchemaError: this role may not."""
+    with connection.cursor() as cursor:
+        for function in missing(cursor, functions):
+            try:
+                function.create(cursor)
+            except psycopg2.errors.InsufficientPrivilege as error:
+                reason = str(error).strip()
+                raise SchemaError(f"{reason}. Run `orders migrate` as a role that may make functions.") from None
+
+
+def missing(cursor: Cursor, functions: Iterable[Function]) -> list[Function]:
+    """Those that the database does not have yet."""
+    by_name = {function.name: function for function in functions}
+    cursor.execute("SELECT name FROM unnest(%s::text[]) name WHERE to_regproc(name) IS NULL", (list(by_name),))
+    return [by_name[name] for (name,) in cursor.fetchall()]
+
+
+def _types(steps: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The parameters with their types, in the order of their names. One that is in no statement is a boolean."""
+    found: dict[str, str] = {}
+    for needed, text in steps:
+        for name, kind in _PARAMETER.findall(text):
+            found[name] = kind or found.get(name, "")
+        if needed != ALWAYS:
+            found.setdefault(needed, "boolean")
+    if untyped := [name for name, kind in found.items() if not kind]:
+        raise ValueError(f"no type is named for {', '.join(untyped)}")
+    return dict(sorted(found.items()))
+
+
+def _step(types: Mapping[str, str], needed: str, text: str) -> str:
+    statements = _PARAMETER.sub(r"p_\1", text).strip().rstrip(";") + ";"
+    if needed == ALWAYS:
+        return statements
+    condition = f"cardinality(p_{needed}) > 0" if types[needed].endswith("[]") else f"p_{needed}"
+    return f"IF {condition} THEN\n{statements}\nEND IF;"

@@ -1,0 +1,62 @@
+"""`/dry-run/…`: every write has a twin there that answers as the write does with `dry_run=true`.
+
+A client that is generated from the document gets one type of answer from each operation.
+"""
+
+import inspect
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.routing import APIRoute
+
+from orders import bulk_routes as bulk
+from orders import order_routes as orders
+from orders.bulk_routes import BatchPreview
+from orders.shop import operation_id
+from orders.wire.bodies import BodyRoute
+from orders.wire.dry_run import Preview
+from orders.wire.parameters import WITHOUT_PARAMETERS
+
+PREFIX = "/dry-run"
+
+router = APIRouter(
+    prefix=PREFIX,
+    route_class=BodyRoute,
+    tags=["dry run"],
+    generate_unique_id_function=operation_id,
+    dependencies=WITHOUT_PARAMETERS,
+)
+
+
+def _add_twin(write: APIRoute, answer: type) -> None:
+    """The same parameters, body and refusals; the answer tells what would be."""
+    refusals = {status: response for status, response in write.responses.items() if int(status) >= 400}
+    router.add_api_route(
+        write.path,
+        _rehearsing(write),
+        methods=list(write.methods or ()),
+        summary=f"{write.summary}: what would be",
+        description=f"The same as `{write.name}`, but nothing is written, and no neighbour is told anything.",
+        responses={200: {"model": answer, "description": "What it would do"}, **refusals},
+        openapi_extra=write.openapi_extra,
+    )
+
+
+def _rehearsing(write: APIRoute) -> Any:
+    """The route's function, with a signature that has no `dry_run`."""
+
+    async def preview(**given: Any) -> Response:
+        response: Response = await write.endpoint(dry_run=True, **given)
+        return response
+
+    signature = inspect.signature(write.endpoint)
+    parameters = [parameter for name, parameter in signature.parameters.items() if name != "dry_run"]
+    preview.__name__ = f"preview_{write.name}"
+    preview.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what FastAPI reads
+    return preview
+
+
+for routes, answer in (((*orders.placing.routes, *orders.router.routes), Preview), (bulk.router.routes, BatchPreview)):
+    for route in routes:
+        if isinstance(route, APIRoute) and "dry_run" in inspect.signature(route.endpoint).parameters:
+            _add_twin(route, answer)

@@ -1,0 +1,57 @@
+"""PLAN: which of the waiting orders the stock suffices for, and what each product's stock becomes. A pure function."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orders.order.model import Line
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A line that falls short: what was asked, and what was available when its turn came (0 of an unknown product)."""
+
+    product_id: int
+    requested: int
+    available: int
+    is_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A product's stock before this batch and after it, both as the catalog counts."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a batch is about to do: a decision per order (no shortages: it is placed), a change per product."""
+
+    shortages: tuple[tuple[Shortage, ...], ...]
+    changes: Mapping[int, Change]
+
+
+def plan(stock: Mapping[int, int], returns: Mapping[int, int], orders: Sequence[Sequence[Line]]) -> Plan:
+    """First come, first served, all or nothing per order.
+
+    `stock` is what the catalog has of each product, `returns` what is due back to it and is added first; a product
+    that is not in `stock` has 0 available. `changes` names the products whose claim is needed on: those that an order
+    takes from or that get something back, also where the two cancel out.
+    """
+    left = {product_id: quantity + returns.get(product_id, 0) for product_id, quantity in stock.items()}
+    touched = {product_id for product_id in returns if product_id in stock}
+    decisions = []
+    for lines in orders:
+        shortages = tuple(
+            Shortage(line.product_id, line.quantity, left.get(line.product_id, 0), line.product_id in left)
+            for line in lines
+            if line.quantity > left.get(line.product_id, 0)
+        )
+        if not shortages:
+            for line in lines:
+                left[line.product_id] -= line.quantity
+                touched.add(line.product_id)
+        decisions.append(shortages)
+    changes = {product_id: Change(stock[product_id], left[product_id]) for product_id in sorted(touched)}
+    return Plan(tuple(decisions), changes)

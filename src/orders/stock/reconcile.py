@@ -1,0 +1,255 @@
+"""What the catalog says of each product's stock beside what we did to it, and putting right what a person decides."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from orders.neighbours.catalog import Catalog, Product
+from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
+from orders.postgres.database import Database
+from orders.settings import Settings
+from orders.stock import claim_sql as claiming
+from orders.stock import commit_sql as placing
+from orders.stock import record_sql as reconciling
+from orders.stock.commit_sql import Verdict
+from orders.stock.plan import Change
+from orders.stock.record_sql import Book
+from orders.stock.write import DID_LAND, DID_NOT, Fate, jittered, write_stock
+
+AT_ONCE = 500
+LOOKS = 20
+"""So often is a product looked at again that was being written while it was compared."""
+
+LOOK_BACK = 1000
+"""So many of our PUTs back is a stock looked for that someone may have written back."""
+
+
+class Undecided(Exception):
+    """What a person asked for was not done. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A product's stock by the record and by the catalog (None: unknown), what is to be said of the two, and what a
+    person can do about it.
+    """
+
+    product_id: int
+    recorded: int | None
+    found: int | None
+    is_well: bool
+    sentence: str
+    advice: Sequence[str] = field(default=())
+
+
+class Reconciliation:
+    """Compares without stopping anybody: a product that is being written meanwhile is looked at again."""
+
+    def __init__(self, database: Database, catalog: Catalog, settings: Settings) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._settings = settings
+        self._now = asyncio.get_running_loop().time
+
+    async def compare(self, products: Sequence[int] = ()) -> AsyncIterator[Comparison]:
+        """These products, or every one whose stock this service has ever written."""
+        page = products or await self._recorded(above=0)
+        while page:
+            for comparison in await self._compare(page):
+                yield comparison
+            page = () if products else await self._recorded(above=page[-1])
+
+    async def _recorded(self, above: int) -> list[int]:
+        return await self._database.run(lambda c: reconciling.recorded_products(c, above, AT_ONCE))
+
+    async def _compare(self, products: Sequence[int]) -> list[Comparison]:
+        left, done = set(products), dict[int, Comparison]()
+        for look in range(LOOKS):
+            await asyncio.sleep(jittered(0.3) if look else 0)
+            done.update(await self._look(left))
+            if not (left := left - done.keys()):
+                break
+        done.update({p: Comparison(p, None, None, False, "is being written all the time; ask again.") for p in left})
+        return [done[product_id] for product_id in sorted(done)]
+
+    async def _look(self, products: Iterable[int]) -> dict[int, Comparison]:
+        """Those of the products whose stock nobody wrote while we looked."""
+        asked = list(products)
+        before = await self._books(asked)
+        stocks = dict(zip(asked, await asyncio.gather(*map(self._stock, asked)), strict=True))
+        after = await self._books(asked)
+        still = {p: after.get(p) for p in asked if before.get(p) == after.get(p)}
+        return {p: await self._judge(p, book, stocks[p]) for p, book in still.items() if not (book and book.is_busy)}
+
+    async def _judge(self, product_id: int, book: Book | None, found: int | str | None) -> Comparison:
+        if book is None:
+            stock = found if isinstance(found, int) else None
+            return Comparison(product_id, None, stock, True, "was never written by this service.")
+        if isinstance(found, str):
+            return Comparison(product_id, book.figure, None, False, f"can't be compared: {found}.")
+        said = _said(book, found)
+        if found is not None and not said and found != book.figure:
+            then = await self._database.run(lambda c: reconciling.latest_with_stock(c, product_id, found, LOOK_BACK))
+            said = [_difference(book, found, then)]
+        if not said:
+            return Comparison(product_id, book.figure, found, True, f"agrees: {found}.")
+        return Comparison(product_id, book.figure, found, False, " ".join(said), _advice(book, found))
+
+    async def _books(self, products: Sequence[int]) -> dict[int, Book]:
+        return await self._database.run(lambda c: reconciling.books(c, products))
+
+    async def _stock(self, product_id: int) -> int | str | None:
+        """The catalog's figure; None: it does not know the product; a text: why it could not be asked."""
+        try:
+            product = await self._catalog.read(product_id)
+        except (NotSent, NoAnswer, Rubbish) as error:
+            return str(error)
+        return product.quantity if product else None
+
+    # A person's decisions ---------------------------------------------------------------------------------------
+
+    async def accept(self, product_id: int) -> str:
+        """The catalog is right: record its figure. Says what was done; raises Undecided."""
+
+        async def work(batch: UUID, _: float, product: Product, book: Book) -> str:
+            if product.quantity == book.figure and not book.doubts:
+                return f"Product {product_id}: the record says {book.figure} already."
+            stock = product.quantity
+            if not await self._database.run(lambda c: reconciling.accept(c, batch, product_id, book.figure, stock)):
+                raise Undecided(f"Product {product_id}: this took too long; nothing was recorded.")
+            return f"Product {product_id}: {stock} is recorded (it was {book.figure})."
+
+        return await self._claimed(product_id, work)
+
+    async def restore(self, product_id: int) -> str:
+        """The record is right: write its figure to the catalog. Says what was done; raises Undecided."""
+
+        async def work(batch: UUID, lease_until: float, product: Product, book: Book) -> str:
+            if book.figure is None:
+                raise Undecided(f"Product {product_id}: the record has no figure; the catalog had lost the product.")
+            return await self._correct(batch, lease_until, product, book.figure)
+
+        return await self._claimed(product_id, work)
+
+    async def set(self, product_id: int, found: int, counted: int) -> str:
+        """Neither is right: someone counted. Only where the catalog still says `found`, so that repeating this can't
+        undo what was sold since. Says what was done; raises Undecided.
+        """
+
+        async def work(batch: UUID, lease_until: float, product: Product, _: Book) -> str:
+            if product.quantity != found:
+                raise Undecided(
+                    f"Product {product_id}: the catalog says {product.quantity}, not {found}; nothing was written."
+                )
+            return await self._correct(batch, lease_until, product, counted)
+
+        return await self._claimed(product_id, work)
+
+    async def _claimed(self, product_id: int, work: Callable[[UUID, float, Product, Book], Awaitable[str]]) -> str:
+        """Do `work` while nobody else writes the product's stock."""
+        batch = uuid7()
+        lease_s, give_up_at = self._settings.orders_lease_s, self._now() + self._settings.orders_request_deadline_s
+        lease_until = self._now() + lease_s
+        while (
+            product_id
+            not in (
+                await self._database.run(lambda c: claiming.claim(c, batch, lease_s, [product_id], {}, []))
+            ).products
+        ):
+            if self._now() > give_up_at:
+                raise Undecided(f"Product {product_id}: its stock is being written or in doubt; ask again.")
+            await asyncio.sleep(jittered(0.1))
+            lease_until = self._now() + lease_s
+        try:
+            return await work(batch, lease_until, await self._product(product_id), await self._book(product_id))
+        finally:
+            await self._database.run(lambda c: claiming.release(c, batch, [product_id], ()))
+
+    async def _product(self, product_id: int) -> Product:
+        try:
+            product = await self._catalog.read(product_id)
+        except (NotSent, NoAnswer, Rubbish) as error:
+            raise Undecided(f"Product {product_id}: {error}.") from None
+        if product is None:
+            raise Undecided(f"Product {product_id}: the catalog does not know it.")
+        return product
+
+    async def _book(self, product_id: int) -> Book:
+        book = (await self._books([product_id])).get(product_id)
+        if book is None:
+            raise Undecided(f"Product {product_id}: was never written by this service.")
+        return book
+
+    async def _correct(self, batch: UUID, lease_until: float, product: Product, stock: int) -> str:
+        """The steps of a batch without orders: INTEND, WRITE, SETTLE. Should we die, recovery does the rest."""
+        if product.quantity == stock:
+            return f"Product {product.id}: the catalog says {stock} already."
+        change = Change(product.quantity, stock)
+        horizon_s = self._settings.orders_write_horizon_s
+        if not await self._database.run(
+            lambda c: reconciling.intend_correction(c, batch, horizon_s, product.id, change.before, change.after)
+        ):
+            raise Undecided(f"Product {product.id}: this took too long; nothing was written.")
+        give_up_at = self._now() + self._settings.orders_request_deadline_s
+        fate = await write_stock(self._catalog, product, change, min(give_up_at, lease_until))
+        await self._database.run(lambda c: placing.settle(c, batch, horizon_s, _verdict(product.id, fate)))
+        if fate is Fate.DOUBT:
+            raise Undecided(f"Product {product.id}: the catalog did not answer; recovery finds out, look again later.")
+        if fate in DID_NOT:
+            raise Undecided(f"Product {product.id}: the catalog did not take {stock}.")
+        return f"Product {product.id}: {stock} is written (it was {change.before})."
+
+
+def _verdict(product_id: int, fate: Fate) -> Verdict:
+    this = (product_id,)
+    return Verdict(
+        landed=this if fate in DID_LAND else (),
+        quiet=this if fate is Fate.LANDED_LOUDLY else (),
+        refused=this if fate in DID_NOT else (),
+        hand_over=fate is Fate.DOUBT,
+    )
+
+
+def _said(book: Book, found: int | None) -> list[str]:
+    said = []
+    if book.ours != book.ordered:
+        said.append(
+            f"By its orders the stock was moved by {book.ordered:+}, by the record by {book.ours:+}: "
+            "this is a defect of this service, please report it."
+        )
+    said += [
+        f"At {doubt.at} nobody could tell what became of a PUT of {doubt.after} over {doubt.before}: somebody else "
+        f"wrote at the same moment (the catalog said {doubt.found}). Units may be missing, none were oversold."
+        for doubt in book.doubts
+    ]
+    if found is None and (book.figure is not None or book.due):
+        said.append(f"The catalog does not know it any more; the record says {book.figure}, {book.due} are due back.")
+    return said
+
+
+def _counted(book: Book, found: int | None) -> str:
+    return f"The catalog says {found}, the record {book.figure}."
+
+
+def _difference(book: Book, found: int, then: str | None) -> str:
+    assert book.figure is not None
+    by = found - book.figure
+    if then is not None:
+        return (
+            f"{_counted(book, found)} That is what it was before our PUT of {then}: somebody wrote an old figure back, "
+            f"and {abs(by)} units are {'offered that are sold' if by > 0 else 'missing that came back'}."
+        )
+    how = "restocked, or corrected" if by > 0 else "sold elsewhere, or corrected"
+    return f"{_counted(book, found)} Since {book.since} somebody else changed it by {by:+}: {how}."
+
+
+def _advice(book: Book, found: int | None) -> list[str]:
+    if found is None:
+        return []
+    advice = [f"orders reconcile --accept {book.product_id}  # the catalog's {found} is right"]
+    if book.figure is not None and found != book.figure:
+        advice.append(f"orders reconcile --restore {book.product_id}  # the record's {book.figure} is right")
+    return [*advice, f"orders reconcile --set {book.product_id}:{found}=N  # N were counted"]

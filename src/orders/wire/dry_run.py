@@ -1,0 +1,90 @@
+"""`dry_run=true` on the wire: the parameter of every write, and the answer that shows what would be."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from orders.dry_run import preview_json
+from orders.errors import invalid
+from orders.order.schema import ORDER_EXAMPLE, PLACED_EXAMPLE, Item, Order, OrderEvent, refused_parameters
+from orders.placing.entry import Answer
+
+
+async def read_dry_run(
+    request: Request,
+    dry_run: Annotated[
+        Any,  # not bool, which would take "yes" and "1" too
+        Query(
+            include_in_schema=False
+        ),  # it would give each write two types of answers; `api.previews` has an operation
+    ] = False,
+) -> bool:
+    """The one parameter of writes. Raises OrderError: others are refused, not ignored, and so is any other value."""
+    if others := [name for name in request.query_params if name != "dry_run"]:
+        raise refused_parameters(others)
+    if request.query_params.getlist("dry_run") not in ([], ["true"], ["false"]):
+        raise invalid("query/dry_run", "bool_parsing", "dry_run: true or false, once.")
+    return bool(dry_run == "true")
+
+
+DryRun = Annotated[bool, Depends(read_dry_run)]
+"""For every route that writes."""
+
+
+class PreviewedItem(Item):
+    """A line as it would be. `id` is null where the order does not exist yet."""
+
+    id: int | None  # type: ignore[assignment]  # wider than an order's: pydantic allows it, and it is never written
+
+
+class PreviewedOrder(Order):
+    """An order as it would be if it were done now. `id` and `number` are null where it does not exist yet."""
+
+    id: UUID | None  # type: ignore[assignment]
+    number: int | None  # type: ignore[assignment]
+    items: list[PreviewedItem]  # type: ignore[assignment]
+
+
+class StockChange(BaseModel):
+    """A product's stock as the catalog has it, and as it would be. Stock that is due back goes along with any change of
+    the product. Both are null where the catalog does not know the product, or does not answer.
+    """
+
+    product_id: int
+    before: int | None
+    after: int | None
+
+
+_ORDER: dict[str, Any] = {
+    **ORDER_EXAMPLE,
+    "id": None,
+    "number": None,
+    "items": [{**item, "id": None} for item in ORDER_EXAMPLE["items"]],
+    "created_at": ORDER_EXAMPLE["updated_at"],
+}
+STOCK_EXAMPLE: list[Any] = [{"product_id": 7, "before": 49, "after": 47}]
+RESULT_EXAMPLE: dict[str, Any] = {"order": _ORDER, "events": [PLACED_EXAMPLE]}
+
+
+class Preview(BaseModel):
+    """What a write would have done. Nothing was written, nothing sent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"dry_run": True, **RESULT_EXAMPLE, "stock": STOCK_EXAMPLE}}
+    )
+
+    dry_run: Literal[True]
+    order: PreviewedOrder
+    stock: Annotated[list[StockChange], Field(description="The products whose stock would change.")]
+    events: Annotated[list[OrderEvent], Field(description="The events that would be written.")]
+
+
+def preview_response(answer: Answer) -> Response:
+    """A preview (200), or the failure that the request's key stands for. What would be a repetition changes nothing."""
+    headers = {"Idempotent-Replayed": "true"} if answer.replayed else {}
+    if answer.status >= 300:
+        return Response(answer.body, answer.status, headers, "application/problem+json")
+    body = preview_json(answer.body, {}, "[]") if answer.replayed else answer.body
+    return Response(body, 200, headers, "application/json")
