@@ -7,10 +7,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, RootModel
 
 from orders.errors import Code, OrderError
+from orders.finding.service import finding
 from orders.order.named_types import ProblemCode
-from orders.order.schema import WorkflowGraph, problem_responses
-from orders.shop import Shop, operation_id
+from orders.order.schema import WorkflowGraph
+from orders.wire.operations import operation_id
 from orders.wire.parameters import WITHOUT_PARAMETERS
+from orders.wire.problems import problem_responses
 
 router = APIRouter(generate_unique_id_function=operation_id)
 
@@ -63,8 +65,8 @@ HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {
 )
 async def get_workflow(request: Request) -> Any:
     """The table of statuses as JSON and, in it, as a Mermaid diagram."""
-    shop: Shop = request.app.state.shop
-    return shop.workflow.document()
+    service = finding(request)
+    return service.workflow.document()
 
 
 @router.get(

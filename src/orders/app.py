@@ -18,12 +18,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
-from orders import bulk_routes as bulk
-from orders import order_routes as orders
 from orders.address import shown
-from orders.dry_run import Rehearsal
-from orders.finding import export_routes as exports
-from orders.finding import report_routes as reports
+from orders.changing import bulk_routes as changing_bulk_routes
+from orders.changing import routes as changing_routes
+from orders.changing.dry_run import ChangingDryRun
+from orders.changing.service import Changing
+from orders.finding import export_routes, report_routes
+from orders.finding import routes as finding_routes
+from orders.finding.service import Finding
 from orders.finding.summing_up import sum_up_forever
 from orders.neighbours.capacity import Capacity
 from orders.neighbours.carts import Carts
@@ -36,19 +38,23 @@ from orders.neighbours.reply import build_client
 from orders.neighbours.turns import Turns
 from orders.openapi import describe_api
 from orders.order.statuses import Workflow, load_workflow
+from orders.placing import bulk_routes as placing_bulk_routes
+from orders.placing import routes as placing_routes
 from orders.placing.cart_closing import CartClosing
 from orders.placing.checkout import Checkout
+from orders.placing.dry_run import PlacingDryRun
 from orders.placing.queue import Placement
 from orders.placing.recovery import Recovery
+from orders.placing.service import Placing
 from orders.postgres import embedded
 from orders.postgres.database import Database, DatabaseUnavailable, SchemaError, with_defaults
 from orders.settings import Settings, SettingsError, load_settings
-from orders.shop import Shop, operation_id
 from orders.startup import expiries, open_database, require_neighbours
 from orders.unknown_settings import tell_unknown
 from orders.wire.docs_pages import add_docs_pages
 from orders.wire.edge import CORS, Doors, Edge
 from orders.wire.failures import answer_with_problems
+from orders.wire.operations import operation_id
 from orders.wire.parameters import WITHOUT_PARAMETERS
 from orders.wire.request_log import RequestLog
 from orders.wire.serving import bound_connections, bound_uvicorn
@@ -56,13 +62,14 @@ from orders.wire.serving import bound_connections, bound_uvicorn
 log = logging.getLogger(__name__)
 
 ROUTERS = (
-    orders.reading,
-    orders.placing,
-    orders.router,
-    bulk.router,
+    finding_routes.router,
+    placing_routes.router,
+    changing_routes.router,
+    placing_bulk_routes.router,
+    changing_bulk_routes.router,
     previews.router,
-    exports.router,
-    reports.router,
+    export_routes.router,
+    report_routes.router,
     about.router,
 )
 
@@ -147,8 +154,14 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with machinery(settings) as built:
             checkout = Checkout(built.database, built.carts, built.placement, settings)
-            rehearsal = Rehearsal(built.database, built.catalog, checkout, settings)
-            app.state.shop = Shop(built.database, checkout, built.workflow, settings.orders_require_if_match, rehearsal)
+            app.state.placing = Placing(checkout, PlacingDryRun(built.database, built.catalog, checkout, settings))
+            app.state.changing = Changing(
+                built.database,
+                built.workflow,
+                settings.orders_require_if_match,
+                ChangingDryRun(built.database, built.catalog, settings),
+            )
+            app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
             recovering = asyncio.create_task(built.recovery.run_forever())
             summing_up = asyncio.create_task(sum_up_forever(built.database))

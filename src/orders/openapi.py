@@ -5,9 +5,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from orders.bulk_routes import BatchPreview, BatchResults
 from orders.order.schema import ID_EXAMPLE, EventList, Order, OrderList, Problem
 from orders.order.statuses import Workflow
+from orders.wire.bulk import BatchPreview, BatchResults
 from orders.wire.dry_run import Preview
 from orders.wire.for_generators import suit_generators
 from orders.wire.parameters import REQUEST_ID

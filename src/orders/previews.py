@@ -9,12 +9,14 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.routing import APIRoute
 
-from orders import bulk_routes as bulk
-from orders import order_routes as orders
-from orders.bulk_routes import BatchPreview
-from orders.shop import operation_id
+from orders.changing import bulk_routes as changing_bulk_routes
+from orders.changing import routes as changing_routes
+from orders.placing import bulk_routes as placing_bulk_routes
+from orders.placing import routes as placing_routes
 from orders.wire.bodies import BodyRoute
+from orders.wire.bulk import BatchPreview
 from orders.wire.dry_run import Preview
+from orders.wire.operations import operation_id
 from orders.wire.parameters import WITHOUT_PARAMETERS
 
 PREFIX = "/dry-run"
@@ -56,7 +58,8 @@ def _rehearsing(write: APIRoute) -> Any:
     return preview
 
 
-for routes, answer in (((*orders.placing.routes, *orders.router.routes), Preview), (bulk.router.routes, BatchPreview)):
-    for route in routes:
+SINGLE, MANY = (placing_routes, changing_routes), (placing_bulk_routes, changing_bulk_routes)
+for modules, answer in ((SINGLE, Preview), (MANY, BatchPreview)):
+    for route in (route for module in modules for route in module.router.routes):
         if isinstance(route, APIRoute) and "dry_run" in inspect.signature(route.endpoint).parameters:
             _add_twin(route, answer)

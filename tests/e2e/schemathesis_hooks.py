@@ -5,7 +5,7 @@ from typing import Any
 
 import schemathesis
 
-from orders.changing.describe import check_metadata
+from orders.order.details import check_metadata
 from orders.order.model import MAX_QUANTITY
 
 

@@ -18,13 +18,14 @@ import pytest
 
 from orders import app
 from orders.app import Machinery, machinery
-from orders.bulk import Result, Wish, place_each
 from orders.changing.move import Asked, Units, cancel_order, change_status, expire_once, return_order
 from orders.errors import Code, OrderError
+from orders.order.idempotency import Answer
 from orders.order.model import NO_DETAILS, Author, Details, Line
+from orders.order.results import Result
 from orders.order.statuses import CANCELLED
+from orders.placing.bulk import Wish, place_each
 from orders.placing.checkout import Checkout
-from orders.placing.entry import Answer
 from orders.postgres.database import Connection, DatabaseUnavailable, connect
 from orders.settings import Settings
 from orders.stock.reconcile import Reconciliation

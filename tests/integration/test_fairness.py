@@ -3,11 +3,12 @@
 import asyncio
 import itertools
 
-from orders.app import machinery
-from orders.bulk import Wish, place_each
 from orders.dry_run import Rehearsal
+
+from orders.app import machinery
 from orders.errors import Code, OrderError
 from orders.order.model import Author, Line
+from orders.placing.bulk import Wish, place_each
 from orders.placing.checkout import Checkout
 from orders.settings import Settings
 from tests.conftest import Sandbox

@@ -22,7 +22,7 @@ from orders.stock import orphans_sql as recovering
 from orders.stock.claim_sql import Due
 from orders.stock.commit_sql import BatchLost, Intent, NewOrder, Verdict
 from orders.stock.orphans_sql import Ended, Orphan
-from orders.stock.plan import Change
+from orders.stock.plan import Adjustment
 from tests.conftest import ask
 
 BATCH = {"a": UUID(int=0xA), "b": UUID(int=0xB), "new": UUID(int=0xC)}
@@ -240,7 +240,7 @@ def test_an_outcome_is_kept_for_a_new_key_and_for_ones_own_that_is_running(datab
 # INTEND -------------------------------------------------------------------------------------------------------------
 
 
-def intent(changes: dict[int, Change], **more: Any) -> Intent:
+def intent(changes: dict[int, Adjustment], **more: Any) -> Intent:
     nothing: dict[str, Any] = {"orders": [], "due": [], "outcomes": {}, "freed_keys": [], "unreadable": []}
     return Intent(changes, **{**nothing, **more})
 
@@ -256,7 +256,7 @@ def test_an_intent_is_written_for_the_batch_and_what_it_does_not_need_is_free(da
         BATCH["a"],
         1,
         intent(
-            {1: Change(50, 49), 2: Change(60, 58), 4: Change(9, 7), 5: Change(1, 1)},
+            {1: Adjustment(50, 49), 2: Adjustment(60, 58), 4: Adjustment(9, 7), 5: Adjustment(1, 1)},
             orders=[order_of_two],
             due=carried,
             outcomes={"a1": REFUSED, "a-done": REFUSED, "b1": REFUSED},
@@ -282,7 +282,7 @@ def test_an_intent_is_written_for_the_batch_and_what_it_does_not_need_is_free(da
 def test_nothing_is_intended_for_a_product_that_is_not_the_batchs(database: Connection, missing: int) -> None:
     touched = Touched(database)
     with pytest.raises(BatchLost):
-        placing.intend(database, BATCH["a"], 1, intent({1: Change(5, 4), missing: Change(5, 4)}))
+        placing.intend(database, BATCH["a"], 1, intent({1: Adjustment(5, 4), missing: Adjustment(5, 4)}))
     assert touched() == {}
 
 
@@ -290,7 +290,7 @@ def test_nothing_is_intended_where_the_lease_of_one_product_is_over(database: Co
     ask(database, "UPDATE stock_claims SET lease_until = now() - interval '1 s' WHERE product_id = 2")
     touched = Touched(database)
     with pytest.raises(BatchLost):
-        placing.intend(database, BATCH["a"], 1, intent({1: Change(5, 4), 2: Change(5, 4)}))
+        placing.intend(database, BATCH["a"], 1, intent({1: Adjustment(5, 4), 2: Adjustment(5, 4)}))
     assert touched() == {}
 
 

@@ -18,9 +18,10 @@ from uuid_utils.compat import uuid7
 from orders.app import machinery
 from orders.errors import Code, OrderError
 from orders.neighbours.catalog import Product, Written
+from orders.order.idempotency import Answer
 from orders.order.model import Line
 from orders.placing.checkout import Checkout
-from orders.placing.entry import Answer, Request
+from orders.placing.entry import Request
 from orders.postgres.database import Connection, DatabaseUnavailable, Query, connect
 from orders.settings import Settings
 from orders.stock import claim_sql as claiming
@@ -28,11 +29,11 @@ from orders.stock import commit_sql as placing
 from orders.stock import orphans_sql as recovering
 from orders.stock.claim_sql import Claimed
 from orders.stock.commit_sql import BatchLost, Intent, NewOrder, Taken
-from orders.stock.plan import Change
+from orders.stock.plan import Adjustment
 from tests.conftest import Sandbox, execute
 
 ORDER = NewOrder(uuid7(), 42, 3, 10, ((Line(1, 1), "Whispers", 10),))
-INTENT = Intent({1: Change(5, 4)}, [ORDER], [], {}, [], [])
+INTENT = Intent({1: Adjustment(5, 4)}, [ORDER], [], {}, [], [])
 
 
 def raising(error: Exception) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orders.changing.describe import check_metadata, merge_patch
+from orders.order.details import check_metadata, merge_patch
 
 
 @pytest.mark.parametrize(

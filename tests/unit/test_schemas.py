@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from orders.errors import OrderError
 from orders.finding.lists_sql import Filters, Position, Sort, SortKey
 from orders.finding.query import cursor_for, first_id, parse_cursor
-from orders.order.schema import ItemToOrder, parse_customer_id, parse_key, parse_order_id
+from orders.order.parsing import parse_customer_id, parse_key, parse_order_id
+from orders.placing.schemas import ItemToOrder
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "+1", "01", "1.0", "x", "", "٣", "9223372036854775808", "1 ", "1\n"])

@@ -9,7 +9,7 @@ import pytest
 from orders.neighbours.catalog import Product, Written
 from orders.neighbours.reply import NoAnswer
 from orders.stock import write as stock
-from orders.stock.plan import Change
+from orders.stock.plan import Adjustment
 from orders.stock.write import Fate, write_stock
 
 DONE, UNKNOWN, CHANGED = Written.DONE, Written.UNKNOWN, Written.CHANGED
@@ -45,7 +45,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def put(catalog: ScriptedCatalog, patience_s: float = 5) -> Fate:
     give_up_at = asyncio.get_running_loop().time() + patience_s
-    return await write_stock(catalog, WHISPERS, Change(BEFORE, AFTER), give_up_at)  # type: ignore[arg-type]
+    return await write_stock(catalog, WHISPERS, Adjustment(BEFORE, AFTER), give_up_at)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from orders.changing.change_sql import Change, Decide, KeyTaken, Part, Standing, change_order, change_stale
 from orders.errors import Code, OrderError, invalid
+from orders.order.idempotency import Answer, replay
 from orders.order.keys_sql import KeyInUse
 from orders.order.model import Author
 from orders.order.statuses import CANCELLED, RETURNED
-from orders.placing.entry import Answer, replay
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
 

@@ -30,7 +30,7 @@ from orders.finding.past_sql import orders_of_request
 from orders.finding.query import parse_filters
 from orders.order.document_sql import find_order, read_orders
 from orders.order.model import Author
-from orders.order.schema import parse_order_id, parse_status_or_refuse
+from orders.order.parsing import parse_order_id, parse_status_or_refuse
 from orders.order.statuses import load_workflow
 from orders.placing.recovery import summary
 from orders.postgres.database import Database, DatabaseUnavailable, SchemaError, migrate, newest_version, wait_until_up

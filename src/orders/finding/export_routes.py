@@ -10,11 +10,12 @@ from starlette.types import Send
 
 from orders.errors import Code, OrderError
 from orders.finding.export import chunks, csv_chunk, ndjson_chunk
+from orders.finding.parameters import EACH_ONCE
 from orders.finding.query import FilterQuery
-from orders.order.schema import problem_responses
+from orders.finding.service import finding
 from orders.postgres.database import DatabaseUnavailable
-from orders.shop import Shop, operation_id
-from orders.wire.parameters import EACH_ONCE
+from orders.wire.operations import operation_id
+from orders.wire.problems import problem_responses
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,9 @@ async def export_ndjson(request: Request, query: Wanted) -> Response:
 
 
 async def _export(request: Request, query: FilterQuery, read: Any, media_type: str, file_name: str) -> Response:
-    shop: Shop = request.app.state.shop
-    filters = query.to_filters(shop.workflow, others=await shop.other_statuses(query))
-    parts = chunks(shop.database, read, filters, shop.slow_reads)
+    service = finding(request)
+    filters = query.to_filters(service.workflow, others=await service.other_statuses(query))
+    parts = chunks(service.database, read, filters, service.slow_reads)
     first, _ = await anext(parts)  # what is wrong is a problem document, as long as nothing was sent
 
     async def body() -> AsyncIterator[bytes]:

@@ -12,7 +12,7 @@ from orders.errors import Code, OrderError
 from orders.finding.lists_sql import Filters, Position, Sort, count_orders, list_orders, page_json
 from orders.finding.past_sql import events_json, read_events
 from orders.finding.query import PageQuery, next_url, parse_cursor
-from orders.shop import Shop
+from orders.finding.service import Finding, finding
 from orders.wire.parameters import order_or_refuse
 
 COUNT_FOR_S = 1.0
@@ -37,14 +37,14 @@ EventListing = Annotated[EventsQuery, Query()]
 
 async def answer_orders(request: Request, query: PageQuery, customer_id: int | None) -> Response:
     """A page of a list of orders. Raises OrderError."""
-    shop: Shop = request.app.state.shop
-    filters, sort, after = await understand(query, shop, customer_id)
-    page = await shop.read_list(lambda c: list_orders(c, filters, sort, after, limit=query.limit))
+    service = finding(request)
+    filters, sort, after = await understand(query, service, customer_id)
+    page = await service.read_list(lambda c: list_orders(c, filters, sort, after, limit=query.limit))
     if customer_id is not None and filters == Filters(customer_id=customer_id) and not page.orders and after is None:
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
     more: dict[str, object] = {}
     if query.include_total:
-        count = await _count(shop, filters)
+        count = await _count(service, filters)
         more = {"total_count": count, **({"total_hint": TOTAL_HINT} if count is None else {})}
     asked = request.scope["query_string"].decode("latin-1")
     following = next_url(request.scope["path"], asked, query, filters, page.end)
@@ -52,28 +52,28 @@ async def answer_orders(request: Request, query: PageQuery, customer_id: int | N
 
 
 async def understand(
-    query: PageQuery, shop: Shop, customer_id: int | None = None
+    query: PageQuery, service: Finding, customer_id: int | None = None
 ) -> tuple[Filters, Sort, Position | None]:
     """Which orders, in which order, and behind which place the page begins. Raises OrderError."""
-    filters = query.to_filters(shop.workflow, customer_id, await shop.other_statuses(query))
+    filters = query.to_filters(service.workflow, customer_id, await service.other_statuses(query))
     sort = query.to_sort()
     return filters, sort, parse_cursor(query.cursor, filters, sort)
 
 
-async def _count(shop: Shop, filters: Filters) -> int | None:
+async def _count(service: Finding, filters: Filters) -> int | None:
     """How many orders the list has; None: it takes too long. One list is counted at a time."""
     try:
-        async with asyncio.timeout(COUNT_FOR_S), shop.counting:
-            return await shop.read_list(lambda c: count_orders(c, filters, math.ceil(COUNT_FOR_S * 1000)))
+        async with asyncio.timeout(COUNT_FOR_S), service.counting:
+            return await service.read_list(lambda c: count_orders(c, filters, math.ceil(COUNT_FOR_S * 1000)))
     except (TimeoutError, OrderError):
         return None
 
 
 async def answer_events(request: Request, id: str, query: EventsQuery) -> Response:
     """A page of what happened to an order. Raises OrderError."""
-    shop: Shop = request.app.state.shop
+    service = finding(request)
     order_id = order_or_refuse(id)
-    page = await shop.read_list(lambda c: read_events(c, order_id, query.after, query.limit))
+    page = await service.read_list(lambda c: read_events(c, order_id, query.after, query.limit))
     if page is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
     asked = urlencode({"limit": query.limit, "after": page.end})

@@ -16,15 +16,10 @@ from orders.errors import OrderError, invalid
 from orders.finding.lists_sql import Filters, Position, Range, Sort, SortKey
 from orders.order.model import MAX_ID
 from orders.order.named_types import WITHOUT_NUL, SortBy, Status
-from orders.order.schema import (
-    CURSOR,
-    AnyCustomer,
-    Identifier,
-    parse_status_or_refuse,
-    refused_parameters,
-    repeated_parameter,
-)
+from orders.order.parsing import CURSOR, parse_status_or_refuse
+from orders.order.schema import AnyCustomer, Identifier
 from orders.order.statuses import Workflow, status_key
+from orders.wire.problems import refused_parameters, repeated_parameter
 
 T = TypeVar("T")
 

@@ -9,11 +9,12 @@ from typing_extensions import TypeAliasType
 
 from orders.errors import Code, invalid
 from orders.finding import reports_sql as reports
+from orders.finding.parameters import EACH_ONCE
 from orders.finding.reports_sql import read_product_sales, read_sales, read_standings
+from orders.finding.service import finding
 from orders.order.named_types import Status
-from orders.order.schema import problem_responses
-from orders.shop import Shop, operation_id
-from orders.wire.parameters import EACH_ONCE
+from orders.wire.operations import operation_id
+from orders.wire.problems import problem_responses
 
 router = APIRouter(
     prefix="/reports", tags=["reports"], generate_unique_id_function=operation_id, dependencies=EACH_ONCE
@@ -139,7 +140,7 @@ async def report_sales(request: Request, query: Annotated[SalesQuery, Query()]) 
     later leaves the report of its day, one that is returned stays. Adopted orders have no time and are in no report.
     """
     first, last = query.days()
-    sales = await _shop(request).read_slowly(lambda c: read_sales(c, query.by, first, last))
+    sales = await finding(request).read_slowly(lambda c: read_sales(c, query.by, first, last))
     ends = [*(period.begin - timedelta(days=1) for period in sales[1:]), last]
     return {
         "from": first,
@@ -158,7 +159,7 @@ async def report_sales(request: Request, query: Annotated[SalesQuery, Query()]) 
 async def report_products(request: Request, query: Annotated[ProductsQuery, Query()]) -> Any:
     """The products that sold most in the span, counted as in `/reports/sales`."""
     first, last = query.days()
-    products = await _shop(request).read_slowly(lambda c: read_product_sales(c, query.by, first, last, query.limit))
+    products = await finding(request).read_slowly(lambda c: read_product_sales(c, query.by, first, last, query.limit))
     return {"from": first, "to": last, "by": query.by, "currency": "USD", "products": products}
 
 
@@ -172,12 +173,7 @@ async def report_statuses(
     query: Annotated[Nothing, Query()],  # noqa: ARG001 (it refuses what nobody knows)
 ) -> Any:
     """Placed orders by status, in the order of an order's life."""
-    shop = _shop(request)
-    standings = await shop.read_slowly(read_standings)
-    place = {status: n for n, status in enumerate(shop.workflow.by_name)}
+    service = finding(request)
+    standings = await service.read_slowly(read_standings)
+    place = {status: n for n, status in enumerate(service.workflow.by_name)}
     return {"statuses": sorted(standings, key=lambda s: (place.get(s.status, len(place)), s.status))}
-
-
-def _shop(request: Request) -> Shop:
-    shop: Shop = request.app.state.shop
-    return shop

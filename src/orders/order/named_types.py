@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from typing_extensions import TypeAliasType
 
-from orders.changing.describe import MAX_METADATA_BYTES, check_metadata
 from orders.errors import Code
+from orders.order.details import MAX_METADATA_BYTES, check_metadata
 from orders.order.statuses import load_workflow
 
 STATUSES = list(load_workflow().by_name)

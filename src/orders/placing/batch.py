@@ -16,17 +16,18 @@ from orders.neighbours.catalog import Catalog, Product
 from orders.neighbours.gate import DRY_RUN
 from orders.neighbours.reply import NoAnswer, NotSent, Resting, Rubbish
 from orders.order import keys_sql as keys
+from orders.order.idempotency import Answer, is_recorded, replay
 from orders.order.keys_sql import Outcome
 from orders.order.model import MAX_ID
 from orders.order.sizes import names_that_fit
-from orders.placing.entry import Answer, Request, Waiting, insufficient, is_recorded, outcomes, replay
+from orders.placing.entry import Request, Waiting, insufficient, outcomes
 from orders.postgres.database import Database, DatabaseUnavailable, Query
 from orders.settings import Settings
 from orders.stock import claim_sql as claiming
 from orders.stock import commit_sql as placing
 from orders.stock.claim_sql import CartOrder, Claimed, Due, ReferenceOrder
 from orders.stock.commit_sql import BatchLost, Intent, NewOrder, Taken, Verdict
-from orders.stock.plan import Change, plan
+from orders.stock.plan import Adjustment, plan
 from orders.stock.write import DID_LAND, DID_NOT, Fate, jittered, write_stock
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Rehearsed:
     orders: Mapping[Waiting, NewOrder]
     refused: Mapping[Waiting, OrderError]
     repeated: Mapping[Waiting, CartOrder]
-    changes: Mapping[int, Change]
+    changes: Mapping[int, Adjustment]
 
 
 class Batch:
@@ -79,7 +80,7 @@ class Batch:
         self.began_at = self._now()
         self._lease_until = self.began_at + settings.orders_lease_s
         self._products: dict[int, Product] = {}
-        self._changes: dict[int, Change] = {}
+        self._changes: dict[int, Adjustment] = {}
         self._fates: dict[int, Fate] = {}
         self.ended: set[int] = set()  # products that it has done with: their claims are gone
         self._has_failures = False
@@ -352,7 +353,7 @@ class Batch:
         # Not in `finally`: who is cancelled in the middle of SETTLE does not know what became of it.
         self._refuse_rest(OrderError(Code.ORDER_FAILED, "The order could not be completed."))
 
-    async def _put(self, product: Product, change: Change) -> None:
+    async def _put(self, product: Product, change: Adjustment) -> None:
         if change.before == change.after:
             self._fates[product.id] = Fate.LANDED
             return

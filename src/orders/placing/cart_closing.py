@@ -9,9 +9,8 @@ from orders.batching import Batcher
 from orders.neighbours.carts import Carts
 from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
 from orders.order.model import Line
+from orders.placing.closings_sql import Closing, closings_done, due_closings
 from orders.postgres.database import Database, DatabaseUnavailable
-from orders.stock import orphans_sql as recovering
-from orders.stock.orphans_sql import Closing
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class CartClosing:
 
     async def close_due_once(self, limit: int = 50) -> int:
         """Try the carts that are due; returns how many there were."""
-        due = await self._database.run(lambda c: recovering.due_closings(c, limit, AGAIN_AFTER_S))
+        due = await self._database.run(lambda c: due_closings(c, limit, AGAIN_AFTER_S))
         await asyncio.gather(*(self._attempt(closing, cart_was_read=False) for closing in due))
         return len(due)
 
@@ -71,7 +70,7 @@ class CartClosing:
         return bool(cart.lines) and covers(closing.lines, cart.lines)
 
     async def _forget(self, order_ids: Sequence[UUID]) -> dict[UUID, None]:
-        await self._database.run(lambda c: recovering.closings_done(c, order_ids))
+        await self._database.run(lambda c: closings_done(c, order_ids))
         return {}
 
 

@@ -10,9 +10,10 @@ from orders.neighbours.carts import Cart, Carts
 from orders.neighbours.gate import DRY_RUN
 from orders.neighbours.reply import NoAnswer, NotSent, Resting, Rubbish
 from orders.order import keys_sql as keys
+from orders.order.idempotency import Answer, failure, is_recorded
 from orders.order.keys_sql import Outcome
 from orders.order.model import MAX_LINES, MAX_QUANTITY, NO_DETAILS, Author, Details, Line, merge_lines
-from orders.placing.entry import Answer, Request, failure, is_recorded
+from orders.placing.entry import Request
 from orders.placing.queue import Placement
 from orders.postgres.database import Database
 from orders.settings import Settings

@@ -1,20 +1,17 @@
 """A request to place an order, the answer to it, and what an Idempotency-Key remembers of the two."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orders.errors import Code, OrderError, problem
-from orders.order.keys_sql import KeyInUse, Outcome
+from orders.errors import Code, OrderError
+from orders.order.idempotency import Answer, failure, is_recorded
+from orders.order.keys_sql import Outcome
 from orders.order.model import NO_DETAILS, Author, Details, Line
 from orders.stock.plan import Shortage
-
-RECORDED = (201, 400, 500)
-"""Statuses that are the outcome of a request with an Idempotency-Key. After any other nothing has been decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +45,6 @@ class Request:
         return None if self.cart_id is None else (self.customer_id, self.cart_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a client is told: HTTP status, JSON body, the order if it is placed, and whether this is a repetition."""
-
-    status: int
-    body: str
-    order_id: UUID | None
-    replayed: bool = False
-
-
 @dataclass(eq=False, slots=True)
 class Waiting:
     """A request (None: only stock that is due back) on its way through a batch, and the future that is its answer."""
@@ -80,15 +67,6 @@ class Waiting:
         if not self.future.done():
             self.future.set_exception(error)
             self.future.exception()  # read, so that a client that has gone leaves no warning behind
-
-
-def replay(known: KeyInUse, fingerprint: bytes) -> Answer:
-    """The first outcome of a key. Raises OrderError: it is another request's (422), or still running (409)."""
-    if known.fingerprint != fingerprint:
-        raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another request.")
-    if known.outcome is None:
-        raise OrderError(Code.KEY_IN_USE, "The first request with this Idempotency-Key is running.", retry_after_s=1)
-    return Answer(known.outcome.status, known.outcome.body, known.outcome.order_id, replayed=True)
 
 
 def insufficient(request: Request, shortages: Sequence[Shortage]) -> OrderError:
@@ -117,13 +95,3 @@ def outcomes(refused: Mapping[Waiting, OrderError]) -> dict[str, Outcome]:
         for w, error in refused.items()
         if w.request and w.request.key and is_recorded(error)
     }
-
-
-def failure(error: OrderError, instance: str) -> Outcome:
-    """The outcome of a request that was answered with this error."""
-    return Outcome(error.code.value.status, json.dumps(problem(error, instance)), None)
-
-
-def is_recorded(error: OrderError) -> bool:
-    """Whether an Idempotency-Key remembers this error."""
-    return error.code.value.status in RECORDED

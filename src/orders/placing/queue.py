@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 from orders.errors import Code, OrderError
 from orders.neighbours.catalog import Catalog
 from orders.order import keys_sql as keys
+from orders.order.idempotency import Answer, replay
 from orders.order.keys_sql import KeyInUse
 from orders.placing.batch import STRAGGLER_S, Batch
 from orders.placing.cart_closing import CartClosing
-from orders.placing.entry import Answer, Request, Waiting, replay
+from orders.placing.entry import Request, Waiting
 from orders.postgres.database import Database
 from orders.settings import Settings
 

@@ -13,7 +13,7 @@ from orders.order.model import NO_DETAILS, Author, Details, Line
 from orders.postgres.database import Connection
 from orders.postgres.functions import ALWAYS, Function
 from orders.stock.claim_sql import Due
-from orders.stock.plan import Change
+from orders.stock.plan import Adjustment
 
 _BATCH_IS_GONE = "OR001"  # raised by orders_require()
 
@@ -47,7 +47,7 @@ class Intent:
     that are refused, the keys about which nothing was decided, and products whose returns have to wait.
     """
 
-    changes: Mapping[int, Change]
+    changes: Mapping[int, Adjustment]
     orders: Sequence[NewOrder]
     due: Sequence[Due]
     outcomes: dict[str, Outcome]

@@ -28,16 +28,6 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
-    """A cart to be closed for an order. `cart_id` is None for explicit items; `lines` maps products to quantities."""
-
-    order_id: UUID
-    customer_id: int
-    cart_id: int | None
-    lines: dict[int, int]
-
-
-@dataclass(frozen=True, slots=True)
 class Trouble:
     """A product whose stock wants a person's eye: `kind` is "in doubt", "not taken back" or "drifted"."""
 
@@ -204,32 +194,3 @@ def products_due_back(connection: Connection, limit: int) -> list[int]:
             (limit,),
         )
         return [product_id for (product_id,) in cursor]
-
-
-def due_closings(connection: Connection, limit: int, again_after_s: float) -> list[Closing]:
-    """Carts to be closed now; each is this caller's for `again_after_s`, then it is due again."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE cart_closings SET retry_at = now() + %(again)s * interval '1 s'
-            WHERE order_id IN (SELECT order_id FROM cart_closings WHERE retry_at <= now()
-                               ORDER BY retry_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-            RETURNING order_id, customer_id, cart_id, (
-                SELECT json_agg(json_build_array(product_id, quantity + cancelled)) FROM order_items i
-                WHERE i.order_id = cart_closings.order_id)
-            """,
-            {"limit": limit, "again": again_after_s},
-        )
-        return [Closing(UUID(o), customer, cart, _lines(items)) for o, customer, cart, items in cursor]
-
-
-def _lines(items: list[tuple[int, int]] | None) -> dict[int, int]:
-    return dict(items or [])
-
-
-def closings_done(connection: Connection, order_ids: Sequence[UUID]) -> None:
-    """These orders' carts need nothing more."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM cart_closings WHERE order_id = ANY(%s::uuid[])", ([str(order_id) for order_id in order_ids],)
-        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orders.order.model import Line
 
@@ -16,8 +17,7 @@ class Shortage:
     is_known: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Adjustment(NamedTuple):
     """A product's stock before this batch and after it, both as the catalog counts."""
 
     before: int
@@ -29,7 +29,7 @@ class Plan:
     """What a batch is about to do: a decision per order (no shortages: it is placed), a change per product."""
 
     shortages: tuple[tuple[Shortage, ...], ...]
-    changes: Mapping[int, Change]
+    changes: Mapping[int, Adjustment]
 
 
 def plan(stock: Mapping[int, int], returns: Mapping[int, int], orders: Sequence[Sequence[Line]]) -> Plan:
@@ -53,5 +53,5 @@ def plan(stock: Mapping[int, int], returns: Mapping[int, int], orders: Sequence[
                 left[line.product_id] -= line.quantity
                 touched.add(line.product_id)
         decisions.append(shortages)
-    changes = {product_id: Change(stock[product_id], left[product_id]) for product_id in sorted(touched)}
+    changes = {product_id: Adjustment(stock[product_id], left[product_id]) for product_id in sorted(touched)}
     return Plan(tuple(decisions), changes)

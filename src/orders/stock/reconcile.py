@@ -15,7 +15,7 @@ from orders.stock import claim_sql as claiming
 from orders.stock import commit_sql as placing
 from orders.stock import record_sql as reconciling
 from orders.stock.commit_sql import Verdict
-from orders.stock.plan import Change
+from orders.stock.plan import Adjustment
 from orders.stock.record_sql import Book
 from orders.stock.write import DID_LAND, DID_NOT, Fate, jittered, write_stock
 
@@ -187,7 +187,7 @@ class Reconciliation:
         """The steps of a batch without orders: INTEND, WRITE, SETTLE. Should we die, recovery does the rest."""
         if product.quantity == stock:
             return f"Product {product.id}: the catalog says {stock} already."
-        change = Change(product.quantity, stock)
+        change = Adjustment(product.quantity, stock)
         horizon_s = self._settings.orders_write_horizon_s
         if not await self._database.run(
             lambda c: reconciling.intend_correction(c, batch, horizon_s, product.id, change.before, change.after)

@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from orders.neighbours.catalog import Catalog, Product, Written
 from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
-from orders.stock.plan import Change
+from orders.stock.plan import Adjustment
 
 
 class Fate(Enum):
@@ -29,7 +29,7 @@ DISPUTES = 3
 
 
 async def write_stock(
-    catalog: Catalog, product: Product, change: Change, give_up_at: float, flow: Hashable = None
+    catalog: Catalog, product: Product, change: Adjustment, give_up_at: float, flow: Hashable = None
 ) -> Fate:
     """Send `after` until the catalog's answer is certain, or the event loop's time is `give_up_at`. Raises nothing.
 
@@ -53,7 +53,7 @@ async def write_stock(
 
 
 async def _read_back(
-    catalog: Catalog, product: Product, change: Change, written: Written, unanswered: int, disputes: int
+    catalog: Catalog, product: Product, change: Adjustment, written: Written, unanswered: int, disputes: int
 ) -> Fate | None:
     """What the catalog says after a PUT without an answer, or with a disputed one; None: send the same value again.
 

@@ -1,15 +1,17 @@
 """`dry_run=true` on the wire: the parameter of every write, and the answer that shows what would be."""
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from orders.dry_run import preview_json
 from orders.errors import invalid
-from orders.order.schema import ORDER_EXAMPLE, PLACED_EXAMPLE, Item, Order, OrderEvent, refused_parameters
-from orders.placing.entry import Answer
+from orders.order.idempotency import Answer
+from orders.order.schema import ORDER_EXAMPLE, PLACED_EXAMPLE, Item, Order, OrderEvent
+from orders.wire.problems import refused_parameters
 
 
 async def read_dry_run(
@@ -79,6 +81,21 @@ class Preview(BaseModel):
     order: PreviewedOrder
     stock: Annotated[list[StockChange], Field(description="The products whose stock would change.")]
     events: Annotated[list[OrderEvent], Field(description="The events that would be written.")]
+
+
+Stock = Mapping[int, tuple[int, int] | None]
+"""The stock of products before and after a change. None: the catalog does not say what there is."""
+
+
+def preview_json(order: str, stock: Stock, events: str) -> str:
+    """A preview as the wire has it. `order` and `events` are JSON."""
+    return f'{{"dry_run":true,"order":{order},"stock":{stock_json(stock)},"events":{events}}}'
+
+
+def stock_json(stock: Stock) -> str:
+    """Each product's stock before and after; both are null where the catalog does not say what there is."""
+    both = ((product_id, pair or (None, None)) for product_id, pair in sorted(stock.items()))
+    return json.dumps([{"product_id": p, "before": before, "after": after} for p, (before, after) in both])
 
 
 def preview_response(answer: Answer) -> Response:

@@ -10,8 +10,8 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from orders.errors import Code, OrderError, invalid, problem
-from orders.order.schema import invalid_fields
 from orders.postgres.database import DatabaseUnavailable
+from orders.wire.problems import invalid_fields
 
 log = logging.getLogger(__name__)
 

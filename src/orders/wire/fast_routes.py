@@ -15,8 +15,8 @@ from pydantic.fields import FieldInfo
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from orders.order.schema import repeated_parameter
 from orders.wire.bodies import BodyRoute, read_json
+from orders.wire.problems import repeated_parameter
 
 
 class ReadingRoute(APIRoute):

@@ -3,38 +3,42 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Body, Depends, Header, Path, Query, Request
+from fastapi import Depends, Header, Path, Request
 from pydantic import WithJsonSchema
 
 from orders.errors import Code, OrderError
-from orders.finding.query import MAY_REPEAT, CustomerListQuery, ListQuery, OneOrManyQuery
 from orders.order.model import MAX_ID
-from orders.order.schema import (
-    ID_EXAMPLE,
-    KEY,
-    Cancellation,
-    OrderToPlace,
-    Return,
-    parse_order_id,
-    refused_parameters,
-    repeated_parameter,
-)
+from orders.order.parsing import KEY, parse_customer_id, parse_order_id
+from orders.order.schema import ID_EXAMPLE
+from orders.wire.problems import refused_parameters
 
 _CUSTOMER_ID = {"type": "integer", "minimum": 1, "maximum": MAX_ID, "examples": [42]}
+
+
 _ANY_CUSTOMER_ID = {**_CUSTOMER_ID, "minimum": -MAX_ID - 1}
+
+
 _ORDER_ID = {"type": "string", "format": "uuid", "examples": [ID_EXAMPLE]}
+
+
 # The routes take them as text: what is no ID is at no address, which is 404 and not 422.
 CustomerId = Annotated[str, WithJsonSchema(_CUSTOMER_ID), Path(description="The customer: 1 … 2^63-1.")]
+
+
 AnyCustomerId = Annotated[
     str,
     WithJsonSchema(_ANY_CUSTOMER_ID),
     Path(description="The customer: 1 … 2^63-1; of orders that were adopted from the simpler service also 0 and less."),
 ]
+
+
 CustomerOrOrderId = Annotated[
     str,
     WithJsonSchema({"anyOf": [_CUSTOMER_ID, _ORDER_ID]}),
     Path(description="A customer's ID (an integer) means that customer; an order's ID (a UUID) means that order."),
 ]
+
+
 Key = Annotated[
     str | None,
     Header(
@@ -45,31 +49,11 @@ Key = Annotated[
         json_schema_extra={"pattern": f"^({KEY})$"},
     ),
 ]
-ToPlace = Annotated[
-    OrderToPlace | None,
-    Body(
-        openapi_examples={
-            "items": {
-                "summary": "Explicit items",
-                "value": {"items": [{"product_id": 7, "quantity": 2}, {"product_id": 3, "quantity": 1}]},
-            },
-            "details": {
-                "summary": "With fields for others",
-                "value": {
-                    "items": [{"product_id": 7, "quantity": 2}],
-                    "external_reference": "web-2026-004711",
-                    "metadata": {"channel": "web", "gift": True},
-                    "notes": {"public": "Leave it with the neighbour."},
-                },
-            },
-            "cart": {"summary": "The customer's cart", "value": {}},
-        }
-    ),
-]
-Listing = Annotated[ListQuery, Query()]
-CustomerListing = Annotated[CustomerListQuery, Query()]
-OneOrMany = Annotated[OneOrManyQuery, Query()]
+
+
 OrderId = Annotated[str, WithJsonSchema(_ORDER_ID), Path(description="The order.")]
+
+
 Actor = Annotated[
     str,
     Header(
@@ -81,49 +65,35 @@ Actor = Annotated[
         examples=["anna@shop.example"],
     ),
 ]
+
+
 REQUEST_ID = r"[A-Za-z0-9._~:/+=-]{1,128}"
 """What is taken for a request's ID: anything that a log line or a URL can carry."""
 
+
 _ETAGS = {"type": "string", "pattern": r'^("[0-9]{1,9}"(, ?"[0-9]{1,9}")*|\*)$'}
+
+
 IfMatch = Annotated[
     str | None,
     WithJsonSchema(_ETAGS),
     Header(alias="If-Match", description="The order's `ETag`: 412 if it has changed since.", examples=['"1"']),
 ]
+
+
 IfNoneMatch = Annotated[
     str | None,
     WithJsonSchema(_ETAGS),
     Header(alias="If-None-Match", description="The order's `ETag`: 304 if it has not changed.", examples=['"1"']),
 ]
 
-ToCancel = Annotated[
-    Cancellation | None,
-    Body(
-        openapi_examples={
-            "whole": {"summary": "The whole order", "value": {"reason": "customer", "note": "Changed their mind."}},
-            "part": {
-                "summary": "A part of it",
-                "value": {"reason": "inventory", "items": [{"id": 1, "quantity": 2}]},
-            },
-            "without restocking": {"summary": "The goods are gone", "value": {"reason": "other", "restock": False}},
-        }
-    ),
-]
-ToReturn = Annotated[
-    Return | None,
-    Body(
-        openapi_examples={
-            "part": {
-                "summary": "Two came back, one of them damaged",
-                "value": {
-                    "reason": "customer",
-                    "items": [{"id": 1, "quantity": 1}, {"id": 1, "quantity": 1, "condition": "damaged"}],
-                },
-            },
-            "whole": {"summary": "All of it", "value": {"note": "Refused at the door."}},
-        }
-    ),
-]
+
+def customer_or_refuse(text: str, expected: str = "a customer's ID (1 … 2^63-1)") -> int:
+    """The customer's ID in an address. Raises OrderError: that is none."""
+    customer_id = parse_customer_id(text)
+    if customer_id is None:
+        raise OrderError(Code.NOT_FOUND, f"{text[:60]!r} is not {expected}.")
+    return customer_id
 
 
 def order_or_refuse(text: str) -> UUID:
@@ -140,14 +110,4 @@ async def _refuse_parameters(request: Request) -> None:
         raise refused_parameters(request.query_params)
 
 
-async def _refuse_repeated(request: Request) -> None:
-    """Only a few filters may be said several times."""
-    seen: set[str] = set()
-    for name, _ in request.query_params.multi_items():
-        if name in seen and name not in MAY_REPEAT:
-            raise repeated_parameter(name)
-        seen.add(name)
-
-
 WITHOUT_PARAMETERS = [Depends(_refuse_parameters)]
-EACH_ONCE = [Depends(_refuse_repeated)]

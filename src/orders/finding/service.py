@@ -1,29 +1,21 @@
-"""What every route needs of the service, and how operations are named."""
+"""What the routes of reading need: a database, the table of statuses, and how much is read at once."""
 
 import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
-from fastapi.routing import APIRoute
+from fastapi import Request
 
 from orders.batching import Batcher
-from orders.dry_run import Rehearsal
 from orders.errors import Code, OrderError
 from orders.finding.lists_sql import statuses_there_are
 from orders.finding.query import OrderFilters
 from orders.order.document_sql import read_orders
 from orders.order.statuses import Workflow
-from orders.placing.checkout import Checkout
 from orders.postgres.database import Connection, Database
 from orders.postgres.lanes import Lane
 from orders.postgres.unavailable import DatabaseBusy
-
-
-def operation_id(route: APIRoute) -> str:
-    """What the OpenAPI document calls an operation: the name of its function."""
-    return route.name
-
 
 LOADS_AT_ONCE = 2
 """Queries for orders by ID that run at once; the next batch gathers meanwhile."""
@@ -35,19 +27,12 @@ LOAD = 100
 T = TypeVar("T")
 
 
-class Shop:
-    """What the routes need: the database, the use cases, the table of statuses, and reads by ID that are answered
-    together. `needs_if_match`: whether changing an order does.
-    """
+class Finding:
+    """Reads orders. Reads by ID that arrive together are answered together; lists and reports wait for their turn."""
 
-    def __init__(
-        self, database: Database, checkout: Checkout, workflow: Workflow, needs_if_match: bool, rehearsal: Rehearsal
-    ) -> None:
+    def __init__(self, database: Database, workflow: Workflow) -> None:
         self.database = database
-        self.checkout = checkout
-        self.rehearsal = rehearsal
         self.workflow = workflow
-        self.needs_if_match = needs_if_match
         self.orders: Batcher[UUID, str] = Batcher(
             lambda ids: database.run(lambda c: read_orders(c, ids), Lane.READS), parallel=LOADS_AT_ONCE, size=LOAD
         )
@@ -72,3 +57,9 @@ class Shop:
         """A query of a report, which may take seconds: it waits for its turn. Raises OrderError as above."""
         async with self.slow_reads:
             return await self.read_list(query)
+
+
+def finding(request: Request) -> Finding:
+    """What reads orders, of the app that the request came to."""
+    service: Finding = request.app.state.finding
+    return service

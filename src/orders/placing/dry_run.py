@@ -1,41 +1,25 @@
-"""Trying without doing: the order, the stock and the events as they would be. Nothing is written, nothing is sent."""
+"""An order as it would be if it were placed: with its stock and events. Nothing is written, nothing is sent."""
 
 import asyncio
 import json
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
-from orders.bulk import (
-    MAX_ANSWER_BYTES,
-    Move,
-    Result,
-    Wish,
-    answered,
-    as_order_error,
-    in_bounds,
-    judge,
-    refused,
-    results_of,
-    wanted_by,
-)
-from orders.changing.change_sql import Change as OrderChange
-from orders.changing.change_sql import Decide, DecideMany, Standing
 from orders.errors import OrderError
 from orders.neighbours.catalog import Catalog
-from orders.neighbours.gate import DRY_RUN
-from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
-from orders.order.keys_sql import KeyInUse
+from orders.order.idempotency import Answer
 from orders.order.model import Author
+from orders.order.results import Result, answered, as_order_error, in_bounds, refused
 from orders.placing.batch import Batch, Rehearsed
+from orders.placing.bulk import Wish
 from orders.placing.checkout import Checkout
-from orders.placing.entry import Answer, Request, Waiting
+from orders.placing.dry_run_sql import orders_as_placed
+from orders.placing.entry import Request, Waiting
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
-from orders.rehearsing import Changed, orders_as_placed, rehearse_changes
 from orders.settings import Settings
-from orders.stock.plan import Change, plan
+from orders.wire.dry_run import Stock, preview_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +30,14 @@ class Preview:
     events: str
 
 
-Stock = Mapping[int, Change | None]
-"""What would become of each product's stock; None: the catalog doesn't say what there is."""
-
-
-class Rehearsal:
-    """Says what the service would do. Reads the database, the carts and the catalog."""
+class PlacingDryRun:
+    """Says what placing would do. Reads the database, the carts and the catalog."""
 
     def __init__(self, database: Database, catalog: Catalog, checkout: Checkout, settings: Settings) -> None:
         self._database = database
         self._catalog = catalog
         self._checkout = checkout
         self._settings = settings
-
-    # Placing ----------------------------------------------------------------------------------------------------
 
     async def place(self, wish: Wish, instance: str, author: Author) -> Answer:
         """What placing would be answered: 200 with the preview, or a repetition. Raises OrderError."""
@@ -115,76 +93,6 @@ class Rehearsal:
             for waiting, document in zip(rehearsed.orders, documents, strict=True)
         }
 
-    # Changing ---------------------------------------------------------------------------------------------------
-
-    async def change(
-        self, order_id: UUID, wanted: str | None, decide: Decide, key: tuple[str, bytes] | None
-    ) -> str | KeyInUse | None:
-        """What `store.changing.change_order` would do with this order, as a preview; raises what `decide` raises."""
-
-        def decide_one(standings: Mapping[UUID, Standing]) -> list[OrderChange]:
-            return [change for standing in standings.values() if (change := decide(standing))]
-
-        changed = await self._rehearse({order_id: wanted}, decide_one, key and key[0])
-        if isinstance(changed, KeyInUse):
-            return changed
-        if order_id not in changed.orders:
-            return None
-        stock = await self._stock(changed.due)
-        return preview_json(changed.orders[order_id], stock, changed.events.get(order_id, "[]"))
-
-    async def move_each(
-        self, moves: Sequence[Move], instance: str, *, needs_version: bool, all_or_nothing: bool
-    ) -> tuple[list[Result], Stock]:
-        """What moving all of these would be answered. Raises OrderError: all or nothing, and one is refused."""
-        decide, errors = judge(moves, needs_version=needs_version, all_or_nothing=all_or_nothing)
-        changed = await self._rehearse(wanted_by(moves), decide, max_bytes=MAX_ANSWER_BYTES)
-        assert isinstance(changed, Changed)  # there was no key
-        results = results_of(changed.orders, errors, instance)
-        stock = await self._stock(changed.due)
-        return [_with_events(m.order_id, results[m.order_id], changed) for m in moves], stock
-
-    async def _rehearse(
-        self,
-        wanted: Mapping[UUID, str | None],
-        decide: DecideMany,
-        key: str | None = None,
-        max_bytes: int | None = None,
-    ) -> Changed | KeyInUse:
-        return await self._database.run(lambda c: rehearse_changes(c, wanted, decide, key, max_bytes), Lane.CHANGES)
-
-    async def _stock(self, due: Mapping[int, int]) -> dict[int, Change | None]:
-        """What the next PUT of each of these products would say. No transaction is open meanwhile."""
-        reads = {p: asyncio.create_task(self._quantity(p)) for p in due}
-        if reads:
-            await asyncio.wait(reads.values(), timeout=self._settings.orders_request_deadline_s)
-        known = {p: read.result() for p, read in reads.items() if not read.cancel()}
-        stock = {p: quantity for p, quantity in known.items() if quantity is not None}
-        changes = plan(stock, {p: units for p, units in due.items() if p in stock}, ()).changes
-        return {p: changes.get(p) for p in due}
-
-    async def _quantity(self, product_id: int) -> int | None:
-        try:
-            product = await self._catalog.read(product_id, DRY_RUN)
-        except (NotSent, NoAnswer, Rubbish):
-            return None
-        return product.quantity if product else None
-
-
-def preview_json(order: str, stock: Stock, events: str) -> str:
-    """A preview as the wire has it."""
-    return f'{{"dry_run":true,"order":{order},"stock":{stock_json(stock)},"events":{events}}}'
-
-
-def stock_json(stock: Stock) -> str:
-    """Each product's stock before and after; both are null where the catalog doesn't say what there is."""
-    return json.dumps(
-        [
-            {"product_id": p, "before": change and change.before, "after": change and change.after}
-            for p, change in sorted(stock.items())
-        ]
-    )
-
 
 def _waiting(request: Request) -> Waiting:
     products = frozenset(line.product_id for line in request.lines)
@@ -217,12 +125,6 @@ def _result(outcome: Preview | Answer | OrderError, instance: str) -> Result:
         return Result(201, {"order": outcome.order, "events": outcome.events})
     result = answered(outcome)
     return Result(result.status, {**result.members, "events": "[]"}) if outcome.status < 300 else result
-
-
-def _with_events(order_id: UUID, result: Result, changed: Changed) -> Result:
-    if result.status >= 300:
-        return result
-    return Result(result.status, {**result.members, "events": changed.events.get(order_id, "[]")})
 
 
 def _placed_event(order: Mapping[str, Any], author: Author) -> dict[str, Any]:

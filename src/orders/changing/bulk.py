@@ -1,0 +1,109 @@
+"""Many orders moved in one request: each for itself, or all or none."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from orders.changing.change_sql import Change, DecideMany, Standing, change_orders
+from orders.changing.move import Asked, move
+from orders.errors import Code, OrderError
+from orders.order.results import MAX_ANSWER_BYTES, Result, as_order_error, refused, results_of, shown
+from orders.postgres.database import Database
+from orders.postgres.lanes import Lane
+
+AT_ONCE = 200
+"""So many orders are moved, and locked meanwhile, in one transaction: a thousand cost five commits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An order, and the status that it is to have."""
+
+    order_id: UUID
+    status: str
+    asked: Asked
+
+
+async def move_each(
+    database: Database, moves: Sequence[Move], instance: str, *, needs_version: bool = False
+) -> list[Result]:
+    """Move each of these orders for itself; no order is there twice. Raises nothing."""
+    results: dict[UUID, Result] = {}
+    room = MAX_ANSWER_BYTES
+    in_order = sorted(moves, key=lambda m: m.order_id)  # of all, so that two calls meet in the same order of locks
+    for some in [in_order[n : n + AT_ONCE] for n in range(0, len(moves), AT_ONCE)]:
+        decide, errors = judge(some, needs_version=needs_version)
+        try:
+            orders = await _change(database, some, decide, room)
+        except Exception as error:
+            results |= dict.fromkeys((m.order_id for m in some), refused(as_order_error(error), instance))
+        else:
+            results |= results_of(orders, errors, instance)
+            room -= sum(len(order.encode()) for order in orders.values())
+    return [results[m.order_id] for m in moves]
+
+
+async def move_all(database: Database, moves: Sequence[Move], *, needs_version: bool = False) -> list[Result]:
+    """Move all of these orders in one transaction. Raises OrderError that names each refusal: nothing was changed."""
+    decide, _ = judge(moves, needs_version=needs_version, all_or_nothing=True)
+    orders = await _change(database, moves, decide, MAX_ANSWER_BYTES)
+    return [Result(200, shown(orders[m.order_id])) for m in moves]
+
+
+async def _change(database: Database, moves: Sequence[Move], decide: DecideMany, max_bytes: int) -> dict[UUID, str]:
+    wanted = wanted_by(moves)
+    return await database.run(lambda c: change_orders(c, wanted, decide, max_bytes), Lane.CHANGES)
+
+
+def wanted_by(moves: Sequence[Move]) -> dict[UUID, str]:
+    """The status that each order is to have."""
+    return {m.order_id: m.status for m in moves}
+
+
+def judge(
+    moves: Sequence[Move], *, needs_version: bool, all_or_nothing: bool = False
+) -> tuple[DecideMany, dict[UUID, OrderError]]:
+    """The function that decides what becomes of all these orders, and (filled by it) why some are refused.
+
+    With `all_or_nothing` it raises OrderError where one is.
+    """
+    errors: dict[UUID, OrderError] = {}
+
+    def decide(standings: Mapping[UUID, Standing]) -> list[Change]:
+        errors.clear()
+        changes = []
+        for one in moves:
+            try:
+                changes.append(_judge_one(one, standings.get(one.order_id), needs_version=needs_version))
+            except OrderError as error:
+                errors[one.order_id] = error
+        if errors and all_or_nothing:
+            raise _nothing_changed(moves, errors)
+        return [change for change in changes if change]
+
+    return decide, errors
+
+
+def _judge_one(one: Move, standing: Standing | None, *, needs_version: bool) -> Change | None:
+    if needs_version and one.asked.versions is None:
+        raise OrderError(Code.IF_MATCH_REQUIRED, "Send the order's `version`, as you read it.")
+    if standing is None:
+        raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {one.order_id}.")
+    return move(standing, one.status, one.asked)
+
+
+def _nothing_changed(moves: Sequence[Move], errors: Mapping[UUID, OrderError]) -> OrderError:
+    """409 with each order that is in the way."""
+    found = [
+        {
+            "pointer": f"#/orders/{n}",
+            "code": errors[m.order_id].code.name.lower(),
+            "message": errors[m.order_id].detail,
+            "id": str(m.order_id),
+            **errors[m.order_id].extra,
+        }
+        for n, m in enumerate(moves)
+        if m.order_id in errors
+    ]
+    detail = f"{len(found)} of {len(moves)} orders can't be moved, so none was. The first: {found[0]['message']}"
+    return OrderError(Code.BATCH_REFUSED, detail, extra={"errors": found})

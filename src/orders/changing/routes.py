@@ -1,0 +1,194 @@
+"""The routes that change an order."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+
+from orders.changing import move as changes
+from orders.changing.describe import patch_details
+from orders.changing.move import Asked, Units, change_status
+from orders.changing.parameters import ToCancel, ToReturn
+from orders.changing.schemas import Cancellation, NewStatus, OrderPatch, Return, UnitsToCancel, UnitsToReturn
+from orders.changing.service import changing
+from orders.errors import Code, OrderError
+from orders.order.idempotency import Answer
+from orders.order.model import Author
+from orders.order.parsing import (
+    parse_key,
+    parse_status_or_refuse,
+    parse_versions,
+)
+from orders.order.schema import Order
+from orders.wire.answers import ETAG_HEADER, answered
+from orders.wire.bodies import BodyRoute
+from orders.wire.dry_run import DryRun
+from orders.wire.operations import operation_id
+from orders.wire.parameters import Actor, IfMatch, Key, OrderId, order_or_refuse
+from orders.wire.problems import READ_PROBLEMS, problem_responses
+
+router = APIRouter(route_class=BodyRoute, generate_unique_id_function=operation_id)
+
+
+_CHANGED = {
+    200: {
+        "model": Order,
+        "description": "The order as it is now",
+        "headers": ETAG_HEADER,
+    },
+    **problem_responses(
+        Code.ORDER_NOT_FOUND,
+        Code.STATUS_NOT_ALLOWED,
+        Code.VERSION_CHANGED,
+        Code.IF_MATCH_REQUIRED,
+        Code.BODY_TOO_LARGE,
+        Code.DATABASE_FULL,
+        *READ_PROBLEMS,
+    ),
+}
+
+
+_PARTLY_CHANGED = {
+    **_CHANGED,
+    **problem_responses(Code.STATUS_NOT_ALLOWED, Code.QUANTITY_EXCEEDED, Code.KEY_IN_USE),
+    **problem_responses(Code.INVALID_REQUEST, Code.KEY_REUSED),
+}
+
+
+_DESCRIBED = {
+    200: _CHANGED[200],
+    **problem_responses(
+        Code.ORDER_NOT_FOUND,
+        Code.EXTERNAL_REFERENCE_TAKEN,
+        Code.DESCRIBED_TOO_OFTEN,
+        Code.VERSION_CHANGED,
+        Code.IF_MATCH_REQUIRED,
+        Code.BODY_TOO_LARGE,
+        Code.DATABASE_FULL,
+        *READ_PROBLEMS,
+    ),
+}
+
+
+@router.put(
+    "/orders/{id}",
+    summary="Change an order's status",
+    tags=["orders"],
+    responses=_CHANGED,
+)
+async def change_order_status(
+    request: Request,
+    id: OrderId,
+    body: NewStatus,
+    dry_run: DryRun,
+    if_match: IfMatch = None,  # noqa: ARG001
+    actor: Actor = "api",
+) -> Response:
+    """Moves the order forward along its life, aside (`On Hold`, and back) or to an end (`Cancelled`: its stock goes
+    back to the catalog). The status that it has already changes nothing.
+    """
+    order_id, service = order_or_refuse(id), changing(request)
+    status = parse_status_or_refuse(body.status, "#/status", service.workflow)
+    asked = _asked(request, actor, None, body.note)
+    body_or_preview = await change_status(service.database, order_id, status, asked, _rehearse(request, dry_run))
+    return answered(Answer(200, body_or_preview, None), dry_run)
+
+
+@router.post(
+    "/orders/{id}/cancel", summary="Cancel an order, or a part of it", tags=["orders"], responses=_PARTLY_CHANGED
+)
+async def cancel_order(
+    request: Request,
+    id: OrderId,
+    dry_run: DryRun,
+    body: ToCancel = None,
+    if_match: IfMatch = None,  # noqa: ARG001
+    key: Key = None,  # noqa: ARG001
+    actor: Actor = "api",
+) -> Response:
+    """Cancels the order; its stock goes back to the catalog, once, unless `restock` is false.
+
+    With `items` only these units are cancelled: the lines' quantities and the total follow, the status stays. Who
+    cancels the last of them cancels the order. A partial cancellation that may have to be repeated should have an
+    `Idempotency-Key` or an `If-Match`.
+    """
+    asked_for = body or Cancellation()
+    asked = _asked(request, actor, asked_for.reason, asked_for.note)
+    key_value = parse_key(request.headers.getlist("idempotency-key"))
+    units = _units(asked_for.items)
+    service, rehearse = changing(request), _rehearse(request, dry_run)
+    answer = await changes.cancel_order(
+        service.database, order_or_refuse(id), asked, units, restock=asked_for.restock, key=key_value, rehearse=rehearse
+    )
+    return answered(answer, dry_run)
+
+
+@router.post("/orders/{id}/return", summary="Goods of an order came back", tags=["orders"], responses=_PARTLY_CHANGED)
+async def return_order(
+    request: Request,
+    id: OrderId,
+    dry_run: DryRun,
+    body: ToReturn = None,
+    if_match: IfMatch = None,  # noqa: ARG001
+    key: Key = None,  # noqa: ARG001
+    actor: Actor = "api",
+) -> Response:
+    """Records goods that came back, line by line; those that are `restocked` go back to the catalog.
+
+    Once everything is back, the order is `Returned`. An order that was moved there with PUT can have its goods recorded
+    afterwards.
+    """
+    asked_for = body or Return()
+    asked = _asked(request, actor, asked_for.reason, asked_for.note)
+    key_value = parse_key(request.headers.getlist("idempotency-key"))
+    service, units, rehearse = changing(request), _units(asked_for.items), _rehearse(request, dry_run)
+    return answered(
+        await changes.return_order(service.database, order_or_refuse(id), asked, units, key_value, rehearse), dry_run
+    )
+
+
+@router.patch(
+    "/orders/{id}",
+    summary="Change what is attached to an order",
+    tags=["orders"],
+    responses=_DESCRIBED,
+    openapi_extra={
+        "requestBody": {
+            "content": {"application/merge-patch+json": {"schema": {"$ref": "#/components/schemas/OrderPatch"}}}
+        }
+    },
+)
+async def patch_order(
+    request: Request,
+    id: OrderId,
+    body: OrderPatch,
+    dry_run: DryRun,
+    if_match: IfMatch = None,  # noqa: ARG001
+    actor: Actor = "api",
+) -> Response:
+    """Merges a JSON merge patch into `external_reference`, `metadata` and `notes`: null removes a member, the
+    members of objects are merged. The order's version grows by one, unless nothing changes.
+    """
+    asked = _asked(request, actor, None, None)
+    patch = body.model_dump(exclude_unset=True)
+    rehearse = _rehearse(request, dry_run)
+    document = await patch_details(changing(request).database, order_or_refuse(id), patch, asked, rehearse)
+    return answered(Answer(200, document, None), dry_run)
+
+
+def _asked(request: Request, actor: str, reason: str | None, note: str | None) -> Asked:
+    """Who asks for a change, and of which versions. Raises OrderError where If-Match is required and missing."""
+    versions = parse_versions(request.headers.getlist("if-match"), "If-Match")
+    if versions is None and changing(request).needs_if_match:
+        raise OrderError(Code.IF_MATCH_REQUIRED, "Send the order's ETag in If-Match.")
+    return Asked(Author(actor, request.state.request_id), reason, note, versions)
+
+
+def _units(items: Sequence[UnitsToCancel] | None) -> list[Units]:
+    return [
+        Units(i.id, i.quantity, i.condition) if isinstance(i, UnitsToReturn) else Units(i.id, i.quantity)
+        for i in items or ()
+    ]
+
+
+def _rehearse(request: Request, dry_run: bool) -> changes.Rehearse | None:
+    return changing(request).dry_run.change if dry_run else None

@@ -1,0 +1,25 @@
+"""What the routes of changing need."""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from orders.changing.dry_run import ChangingDryRun
+from orders.order.statuses import Workflow
+from orders.postgres.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """Changes orders, or says what a change would do. `needs_if_match`: whether a change has to name a version."""
+
+    database: Database
+    workflow: Workflow
+    needs_if_match: bool
+    dry_run: ChangingDryRun
+
+
+def changing(request: Request) -> Changing:
+    """What changes orders, of the app that the request came to."""
+    service: Changing = request.app.state.changing
+    return service

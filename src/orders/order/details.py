@@ -1,0 +1,121 @@
+"""What others attach to an order (metadata, an external reference, notes): its limits, and a JSON merge patch. Pure."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from orders.errors import invalid
+from orders.order.model import Details
+from orders.order.sizes import MAX_ATTACHED_BYTES, stored_bytes
+
+MAX_METADATA_BYTES = 8192
+"""Maximum size of the metadata as they are stored and sent."""
+
+
+MAX_METADATA_MEMBERS = 50
+
+
+MAX_METADATA_DEPTH = 5
+
+
+MAX_KEY_LENGTH = 100
+
+
+MAX_VALUE_LENGTH = 500
+"""Of a string that orders can be found by: a member of the metadata itself."""
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """RFC 7396: members of `patch` replace those of `target`, null removes one, objects are merged."""
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged
+
+
+def to_document(details: Details) -> dict[str, Any]:
+    """As the wire has it, without what is not there."""
+    notes = {"public": details.public_note, "private": details.private_note}
+    document = {
+        "external_reference": details.external_reference,
+        "metadata": json.loads(details.metadata) if details.metadata else None,
+        "notes": {name: note for name, note in notes.items() if note is not None},
+    }
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def to_details(document: Mapping[str, Any]) -> Details:
+    """From the wire, where it was checked. Raises OrderError where the metadata can't be kept."""
+    require_good_metadata(document.get("metadata") or {})
+    return as_details(document)
+
+
+def require_good_metadata(metadata: Mapping[str, Any]) -> None:
+    try:
+        check_metadata(metadata)
+    except ValueError as error:
+        raise invalid("#/metadata", "metadata_invalid", f"The metadata {error}.") from None
+
+
+TOO_LARGE = f"must be at most {MAX_ATTACHED_BYTES} bytes altogether: the metadata and the notes"
+
+
+def attached_bytes(document: Mapping[str, Any]) -> int:
+    """The size of an order's metadata and notes, as they are stored and sent."""
+    texts = (document.get("notes") or {}).values()
+    return stored_bytes(document.get("metadata") or {}) + sum(stored_bytes(text) for text in texts if text)
+
+
+def as_details(document: Mapping[str, Any]) -> Details:
+    metadata, notes = document.get("metadata"), document.get("notes") or {}
+    return Details(
+        external_reference=document.get("external_reference"),
+        metadata=dumped(metadata) if metadata else None,
+        public_note=notes.get("public"),
+        private_note=notes.get("private"),
+    )
+
+
+def as_members(details: Details) -> dict[str, Any]:
+    """As members of the order: what is not there is null, or empty."""
+    return {
+        "external_reference": details.external_reference,
+        "metadata": json.loads(details.metadata) if details.metadata else {},
+        "notes": {"public": details.public_note, "private": details.private_note},
+    }
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> None:
+    """Raises ValueError: small, flat enough, and nothing in it that a database can't keep."""
+    _check(metadata, MAX_METADATA_DEPTH)
+    if len(metadata) > MAX_METADATA_MEMBERS:
+        raise ValueError(f"must have at most {MAX_METADATA_MEMBERS} members")
+    if any(isinstance(value, str) and len(value) > MAX_VALUE_LENGTH for value in metadata.values()):
+        raise ValueError(f"must have strings of at most {MAX_VALUE_LENGTH} characters")
+    size = stored_bytes(metadata)
+    if size > MAX_METADATA_BYTES:
+        raise ValueError(f"must be at most {MAX_METADATA_BYTES} bytes of JSON, numbers written out; these are {size}")
+
+
+def _check(value: Any, depth: int) -> None:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("must not hold the character U+0000")
+    if isinstance(value, Mapping | list) and depth == 0:
+        raise ValueError(f"must be nested at most {MAX_METADATA_DEPTH} deep")
+    if isinstance(value, Mapping):
+        if not all(1 <= len(key) <= MAX_KEY_LENGTH for key in value):
+            raise ValueError(f"must have keys of 1 to {MAX_KEY_LENGTH} characters")
+        for part in (*value, *value.values()):
+            _check(part, depth - 1)
+    elif isinstance(value, list):
+        for part in value:
+            _check(part, depth - 1)
+
+
+def dumped(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,40 @@
+"""What a client is told, and what an Idempotency-Key remembers of it."""
+
+import json
+from dataclasses import dataclass
+from uuid import UUID
+
+from orders.errors import Code, OrderError, problem
+from orders.order.keys_sql import KeyInUse, Outcome
+
+RECORDED = (201, 400, 500)
+"""Statuses that are the outcome of a request with an Idempotency-Key. After any other nothing has been decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client is told: HTTP status, JSON body, the order if it is placed, and whether this is a repetition."""
+
+    status: int
+    body: str
+    order_id: UUID | None
+    replayed: bool = False
+
+
+def replay(known: KeyInUse, fingerprint: bytes) -> Answer:
+    """The first outcome of a key. Raises OrderError: it is another request's (422), or still running (409)."""
+    if known.fingerprint != fingerprint:
+        raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another request.")
+    if known.outcome is None:
+        raise OrderError(Code.KEY_IN_USE, "The first request with this Idempotency-Key is running.", retry_after_s=1)
+    return Answer(known.outcome.status, known.outcome.body, known.outcome.order_id, replayed=True)
+
+
+def failure(error: OrderError, instance: str) -> Outcome:
+    """The outcome of a request that was answered with this error."""
+    return Outcome(error.code.value.status, json.dumps(problem(error, instance)), None)
+
+
+def is_recorded(error: OrderError) -> bool:
+    """Whether an Idempotency-Key remembers this error."""
+    return error.code.value.status in RECORDED
