@@ -11,7 +11,7 @@ import time
 
 import uvloop
 
-from orders.app import machinery
+from orders.machinery import machinery
 from orders.neighbours.carts import Carts
 from orders.neighbours.catalog import Catalog, Product, Written
 from orders.order.model import Line

@@ -7,18 +7,17 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
-from pyreqwest.client import Client
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
 from orders.address import shown
+from orders.background import rounds, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
@@ -26,30 +25,18 @@ from orders.changing.service import Changing
 from orders.finding import export_routes, report_routes
 from orders.finding import routes as finding_routes
 from orders.finding.service import Finding
-from orders.finding.summing_up import sum_up_forever
-from orders.neighbours.capacity import Capacity
-from orders.neighbours.carts import Carts
-from orders.neighbours.catalog import Catalog
+from orders.machinery import Machinery, machinery
 from orders.neighbours.concurrency import Learnt
-from orders.neighbours.learning import Learning
-from orders.neighbours.learnt_sql import NAMES, Key, digest
-from orders.neighbours.neighbour import Neighbour
-from orders.neighbours.reply import build_client
-from orders.neighbours.turns import Turns
 from orders.openapi import describe_api
-from orders.order.statuses import Workflow, load_workflow
+from orders.order.statuses import load_workflow
 from orders.placing import bulk_routes as placing_bulk_routes
 from orders.placing import routes as placing_routes
-from orders.placing.cart_closing import CartClosing
 from orders.placing.checkout import Checkout
 from orders.placing.dry_run import PlacingDryRun
-from orders.placing.queue import Placement
-from orders.placing.recovery import Recovery
 from orders.placing.service import Placing
-from orders.postgres import embedded
-from orders.postgres.database import Database, DatabaseUnavailable, SchemaError, with_defaults
+from orders.postgres.database import DatabaseUnavailable, SchemaError, with_defaults
 from orders.settings import Settings, SettingsError, load_settings
-from orders.startup import expiries, open_database, require_neighbours
+from orders.startup import expiries, require_neighbours
 from orders.unknown_settings import tell_unknown
 from orders.wire.docs_pages import add_docs_pages
 from orders.wire.edge import CORS, Doors, Edge
@@ -60,6 +47,7 @@ from orders.wire.request_log import RequestLog
 from orders.wire.serving import bound_connections, bound_uvicorn
 
 log = logging.getLogger(__name__)
+
 
 ROUTERS = (
     finding_routes.router,
@@ -73,78 +61,15 @@ ROUTERS = (
     about.router,
 )
 
+
 _TELLABLE = (SettingsError, SchemaError, DatabaseUnavailable)
 """Errors at start-up that are a sentence for the person who starts the service."""
 
-DRAIN_S = 20.0
-"""So long does a shutdown wait for batches that are under way; what is left then is recovery's."""
 
 try:
     VERSION = version("orders")
 except PackageNotFoundError:  # run from a checkout that was not installed (`uvicorn main:app`)
     VERSION = "0.1.0"
-
-
-@dataclass(frozen=True, slots=True)
-class Machinery:
-    """Everything that is built from settings inside an event loop, for the app and for `orders worker`."""
-
-    database: Database
-    client: Client
-    catalog: Catalog
-    carts: Carts
-    closing: CartClosing
-    placement: Placement
-    recovery: Recovery
-    learning: Learning
-    workflow: Workflow
-
-
-@contextlib.asynccontextmanager
-async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
-    """Start everything; stop it in the opposite order, letting batches that are under way end."""
-    catalog_url, cart_url = require_neighbours(settings)
-    workflow = load_workflow(settings.orders_workflow)
-    may_stay = expiries(settings, workflow)
-    dsn = await asyncio.to_thread(open_database, settings)
-    database = Database(dsn, settings.orders_db_threads)
-    client = build_client(settings.orders_neighbour_timeout_s)
-    keys = Key("catalog", digest(shown(catalog_url))), Key("cart", digest(shown(cart_url)))  # no hash of a password
-    neighbours = [_neighbour(key, database, client, settings) for key in keys]
-    learning = Learning(database, {key: n.capacity for key, n in zip(keys, neighbours, strict=True)})
-    catalog, carts = Catalog(neighbours[0]), Carts(neighbours[1])
-    closing = CartClosing(database, carts)
-    placement = Placement(database, catalog, closing, settings)
-    recovery = Recovery(database, catalog, placement, closing, settings, may_stay)
-    try:
-        with contextlib.suppress(DatabaseUnavailable):  # a standby, say: the loop tries again
-            await learning.share_once()
-        yield Machinery(database, client, catalog, carts, closing, placement, recovery, learning, workflow)
-    finally:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
-                await placement.drain()
-                await closing.drain()
-        await asyncio.gather(*(neighbour.capacity.close() for neighbour in neighbours), return_exceptions=True)
-        await client.close()
-        await asyncio.to_thread(database.close)
-        if not settings.has_database:
-            await asyncio.to_thread(embedded.stop, settings.orders_data_dir)
-
-
-def _neighbour(key: Key, database: Database, client: Client, settings: Settings) -> Neighbour:
-    is_catalog = key.name == "catalog"
-    name = NAMES[key.name]
-    bound = settings.catalog_concurrency if is_catalog else settings.cart_concurrency
-    call_s = settings.orders_neighbour_timeout_s
-    return Neighbour(
-        name,
-        (settings.catalog_url if is_catalog else settings.cart_url) or "",
-        client,
-        settings.orders_breaker_failures,
-        settings.orders_breaker_rest_s,
-        Capacity(name, bound, call_s, Turns(database, key, call_s)),
-    )
 
 
 def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -163,17 +88,13 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
-            recovering = asyncio.create_task(built.recovery.run_forever())
-            summing_up = asyncio.create_task(sum_up_forever(built.database))
-            sharing = asyncio.create_task(built.learning.share_forever())
+            background = asyncio.create_task(run_forever(rounds(built, settings)))
             urls = shown(settings.catalog_url or ""), shown(settings.cart_url or "")
             log.info("ready: the catalog is %s, the carts are %s", *urls)
             try:
                 yield
             finally:
-                recovering.cancel()
-                summing_up.cancel()
-                sharing.cancel()
+                background.cancel()
 
     return lifespan
 

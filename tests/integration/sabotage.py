@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any
 
-from orders.app import Machinery
+from orders.machinery import Machinery
 from orders.neighbours.reply import NoAnswer
 from orders.postgres.database import DatabaseUnavailable
 

@@ -17,9 +17,9 @@ from uuid import UUID
 import pytest
 
 from orders import app
-from orders.app import Machinery, machinery
 from orders.changing.move import Asked, Units, cancel_order, change_status, expire_once, return_order
 from orders.errors import Code, OrderError
+from orders.machinery import Machinery, machinery
 from orders.order.idempotency import Answer
 from orders.order.model import NO_DETAILS, Author, Details, Line
 from orders.order.results import Result

@@ -5,8 +5,8 @@ import itertools
 
 from orders.dry_run import Rehearsal
 
-from orders.app import machinery
 from orders.errors import Code, OrderError
+from orders.machinery import machinery
 from orders.order.model import Author, Line
 from orders.placing.bulk import Wish, place_each
 from orders.placing.checkout import Checkout

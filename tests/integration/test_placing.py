@@ -15,8 +15,8 @@ import pytest
 import uvloop
 from uuid_utils.compat import uuid7
 
-from orders.app import machinery
 from orders.errors import Code, OrderError
+from orders.machinery import machinery
 from orders.neighbours.catalog import Product, Written
 from orders.order.idempotency import Answer
 from orders.order.model import Line

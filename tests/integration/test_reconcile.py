@@ -10,8 +10,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from orders.app import Machinery, machinery
 from orders.changing.move import change_status
+from orders.machinery import Machinery, machinery
 from orders.order.model import Line
 from orders.order.statuses import CANCELLED
 from orders.placing.checkout import Checkout

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from uuid_utils.compat import uuid7
 
-from orders.app import machinery
+from orders.machinery import machinery
 from orders.placing.recovery import Recovered
 from orders.postgres.database import DatabaseUnavailable, connect
 from orders.settings import Settings

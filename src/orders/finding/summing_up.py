@@ -1,26 +1,19 @@
-"""Days that are over are summed up, so that reports stay quick. Runs in every replica, one at a time in all of them."""
+"""Days that are over are summed up, so that reports stay quick. One replica at a time does it."""
 
-import asyncio
 import logging
 from datetime import date
 
 from orders.finding.reports_sql import count_standings, sum_up_a_day
-from orders.postgres.database import Database, DatabaseUnavailable, Query
+from orders.postgres.database import Database, Query
 from orders.postgres.lanes import Lane
+from orders.postgres.unavailable import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
-PAUSE_S = 0.2
-"""Between two days: a large one takes a thread of the lists for a second, and lists have their turn in between."""
 
-IDLE_S = 60.0
-
-
-async def sum_up_forever(database: Database) -> None:
-    """A day's sales and a day's standings, again and again, whatever happens in between."""
-    while True:
-        has_more = [await _sum_up(database, a_day) for a_day in (sum_up_a_day, count_standings)]
-        await asyncio.sleep(PAUSE_S if any(has_more) else IDLE_S)
+async def sum_up_once(database: Database) -> bool:
+    """Sum up one day's sales and one day's statuses. Returns whether there may be another day. Raises nothing."""
+    return any([await _sum_up(database, a_day) for a_day in (sum_up_a_day, count_standings)])
 
 
 async def _sum_up(database: Database, a_day: Query[date | None]) -> bool:

@@ -1,18 +1,12 @@
 """What is learnt of the neighbours is kept in the database, so that a restart and other replicas begin with it."""
 
 import asyncio
-import logging
 from collections.abc import Mapping
 
 from orders.neighbours.capacity import Capacity
 from orders.neighbours.concurrency import Learnt
 from orders.neighbours.learnt_sql import Key, keep_learnt, make_rows, read_learnt
-from orders.postgres.database import Database, DatabaseUnavailable
-
-log = logging.getLogger(__name__)
-
-EVERY_S = 1.0
-"""Pause between two looks at what other replicas have learnt."""
+from orders.postgres.database import Database
 
 WORTH_KEEPING = 1.5
 """Factor by which a limit has to change to be kept: each replica finds its own, this one is only where it begins."""
@@ -25,29 +19,13 @@ class Learning:
         self._database = database
         self._capacities = capacities
         self._known: dict[Key, Learnt] = {}
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()  # set when there is something to share
         for capacity in capacities.values():
-            capacity.on_news = self._news.set
+            capacity.on_news = self.news.set
 
     def learnt(self) -> dict[str, Learnt]:
         """What is known here of each neighbour, by its name."""
         return {key.name: capacity.learnt() for key, capacity in self._capacities.items()}
-
-    async def share_forever(self) -> None:
-        """`share_once`, every second and as soon as there is news, whatever happens in between."""
-        while True:
-            try:
-                async with asyncio.timeout(EVERY_S):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
-            self._news.clear()
-            try:
-                await self.share_once()
-            except DatabaseUnavailable as error:
-                log.info("what was learnt of the neighbours is kept later: %s", error)
-            except Exception:
-                log.exception("what was learnt of the neighbours could not be kept")
 
     async def share_once(self) -> None:
         """Keep what is new here, then take over what is new elsewhere. Raises DatabaseUnavailable."""

@@ -1,23 +1,17 @@
-"""What a dead replica left behind: its batches are ended, stock goes back, carts are closed. Runs in every replica.
-
-So does what only time brings: orders that have stayed in a status for too long are cancelled.
-"""
+"""What a dead replica left behind: its batches are ended, stock goes back, carts are closed. Runs in every replica."""
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orders.changing.move import expire_once
 from orders.neighbours.catalog import Catalog, Product, Written
 from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
 from orders.placing.cart_closing import CartClosing
 from orders.placing.queue import Placement
-from orders.postgres.database import Database, DatabaseUnavailable
+from orders.postgres.database import Database
 from orders.settings import Settings
 from orders.stock import orphans_sql as recovering
 from orders.stock.orphans_sql import Ended, Orphan
@@ -31,19 +25,24 @@ RETURNS_AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What one round found: dead batches, products with stock due back, carts to be closed, orders that expired."""
+    """What one round found: dead batches, products with stock due back, carts to be closed."""
 
     batches: int
     returns: int
     carts: int
-    expired: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.batches} interrupted batches, {self.returns} products with stock to give back, "
+            f"{self.carts} carts to close"
+        )
 
     def __bool__(self) -> bool:
-        return bool(self.batches or self.returns or self.carts or self.expired)
+        return bool(self.batches or self.returns or self.carts)
 
 
 class Recovery:
-    """One round is `recover_once`; `run_forever` is a loop around it."""
+    """Ends what dead replicas began."""
 
     def __init__(
         self,
@@ -52,38 +51,24 @@ class Recovery:
         placement: Placement,
         closing: CartClosing,
         settings: Settings,
-        expiries: Mapping[str, timedelta],
     ) -> None:
         self._database = database
         self._catalog = catalog
         self._placement = placement
         self._closing = closing
         self._settings = settings
-        self._expiries = expiries
-
-    async def run_forever(self) -> None:
-        """`recover_once`, every so often, whatever happens in between."""
-        while True:
-            try:
-                await self.recover_once()
-            except DatabaseUnavailable as error:
-                log.warning("recovery waits for the database: %s", error)
-            except Exception:
-                log.exception("a round of recovery failed")
-            await asyncio.sleep(self._settings.orders_recovery_interval_s)
 
     async def recover_once(self) -> Recovered:
         """One round. Safe to run anywhere at any time, any number of times."""
         dead = await self._database.run(lambda c: recovering.dead_batches(c, BATCHES_AT_ONCE))
         await asyncio.gather(*map(self._end_batch, dead))
-        expired = await expire_once(self._database, self._expiries)
         due = await self._database.run(lambda c: recovering.products_due_back(c, RETURNS_AT_ONCE))
         self._placement.give_back(due)
         carts = await self._closing.close_due_once()
         keep_h = self._settings.orders_key_retention_h
         running_s = 2 * self._settings.orders_lease_s
         await self._database.run(lambda c: recovering.forget(c, keep_h, running_s))
-        return Recovered(len(dead), len(due), carts, expired)
+        return Recovered(len(dead), len(due), carts)
 
     async def _end_batch(self, dead: UUID) -> None:
         """Find out what became of each product of a dead batch. What can't be known yet waits for the next round."""
@@ -152,13 +137,3 @@ class Recovery:
             if dispute < DISPUTES - 1:
                 written = await self._catalog.write(product, orphan.after, lease_until, alone=True)
         return Written.REFUSED
-
-
-def summary(rounds: Sequence[Recovered]) -> str:
-    """What some rounds did, in a sentence."""
-    names = ("batches", "returns", "carts", "expired")
-    batches, returns, carts, expired = (sum(getattr(r, name) for r in rounds) for name in names)
-    return (
-        f"{batches} interrupted batches, {returns} products with stock to give back, {carts} carts to close, "
-        f"{expired} orders that expired."
-    )

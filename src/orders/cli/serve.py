@@ -1,0 +1,163 @@
+"""The commands that run servers: the service, and the sandbox to try it with."""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from starlette.applications import Starlette
+
+from orders.address import shown
+from orders.app import create_app, log_to_stderr
+from orders.cli.common import CartPort, CatalogPort, Host, PortNumber, cli, fail, settings_of
+from orders.sandbox.carts import SandboxCarts
+from orders.sandbox.catalog import SandboxCatalog
+from orders.settings import Settings
+from orders.startup import open_database
+from orders.wire.serving import PortTaken, bound_connections, options, require_free
+
+
+@cli.command()
+def dev(
+    host: Host = None, port: PortNumber = None, catalog_port: CatalogPort = 8001, cart_port: CartPort = 8002
+) -> None:
+    """Run everything: database, sandbox and service. Ctrl-C stops it; the data stays in .data/."""
+    settings = settings_of(host=host, port=port)
+    bound_connections(settings)
+    _require_free(settings)
+    data = settings.orders_data_dir / "sandbox"
+    if settings.catalog_url is None:
+        _serve_in_thread(lambda: SandboxCatalog(data / "catalog.db").app(), settings.host, catalog_port)
+    if settings.cart_url is None:
+        _serve_in_thread(lambda: SandboxCarts(data / "carts.db").app(), settings.host, cart_port)
+    settings = settings.model_copy(
+        update={
+            "catalog_url": settings.catalog_url or f"http://{settings.host}:{catalog_port}",
+            "cart_url": settings.cart_url or f"http://{settings.host}:{cart_port}",
+        }
+    )
+    app = create_app(settings)
+    open_database(settings)  # what is wrong with it, or with its table of statuses, is said here, in a sentence
+    config = uvicorn.Config(app, settings.host, settings.port, **options(settings))
+    _run(_Announcing(config, _welcome(settings)))
+
+
+@cli.command()
+def serve(
+    host: Host = None,
+    port: PortNumber = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes; each is a replica.")] = 1,
+) -> None:
+    """Run the service."""
+    settings = settings_of(host=host, port=port)
+    bound_connections(settings)
+    create_app(settings)  # says at once what a setting is missing, not once per worker
+    _require_free(settings)
+    open_database(settings)  # what is wrong with it is said here, in a sentence
+    typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
+    # The workers read the environment by themselves.
+    os.environ.update(HOST=settings.host, PORT=str(settings.port))
+    try:
+        uvicorn.run(
+            "orders.app:app_of_serve",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=workers,
+            **options(settings),
+        )
+    except SystemExit as ended:  # uvicorn's 3: it could not start
+        sys.exit(1 if ended.code else 0)
+
+
+@cli.command()
+def sandbox(
+    which: Annotated[str, typer.Argument(help="catalog, carts or both.")] = "both",
+    host: Host = None,
+    catalog_port: CatalogPort = 8001,
+    cart_port: CartPort = 8002,
+    data: Annotated[Path | None, typer.Option(help="Where to keep its files; without: in memory.")] = None,
+    samples: Annotated[bool, typer.Option(help="Begin with a few sample products.")] = True,
+    inline_items: Annotated[bool, typer.Option(help="Give a cart's items inside the cart.")] = True,
+) -> None:
+    """Run a small Product Catalog Service and a small Shopping Cart Service, with faults to switch on (PUT /faults)."""
+    if which not in ("catalog", "carts", "both"):
+        fail(f"{which!r} is none of catalog, carts, both.", 2)
+    log_to_stderr()
+    address = host or "127.0.0.1"
+    files = {name: data / f"{name}.db" if data else None for name in ("catalog", "carts")}
+    if which in ("catalog", "both"):
+        _serve_in_thread(lambda: SandboxCatalog(files["catalog"], samples).app(), address, catalog_port)
+        typer.echo(f"catalog  http://{address}:{catalog_port}/products")
+    if which in ("carts", "both"):
+        _serve_in_thread(lambda: SandboxCarts(files["carts"], inline_items).app(), address, cart_port)
+        typer.echo(f"carts    http://{address}:{cart_port}/carts")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return
+
+
+def _require_free(settings: Settings) -> None:
+    try:
+        require_free(settings.host, settings.port, "--port or PORT")
+    except PortTaken as taken:
+        fail(str(taken), 1)
+
+
+class _Announcing(uvicorn.Server):
+    """A server that says something once it listens."""
+
+    def __init__(self, config: uvicorn.Config, words: str) -> None:
+        super().__init__(config)
+        self._words = words
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then speak."""
+        await super().startup(sockets)
+        if self.started:
+            typer.echo(self._words)
+
+
+def _run(server: uvicorn.Server) -> None:
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        typer.echo("Stopped.")
+    if not server.started:
+        sys.exit(1)
+
+
+def _serve_in_thread(build: Callable[[], Starlette], host: str, port: int) -> None:
+    """Serve an app (built in its own thread: SQLite connections stay where they were made) until the process ends."""
+    server = uvicorn.Server(uvicorn.Config(build, host, port, factory=True, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            fail(f"Nothing can listen on {host}:{port}; is something else running there?", 1)
+        time.sleep(0.02)
+
+
+def _welcome(settings: Settings) -> str:
+    base = f"http://{settings.host}:{settings.port}"
+    database = "the one you named" if settings.has_database else f"embedded PostgreSQL in {settings.orders_data_dir}/"
+    return f"""
+  orders     {base}        docs: {base}/docs
+  catalog    {shown(settings.catalog_url or "")}/products
+  carts      {shown(settings.cart_url or "")}/carts
+  database   {database}
+
+Place an order:
+
+  curl -i {base}/orders/42 -H 'Content-Type: application/json' \\
+       -d '{{"items": [{{"product_id": 7, "quantity": 2}}]}}'
+
+Ctrl-C stops everything; the data stays.
+"""

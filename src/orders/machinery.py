@@ -1,0 +1,93 @@
+"""Everything that is built from settings inside an event loop, and closed in the opposite order."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pyreqwest.client import Client
+
+from orders.address import shown
+from orders.neighbours.capacity import Capacity
+from orders.neighbours.carts import Carts
+from orders.neighbours.catalog import Catalog
+from orders.neighbours.learning import Learning
+from orders.neighbours.learnt_sql import NAMES, Key, digest
+from orders.neighbours.neighbour import Neighbour
+from orders.neighbours.reply import build_client
+from orders.neighbours.turns import Turns
+from orders.order.statuses import Workflow, load_workflow
+from orders.placing.cart_closing import CartClosing
+from orders.placing.queue import Placement
+from orders.placing.recovery import Recovery
+from orders.postgres import embedded
+from orders.postgres.database import Database, DatabaseUnavailable
+from orders.settings import Settings
+from orders.startup import expiries, open_database, require_neighbours
+
+DRAIN_S = 20.0
+"""So long does a shutdown wait for batches that are under way; what is left then is recovery's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """Everything that is built from settings inside an event loop, for the app and for `orders worker`."""
+
+    database: Database
+    client: Client
+    catalog: Catalog
+    carts: Carts
+    closing: CartClosing
+    placement: Placement
+    recovery: Recovery
+    learning: Learning
+    workflow: Workflow
+    expiries: Mapping[str, timedelta]
+
+
+@contextlib.asynccontextmanager
+async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
+    """Start everything; stop it in the opposite order, letting batches that are under way end."""
+    catalog_url, cart_url = require_neighbours(settings)
+    workflow = load_workflow(settings.orders_workflow)
+    may_stay = expiries(settings, workflow)
+    dsn = await asyncio.to_thread(open_database, settings)
+    database = Database(dsn, settings.orders_db_threads)
+    client = build_client(settings.orders_neighbour_timeout_s)
+    keys = Key("catalog", digest(shown(catalog_url))), Key("cart", digest(shown(cart_url)))  # no hash of a password
+    neighbours = [_neighbour(key, database, client, settings) for key in keys]
+    learning = Learning(database, {key: n.capacity for key, n in zip(keys, neighbours, strict=True)})
+    catalog, carts = Catalog(neighbours[0]), Carts(neighbours[1])
+    closing = CartClosing(database, carts)
+    placement = Placement(database, catalog, closing, settings)
+    recovery = Recovery(database, catalog, placement, closing, settings)
+    try:
+        with contextlib.suppress(DatabaseUnavailable):  # a standby, say: the loop tries again
+            await learning.share_once()
+        yield Machinery(database, client, catalog, carts, closing, placement, recovery, learning, workflow, may_stay)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await placement.drain()
+                await closing.drain()
+        await asyncio.gather(*(neighbour.capacity.close() for neighbour in neighbours), return_exceptions=True)
+        await client.close()
+        await asyncio.to_thread(database.close)
+        if not settings.has_database:
+            await asyncio.to_thread(embedded.stop, settings.orders_data_dir)
+
+
+def _neighbour(key: Key, database: Database, client: Client, settings: Settings) -> Neighbour:
+    is_catalog = key.name == "catalog"
+    name = NAMES[key.name]
+    bound = settings.catalog_concurrency if is_catalog else settings.cart_concurrency
+    call_s = settings.orders_neighbour_timeout_s
+    return Neighbour(
+        name,
+        (settings.catalog_url if is_catalog else settings.cart_url) or "",
+        client,
+        settings.orders_breaker_failures,
+        settings.orders_breaker_rest_s,
+        Capacity(name, bound, call_s, Turns(database, key, call_s)),
+    )
