@@ -16,7 +16,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
-from orders.address import shown
 from orders.background import rounds, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
@@ -36,8 +35,9 @@ from orders.placing.dry_run import PlacingDryRun
 from orders.placing.service import Placing
 from orders.postgres.database import DatabaseUnavailable, SchemaError, with_defaults
 from orders.settings import Settings, SettingsError, load_settings
+from orders.settings.address import shown
+from orders.settings.unknown import tell_unknown
 from orders.startup import expiries, require_neighbours
-from orders.unknown_settings import tell_unknown
 from orders.wire.docs_pages import add_docs_pages
 from orders.wire.edge import CORS, Doors, Edge
 from orders.wire.failures import answer_with_problems

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from pyreqwest.client import Client
 
-from orders.address import shown
 from orders.neighbours.capacity import Capacity
 from orders.neighbours.carts import Carts
 from orders.neighbours.catalog import Catalog
@@ -24,6 +23,7 @@ from orders.placing.recovery import Recovery
 from orders.postgres import embedded
 from orders.postgres.database import Database, DatabaseUnavailable
 from orders.settings import Settings
+from orders.settings.address import shown
 from orders.startup import expiries, open_database, require_neighbours
 
 DRAIN_S = 20.0

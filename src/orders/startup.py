@@ -20,7 +20,8 @@ from orders.postgres.database import (
 from orders.postgres.functions import install, missing
 from orders.settings import Settings, SettingsError
 from orders.stock.claim_sql import CLAIM
-from orders.stock.commit_sql import INTEND, SETTLE
+from orders.stock.intend_sql import INTEND
+from orders.stock.settle_sql import SETTLE
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from orders.finding.lists import TOTAL_HINT
+from orders.finding.answers import TOTAL_HINT
 from orders.postgres.database import Connection
 from tests.conftest import Reply, Sandbox, ask, execute, wait_until
 from tests.e2e.conftest import Service, Start

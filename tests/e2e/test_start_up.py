@@ -193,7 +193,7 @@ def test_a_typo_is_told_once_when_the_service_starts(start: Start, tmp_path: Pat
         assert service.get("/health").status == 200
     said = (tmp_path / "log").read_text()
     typo = (
-        "WARNING orders.unknown_settings: ORDERS_LEASES_S is no setting of this version and does nothing; did you mean"
+        "WARNING orders.settings.unknown: ORDERS_LEASES_S is no setting of this version and does nothing; did you mean"
     )
     assert said.count(typo) == 1
     assert "CATALOGUE_URL" not in said  # CATALOG_URL is set

@@ -14,7 +14,7 @@ import pytest
 from orders.order.document_sql import DOCUMENTS, read_orders
 from orders.postgres import database
 from orders.postgres.database import Connection, SchemaError
-from orders.postgres.functions import ALWAYS, Function, install
+from orders.postgres.functions import ALWAYS, Function, Step, any_of, install, is_true
 from orders.startup import FUNCTIONS, install_functions, require_functions
 from tests.conftest import ORDERS, ask, execute
 from tests.made_up import make_up
@@ -33,9 +33,18 @@ def made(connection: Connection) -> list[str]:
 
 def test_a_function_takes_what_it_is_given_and_runs_what_is_needed(connection: Connection) -> None:
     steps = [
-        ("numbers", "RETURN QUERY SELECT n, %(word)s::text FROM unnest(%(numbers)s::bigint[]) n"),
-        ("is_asked", "RETURN QUERY SELECT 0::bigint, %(word)s"),
-        (ALWAYS, "RETURN QUERY SELECT -1::bigint, 'always'"),
+        Step(
+            any_of("numbers", "bigint"),
+            "RETURN QUERY SELECT n, %(word)s::text FROM unnest(%(numbers)s::bigint[]) n",
+        ),
+        Step(
+            is_true("is_asked"),
+            "RETURN QUERY SELECT 0::bigint, %(word)s",
+        ),
+        Step(
+            ALWAYS,
+            "RETURN QUERY SELECT -1::bigint, 'always'",
+        ),
     ]
     function = Function("test", steps, rows="number bigint, word text")
     with connection.cursor() as cursor:
@@ -47,11 +56,38 @@ def test_a_function_takes_what_it_is_given_and_runs_what_is_needed(connection: C
 
 def test_a_parameter_without_a_type_is_refused() -> None:
     with pytest.raises(ValueError, match="no type is named for word"):
-        Function("test", [(ALWAYS, "PERFORM %(word)s")])
+        Function(
+            "test",
+            [
+                Step(
+                    ALWAYS,
+                    "PERFORM %(word)s",
+                )
+            ],
+        )
 
 
 def test_another_text_is_another_function() -> None:
-    assert Function("test", [(ALWAYS, "PERFORM 1")]).name != Function("test", [(ALWAYS, "PERFORM 2")]).name
+    assert (
+        Function(
+            "test",
+            [
+                Step(
+                    ALWAYS,
+                    "PERFORM 1",
+                )
+            ],
+        ).name
+        != Function(
+            "test",
+            [
+                Step(
+                    ALWAYS,
+                    "PERFORM 2",
+                )
+            ],
+        ).name
+    )
 
 
 def test_replicas_that_start_together_make_each_once(empty_dsn: str, connection: Connection) -> None:

@@ -12,17 +12,18 @@ from uuid import UUID
 
 import pytest
 
-from orders.order import keys_sql as keys
+from orders.order import keys_sql
 from orders.order.keys_sql import Outcome
 from orders.order.model import Author, Line
 from orders.postgres.database import Connection, connect
-from orders.stock import claim_sql as claiming
-from orders.stock import commit_sql as placing
-from orders.stock import orphans_sql as recovering
+from orders.stock import claim_sql, orphans_sql
+from orders.stock.abandon_sql import abandon
+from orders.stock.batch_lost_sql import BatchLost
 from orders.stock.claim_sql import Due
-from orders.stock.commit_sql import BatchLost, Intent, NewOrder, Verdict
+from orders.stock.intend_sql import Intent, NewOrder, intend
 from orders.stock.orphans_sql import Ended, Orphan
 from orders.stock.plan import Adjustment
+from orders.stock.settle_sql import Verdict, read_placed, settle
 from tests.conftest import ask
 
 BATCH = {"a": UUID(int=0xA), "b": UUID(int=0xB), "new": UUID(int=0xC)}
@@ -164,7 +165,7 @@ def test_a_claim_takes_what_is_free_and_only_that(database: Connection) -> None:
     ask(database, keep_done, (str(BATCH["new"]),))
     touched = Touched(database)
     wanted = {"new": b"x", "a1": b"y", "k": b""}
-    claimed = claiming.claim(database, BATCH["new"], 10, [1, 11, 21, 22, 31], wanted, [])
+    claimed = claim_sql.claim(database, BATCH["new"], 10, [1, 11, 21, 22, 31], wanted, [])
     assert claimed.products == {21, 31}
     assert claimed.keys == {"new"}
     assert claimed.keys_in_use.keys() == {"a1", "k"}
@@ -175,28 +176,28 @@ def test_a_claim_takes_what_is_free_and_only_that(database: Connection) -> None:
 def test_a_claim_that_is_given_up_takes_nothing_else_along(database: Connection) -> None:
     claim(database, 6, "a")
     touched = Touched(database)
-    claiming.release(database, BATCH["a"], [1, 3, 13], ["a1", "a-done", "b1"])
+    claim_sql.release(database, BATCH["a"], [1, 3, 13], ["a1", "a-done", "b1"])
     assert touched() == {"claim 3": None, "key a1": None}
 
 
 def test_the_order_of_a_cart_is_the_customers_newest_that_came_from_one(database: Connection) -> None:
     ask(database, "UPDATE orders SET customer_id = 7 WHERE id = %s", (str(order_id("a4")),))
-    assert claiming.order_of_cart(database, 7, None, 60) is None
+    assert claim_sql.order_of_cart(database, 7, None, 60) is None
     for name, customer, cart in (("c1", 7, 51), ("c2", 7, 52), ("c3", 7, None), ("c4", 8, 54)):
         order(database, name, "new", "Ordered", {1: 1}, cart)
         ask(database, "UPDATE orders SET customer_id = %s WHERE id = %s", (customer, str(order_id(name))))
-    found = claiming.order_of_cart(database, 7, None, 60)
+    found = claim_sql.order_of_cart(database, 7, None, 60)
     assert found
     assert found.order_id == order_id("c2")
     ask(database, "UPDATE orders SET placed_at = now() - interval '2 min' WHERE customer_id = 7")
-    assert claiming.order_of_cart(database, 7, None, 60) is None
+    assert claim_sql.order_of_cart(database, 7, None, 60) is None
 
 
 def test_a_cart_whose_order_failed_has_none(database: Connection) -> None:
     order(database, "c1", "new", "Failed", {1: 1}, cart=9)
-    assert claiming.claim(database, BATCH["new"], 10, [], {}, [(42, 9)]).cart_orders == {}
+    assert claim_sql.claim(database, BATCH["new"], 10, [], {}, [(42, 9)]).cart_orders == {}
     order(database, "c2", "new", "Pending", {1: 1}, cart=9)
-    (found,) = claiming.claim(database, BATCH["new"], 10, [], {}, [(42, 9)]).cart_orders.values()
+    (found,) = claim_sql.claim(database, BATCH["new"], 10, [], {}, [(42, 9)]).cart_orders.values()
     assert (found.order_id, found.is_placed) == (order_id("c2"), False)
 
 
@@ -206,7 +207,7 @@ def test_who_looks_sees_what_a_claim_would_and_claims_nothing(database: Connecti
     due(database, "a4", 21, 3, carried_by="b")
     due(database, "a4", 22, 1)
     touched = Touched(database)
-    found = claiming.look(database, [21, 31], [], [])
+    found = claim_sql.look(database, [21, 31], [], [])
     assert found.products == {21, 31}
     assert [(d.product_id, d.number) for d in found.due] == [(21, 1)]
     assert touched() == {}
@@ -216,7 +217,7 @@ def test_a_reference_is_that_of_an_order_that_did_not_fail(database: Connection)
     for name, status in (("c1", "Ordered"), ("c2", "Pending"), ("c3", "Failed"), ("c4", "Ordered")):
         order(database, name, "new", status, {1: 1})
         ask(database, "UPDATE orders SET external_reference = %s WHERE id = %s", (name, str(order_id(name))))
-    found = claiming.reference_orders(database, ["c1", "c2", "c3", "nowhere"])
+    found = claim_sql.reference_orders(database, ["c1", "c2", "c3", "nowhere"])
     assert {reference: (order.order_id, order.is_placed) for reference, order in found.items()} == {
         "c1": (order_id("c1"), True),
         "c2": (order_id("c2"), False),
@@ -227,13 +228,13 @@ def test_a_reference_is_that_of_an_order_that_did_not_fail(database: Connection)
 
 
 def test_only_the_keys_that_are_asked_for_are_told(database: Connection) -> None:
-    assert keys.keys_in_use(database, ["a1", "nowhere"]).keys() == {"a1"}
+    assert keys_sql.keys_in_use(database, ["a1", "nowhere"]).keys() == {"a1"}
 
 
 def test_an_outcome_is_kept_for_a_new_key_and_for_ones_own_that_is_running(database: Connection) -> None:
     touched = Touched(database)
     for name, is_kept in (("new", True), ("a1", True), ("a-done", False), ("b1", False)):
-        assert keys.keep_outcome(database, name, b"", REFUSED, BATCH["a"]) is is_kept
+        assert keys_sql.keep_outcome(database, name, b"", REFUSED, BATCH["a"]) is is_kept
     assert touched().keys() == {"key new", "key a1"}
 
 
@@ -251,7 +252,7 @@ def test_an_intent_is_written_for_the_batch_and_what_it_does_not_need_is_free(da
     due(database, "b4", 1, 3)
     claim(database, 6, "a")
     touched = Touched(database)
-    placing.intend(
+    intend(
         database,
         BATCH["a"],
         1,
@@ -282,7 +283,7 @@ def test_an_intent_is_written_for_the_batch_and_what_it_does_not_need_is_free(da
 def test_nothing_is_intended_for_a_product_that_is_not_the_batchs(database: Connection, missing: int) -> None:
     touched = Touched(database)
     with pytest.raises(BatchLost):
-        placing.intend(database, BATCH["a"], 1, intent({1: Adjustment(5, 4), missing: Adjustment(5, 4)}))
+        intend(database, BATCH["a"], 1, intent({1: Adjustment(5, 4), missing: Adjustment(5, 4)}))
     assert touched() == {}
 
 
@@ -290,7 +291,7 @@ def test_nothing_is_intended_where_the_lease_of_one_product_is_over(database: Co
     ask(database, "UPDATE stock_claims SET lease_until = now() - interval '1 s' WHERE product_id = 2")
     touched = Touched(database)
     with pytest.raises(BatchLost):
-        placing.intend(database, BATCH["a"], 1, intent({1: Adjustment(5, 4), 2: Adjustment(5, 4)}))
+        intend(database, BATCH["a"], 1, intent({1: Adjustment(5, 4), 2: Adjustment(5, 4)}))
     assert touched() == {}
 
 
@@ -316,7 +317,7 @@ def test_settle_ends_what_the_verdict_names_of_the_batch(database: Connection) -
         hand_over=True,
         authors={order_id("a1"): author, order_id("a2"): author},
     )
-    bodies = placing.settle(database, BATCH["a"], 1, verdict)
+    bodies = settle(database, BATCH["a"], 1, verdict)
     found = touched()
     assert bodies.keys() == {order_id("a1")}
     assert found.keys() == {
@@ -353,14 +354,14 @@ def test_settle_ends_what_the_verdict_names_of_the_batch(database: Connection) -
 def test_a_verdict_on_anything_that_is_not_the_batchs_settles_nothing(database: Connection, verdict: Verdict) -> None:
     touched = Touched(database)
     with pytest.raises(BatchLost):
-        placing.settle(database, BATCH["a"], 1, verdict)
+        settle(database, BATCH["a"], 1, verdict)
     assert touched() == {}
 
 
 def test_what_a_batch_has_placed_is_told_of_no_other_order(database: Connection) -> None:
     asked = [order_id(name) for name in ("a1", "a4", "b4")]
-    assert placing.read_placed(database, BATCH["a"], asked).keys() == {order_id("a4")}
-    assert placing.read_placed(database, BATCH["a"], [order_id("a1")]) == {}
+    assert read_placed(database, BATCH["a"], asked).keys() == {order_id("a4")}
+    assert read_placed(database, BATCH["a"], [order_id("a1")]) == {}
 
 
 # Undo ---------------------------------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ def test_an_undo_takes_all_of_the_batch_back_and_waits_for_no_other(database: Co
     ask(other, "SELECT FROM stock_claims WHERE batch_id = %s FOR UPDATE", (str(BATCH["b"]),))
     touched = Touched(database)
     outcomes = {"a1": REFUSED, "a-done": REFUSED, "b1": REFUSED}
-    undo = threading.Thread(target=placing.abandon, args=(database, BATCH["a"], outcomes))
+    undo = threading.Thread(target=abandon, args=(database, BATCH["a"], outcomes))
     undo.start()
     undo.join(10)
     has_waited = undo.is_alive()
@@ -397,15 +398,15 @@ def lease_is_over(c: Connection, batch: str) -> None:
 
 
 def test_only_batches_whose_lease_is_over_are_dead(database: Connection) -> None:
-    assert recovering.dead_batches(database, 10) == []
+    assert orphans_sql.dead_batches(database, 10) == []
     lease_is_over(database, "b")
-    assert recovering.dead_batches(database, 10) == [BATCH["b"]]
+    assert orphans_sql.dead_batches(database, 10) == [BATCH["b"]]
 
 
 def test_a_batch_that_is_alive_is_not_taken_over(database: Connection) -> None:
     """Its lease may have been another replica's a moment ago."""
     touched = Touched(database)
-    assert recovering.take_over(database, BATCH["a"], BATCH["new"], 10) == []
+    assert orphans_sql.take_over(database, BATCH["a"], BATCH["new"], 10) == []
     assert touched() == {}
 
 
@@ -414,7 +415,7 @@ def test_what_is_taken_over_is_the_dead_batch_and_no_other(database: Connection)
     lease_is_over(database, "a")
     lease_is_over(database, "b")
     touched = Touched(database)
-    orphans = recovering.take_over(database, BATCH["a"], BATCH["new"], 10)
+    orphans = orphans_sql.take_over(database, BATCH["a"], BATCH["new"], 10)
     assert sorted(orphans, key=lambda o: o.product_id) == [
         Orphan(1, 5, 4, may_land=True), Orphan(2, 7, 5, may_land=True),
         Orphan(4, 9, 8, may_land=True), Orphan(5, 3, 3, may_land=True),
@@ -433,7 +434,7 @@ def test_what_is_taken_over_is_the_dead_batch_and_no_other(database: Connection)
 
 def test_the_same_value_is_intended_again_for_one_product(database: Connection) -> None:
     touched = Touched(database)
-    recovering.intend_again(database, BATCH["a"], 1, [1, 11])
+    orphans_sql.intend_again(database, BATCH["a"], 1, [1, 11])
     assert touched().keys() == {"claim 1"}
 
 
@@ -445,7 +446,7 @@ def test_claims_are_ended_as_recovery_found_them(database: Connection) -> None:
     item(database, "b3", 1, 1)
     touched = Touched(database)
     found_out = Ended(landed=[1, 5, 11], refused=[3, 6, 13], drifted={2: 20, 12: 20, 4: None})
-    recovering.end_claims(database, BATCH["a"], 1, found_out)
+    orphans_sql.end_claims(database, BATCH["a"], 1, found_out)
     found = touched()
     assert found.keys() == {
         *(f"claim {product}" for product in (1, 2, 3, 4, 5, 6)), "record 1", "record 2", "record 4", "return a3 1 0",
@@ -477,7 +478,7 @@ def test_what_has_served_is_forgotten(database: Connection) -> None:
     for name, cart, minutes in (("a1", None, 11), ("a2", None, 9), ("a3", 3, 11)):
         closing(database, name, cart, queued=f"now() - interval '{minutes} min'")
     touched = Touched(database)
-    recovering.forget(database, 2, 60)
+    orphans_sql.forget(database, 2, 60)
     assert touched() == {"claim 21": None, "key old": None, "key dead": None, "closing a1": None}
 
 
@@ -490,22 +491,22 @@ def test_stock_goes_back_to_products_that_nobody_holds(database: Connection) -> 
     for product in (31, 32, 33, 34):
         due(database, "a4", product, 1, returned=product == 31, carried_by="new" if product == 32 else None)
     ask(database, f"UPDATE stock_returns SET retry_at = now() + {MINUTE} WHERE product_id = 33")
-    assert recovering.products_due_back(database, 10) == [34]
+    assert orphans_sql.products_due_back(database, 10) == [34]
 
 
 def test_a_cart_is_closed_when_it_is_due_and_told_what_its_order_has(database: Connection) -> None:
     closing(database, "a1", 1)
     closing(database, "a2", 2, retry=f"now() + {MINUTE}")
-    (found,) = recovering.due_closings(database, 10, 60)
+    (found,) = orphans_sql.due_closings(database, 10, 60)
     assert (found.order_id, found.cart_id, found.lines) == (order_id("a1"), 1, {1: 1, 2: 2})
-    assert recovering.due_closings(database, 10, 60) == []
+    assert orphans_sql.due_closings(database, 10, 60) == []
     touched = Touched(database)
-    recovering.closings_done(database, [order_id("a1")])
+    orphans_sql.closings_done(database, [order_id("a1")])
     assert touched() == {"closing a1": None}
 
 
 def test_the_doctor_lists_what_nobody_could_end_and_nothing_else(database: Connection) -> None:
-    assert recovering.troubles(database) == []
+    assert orphans_sql.troubles(database) == []
     long_ago = "now() - interval '2 min'"
     ask(database, f"UPDATE stock_claims SET lands_until = {long_ago} WHERE product_id IN (1, 3)")  # 3 has no intent
     ask(database, f"UPDATE stock_returns SET queued_at = {long_ago} WHERE product_id = 2 AND number IN (1, 2)")
@@ -517,7 +518,7 @@ def test_the_doctor_lists_what_nobody_could_end_and_nothing_else(database: Conne
         for kind in kinds:
             record = "INSERT INTO stock_record (product_id, batch_id, kind, before, after) VALUES (%s, %s, %s, 2, 1)"
             ask(database, record, (product, str(BATCH["new"]), kind))
-    found = [(trouble.product_id, trouble.kind) for trouble in recovering.troubles(database)]
+    found = [(trouble.product_id, trouble.kind) for trouble in orphans_sql.troubles(database)]
     assert sorted(found) == [
         (1, "in doubt"), (2, "not taken back"), (21, "drifted"), (23, "drifted"), (24, "drifted"),
     ]  # fmt: skip

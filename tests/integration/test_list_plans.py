@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from orders.finding import lists_sql as listing
+from orders.finding import lists_sql
 from orders.finding.lists_sql import Filters, Position, Range, Sort, SortKey
 from orders.postgres import database
 from orders.postgres.database import Connection
@@ -39,7 +39,7 @@ def id_at(moment: datetime) -> UUID:
 
 
 def explain(connection: Connection, filters: Filters, sort: Sort, after: Position | None = None) -> dict[str, Any]:
-    statement, parameters = listing._page_keys(filters, sort, after, LIMIT)
+    statement, parameters = lists_sql._page_keys(filters, sort, after, LIMIT)
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
         return dict(cursor.fetchone()[0][0]["Plan"])  # type: ignore[index]

@@ -20,16 +20,18 @@ from orders.machinery import machinery
 from orders.neighbours.catalog import Product, Written
 from orders.order.idempotency import Answer
 from orders.order.model import Line
+from orders.placing import batch
 from orders.placing.checkout import Checkout
 from orders.placing.entry import Request
 from orders.postgres.database import Connection, DatabaseUnavailable, Query, connect
 from orders.settings import Settings
-from orders.stock import claim_sql as claiming
-from orders.stock import commit_sql as placing
-from orders.stock import orphans_sql as recovering
+from orders.stock import claim_sql, orphans_sql
+from orders.stock.abandon_sql import abandon
+from orders.stock.batch_lost_sql import BatchLost
 from orders.stock.claim_sql import Claimed
-from orders.stock.commit_sql import BatchLost, Intent, NewOrder, Taken
+from orders.stock.intend_sql import Intent, NewOrder, Taken, intend
 from orders.stock.plan import Adjustment
+from orders.stock.settle_sql import settle
 from tests.conftest import Sandbox, execute
 
 ORDER = NewOrder(uuid7(), 42, 3, 10, ((Line(1, 1), "Whispers", 10),))
@@ -47,10 +49,10 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
     batch, ours, lost = uuid7(), connect(dsn), connect(dsn)
-    claiming.claim(ours, batch, 10, [1], {}, [])
+    claim_sql.claim(ours, batch, 10, [1], {}, [])
     lost.autocommit = False
-    placing.intend(lost, batch, 1, INTENT)  # it has run, and is not committed yet
-    undo = threading.Thread(target=placing.abandon, args=(ours, batch, {}))
+    intend(lost, batch, 1, INTENT)  # it has run, and is not committed yet
+    undo = threading.Thread(target=abandon, args=(ours, batch, {}))
     undo.start()
     time.sleep(0.3)
     assert undo.is_alive()
@@ -62,19 +64,19 @@ def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
 
 def test_an_intend_after_its_undo_is_refused(dsn: str) -> None:
     batch, connection = uuid7(), connect(dsn)
-    claiming.claim(connection, batch, 10, [1], {}, [])
-    placing.abandon(connection, batch, {})
+    claim_sql.claim(connection, batch, 10, [1], {}, [])
+    abandon(connection, batch, {})
     with pytest.raises(BatchLost):
-        placing.intend(connection, batch, 1, INTENT)
+        intend(connection, batch, 1, INTENT)
     assert execute(dsn, "SELECT * FROM orders") == []
 
 
 def test_an_intend_after_its_lease_is_refused(dsn: str) -> None:
     batch, connection = uuid7(), connect(dsn)
-    claiming.claim(connection, batch, 0.01, [1], {}, [])
+    claim_sql.claim(connection, batch, 0.01, [1], {}, [])
     time.sleep(0.05)
     with pytest.raises(BatchLost):
-        placing.intend(connection, batch, 1, INTENT)
+        intend(connection, batch, 1, INTENT)
 
 
 def test_claims_that_cross_do_not_lock_each_other_out(dsn: str) -> None:
@@ -86,8 +88,8 @@ def test_claims_that_cross_do_not_lock_each_other_out(dsn: str) -> None:
         for n in range(60):
             batch, products = uuid4(), sorted({(seed * n + i * 7) % 12 + 1 for i in range(5)})
             try:
-                claimed = claiming.claim(connection, batch, 10, products, {f"{seed}-{n}": b"x"}, [])
-                claiming.release(connection, batch, claimed.products, claimed.keys)
+                claimed = claim_sql.claim(connection, batch, 10, products, {f"{seed}-{n}": b"x"}, [])
+                claim_sql.release(connection, batch, claimed.products, claimed.keys)
                 execute(
                     dsn,
                     "INSERT INTO stock_claims (product_id, lands_until) VALUES (%s, now()) ON CONFLICT DO NOTHING",
@@ -177,7 +179,7 @@ async def test_a_key_that_was_answered_with_a_carts_order_stays_with_it(settings
 async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Settings, sandbox: Sandbox) -> None:
     held, free = sandbox.product(10_000), sandbox.product(10)
     other_replica, other_batch = connect(settings.database_url or ""), uuid7()
-    claiming.claim(other_replica, other_batch, 600, [held], {}, [])
+    claim_sql.claim(other_replica, other_batch, 600, [held], {}, [])
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 60  # far: nobody is helped by a deadline
         requests = [Request(n + 1, (Line(held, 1),), deadline, "/") for n in range(1000)]
@@ -186,7 +188,7 @@ async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Se
         answer = await built.placement.place(Request(9999, (Line(free, 1),), deadline, "/"))
         assert answer.status == 201
         assert not any(task.done() for task in waiting)
-        claiming.release(other_replica, other_batch, [held], [])
+        claim_sql.release(other_replica, other_batch, [held], [])
         placed = await asyncio.gather(*waiting)
     assert {answer.status for answer in placed} == {201}
     assert sandbox.stock(held) == 9_000
@@ -194,7 +196,7 @@ async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Se
 
 async def test_who_waits_for_a_held_product_is_told_so_at_the_deadline(settings: Settings, sandbox: Sandbox) -> None:
     held = sandbox.product(10)
-    claiming.claim(connect(settings.database_url or ""), uuid7(), 600, [held], {}, [])
+    claim_sql.claim(connect(settings.database_url or ""), uuid7(), 600, [held], {}, [])
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 0.5
         requests = [Request(n + 1, (Line(held, 1),), deadline, "/") for n in range(100)]
@@ -250,14 +252,14 @@ async def test_a_product_is_free_at_once_though_another_of_its_order_is_waited_f
 async def test_a_batch_whose_cart_is_taken_starts_over_and_answers(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    product, intend, taken = sandbox.product(5), placing.intend, [Taken("orders_one_per_cart")]
+    product, taken = sandbox.product(5), [Taken("orders_one_per_cart")]
 
     def taken_once(*given: Any) -> None:
         if taken:
             raise taken.pop()
         intend(*given)
 
-    monkeypatch.setattr(placing, "intend", taken_once)
+    monkeypatch.setattr(batch, "intend", taken_once)
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 10
         answer = await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 1),), deadline, "/")), 20)
@@ -267,7 +269,7 @@ async def test_a_batch_whose_cart_is_taken_starts_over_and_answers(
 async def test_a_settle_whose_answer_was_lost_is_found_to_have_happened(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    product, settle, lost = sandbox.product(5), placing.settle, [DatabaseUnavailable("the answer is lost")]
+    product, lost = sandbox.product(5), [DatabaseUnavailable("the answer is lost")]
 
     def lost_once(*given: Any) -> Any:
         settled = settle(*given)
@@ -275,7 +277,7 @@ async def test_a_settle_whose_answer_was_lost_is_found_to_have_happened(
             raise lost.pop()
         return settled
 
-    monkeypatch.setattr(placing, "settle", lost_once)
+    monkeypatch.setattr(batch, "settle", lost_once)
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 10
         answer = await asyncio.wait_for(built.placement.place(Request(42, (Line(product, 1),), deadline, "/")), 20)
@@ -341,7 +343,7 @@ async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(
 async def test_a_key_remembers_that_its_batch_was_undone(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placing, "intend", raising(RuntimeError("a bug")))
+    monkeypatch.setattr(batch, "intend", raising(RuntimeError("a bug")))
     product = sandbox.product(5)
     async with machinery(settings) as built:
         with pytest.raises(OrderError) as caught:
@@ -389,17 +391,17 @@ async def test_a_key_that_is_nobodys_when_it_is_looked_for_is_claimed_again(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CLAIM did not get it, and was set free before the look at whose it is."""
-    claim, batches = claiming.claim, list[UUID]()
+    claim, batches = claim_sql.claim, list[UUID]()
 
     def lose_it_once(connection: Connection, batch: UUID, *given: Any) -> Claimed:
         claimed = claim(connection, batch, *given)
         batches.append(batch)
         if len(batches) > 1:
             return claimed
-        claiming.release(connection, batch, [], claimed.keys)
+        claim_sql.release(connection, batch, [], claimed.keys)
         return dataclasses.replace(claimed, keys=frozenset())
 
-    monkeypatch.setattr(claiming, "claim", lose_it_once)
+    monkeypatch.setattr(claim_sql, "claim", lose_it_once)
     product = sandbox.product(5)
     async with machinery(settings) as built:
         first = await built.placement.place(wish(product, key="k", fingerprint=b"x"))
@@ -438,14 +440,14 @@ async def test_who_waits_for_one_product_keeps_no_other_from_other_replicas(
 ) -> None:
     held, free = sandbox.product(5), sandbox.product(5)
     other_replica = connect(settings.database_url or "")
-    claiming.claim(other_replica, uuid7(), 600, [held], {}, [])
+    claim_sql.claim(other_replica, uuid7(), 600, [held], {}, [])
     async with machinery(settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 60})) as built:
         now = asyncio.get_running_loop().time()
         of_both = Request(1, (Line(held, 1), Line(free, 1)), now + 60, "/", key="waits", fingerprint=b"f")
         waiting = asyncio.create_task(built.placement.place(of_both))
         await asyncio.sleep(0.3)
         for _ in range(100):  # it asks again now and then, and has it for that moment
-            if free in claiming.claim(other_replica, uuid7(), 600, [free], {}, []).products:
+            if free in claim_sql.claim(other_replica, uuid7(), 600, [free], {}, []).products:
                 break
             await asyncio.sleep(0.05)
         else:
@@ -462,7 +464,7 @@ async def two_in_one_batch(
     end it does, and the second has to be placed.
     """
     other_replica, other_batch = connect(settings.database_url or ""), uuid7()
-    claiming.claim(other_replica, other_batch, 600, [product], {}, [])
+    claim_sql.claim(other_replica, other_batch, 600, [product], {}, [])
     patient = {"orders_lease_s": 90, "orders_request_deadline_s": 60, "orders_neighbour_timeout_s": 50}
     async with machinery(settings.model_copy(update=patient)) as built:
         call, may_go = getattr(built.catalog, step), asyncio.Event()
@@ -478,7 +480,7 @@ async def two_in_one_batch(
             for n, within_s, key in zip((1, 2), (3, 60), keys, strict=True)
         )
         await asyncio.sleep(0.3)
-        claiming.release(other_replica, other_batch, [product], [])  # both were waiting: they go together
+        claim_sql.release(other_replica, other_batch, [product], [])  # both were waiting: they go together
         yield soon, late
         may_go.set()
         assert (await late).status == 201
@@ -513,7 +515,7 @@ async def test_clients_of_a_batch_that_was_taken_over_are_told(settings: Setting
         dsn = settings.database_url or ""
         execute(dsn, "UPDATE stock_claims SET lease_until = now() - interval '1 s'")
         [(dead,)] = execute(dsn, "SELECT batch_id FROM stock_claims")
-        recovering.take_over(connect(dsn), UUID(dead), uuid7(), 10)
+        orphans_sql.take_over(connect(dsn), UUID(dead), uuid7(), 10)
         may_go.set()
         with pytest.raises(OrderError, match="interrupted"):
             await asyncio.wait_for(client, 20)
@@ -523,7 +525,7 @@ async def test_clients_of_a_batch_that_was_taken_over_are_told(settings: Setting
 async def test_clients_of_a_batch_that_can_not_be_settled_are_told(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placing, "settle", raising(RuntimeError("something that nobody thought of")))
+    monkeypatch.setattr(batch, "settle", raising(RuntimeError("something that nobody thought of")))
     product = sandbox.product(5)
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 30
@@ -544,8 +546,8 @@ async def test_who_is_refused_at_the_deadline_has_a_key_that_remembers_it(settin
 async def test_where_a_key_can_not_remember_nothing_was_decided(
     settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placing, "keep_outcomes", raising(DatabaseUnavailable("it went away")))
-    monkeypatch.setattr(placing, "intend", raising(DatabaseUnavailable("it went away")))  # it would remember it, too
+    monkeypatch.setattr(batch, "keep_outcomes", raising(DatabaseUnavailable("it went away")))
+    monkeypatch.setattr(batch, "intend", raising(DatabaseUnavailable("it went away")))  # it would remember it, too
     product = sandbox.product(5)
     async with machinery(settings) as built:
 

@@ -1,18 +1,15 @@
 """What recovery makes of a dead batch, whatever the catalog says; and how long the product stays quiet afterwards."""
 
-import asyncio
-import contextlib
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from uuid_utils.compat import uuid7
 
 from orders.machinery import machinery
 from orders.placing.recovery import Recovered
-from orders.postgres.database import DatabaseUnavailable, connect
+from orders.postgres.database import connect
 from orders.settings import Settings
-from orders.stock import orphans_sql as recovering
+from orders.stock import orphans_sql
 from orders.stock.orphans_sql import Ended
 from tests.conftest import Sandbox, execute, wait_until
 
@@ -143,30 +140,9 @@ async def test_a_key_is_free_again_when_nothing_can_run_for_it(settings: Setting
     assert execute(dsn, "SELECT key FROM idempotency_keys") == [("running",)]
 
 
-async def test_it_goes_on_whatever_happens_and_pauses_in_between(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    accidents: list[Any] = [DatabaseUnavailable("away"), ValueError("a bug"), None, None]
-    often = settings.model_copy(update={"orders_recovery_interval_s": 0.1})
-    async with machinery(often) as built:
-
-        async def a_round() -> Recovered:
-            if accident := accidents.pop(0):
-                raise accident
-            return Recovered(0, 0, 0)
-
-        monkeypatch.setattr(built.recovery, "recover_once", a_round)
-        begun_at = asyncio.get_running_loop().time()
-        with contextlib.suppress(IndexError):  # no accident is left: a bug, too, but the loop's end here
-            monkeypatch.setattr("orders.placing.recovery.log.exception", lambda *_: accidents[0])
-            await asyncio.wait_for(built.recovery.run_forever(), 20)
-        assert asyncio.get_running_loop().time() - begun_at >= 0.4
-    assert accidents == []
-
-
 def test_a_round_that_found_anything_was_not_idle() -> None:
     assert not Recovered(0, 0, 0)
-    assert all((Recovered(1, 0, 0), Recovered(0, 1, 0), Recovered(0, 0, 1), Recovered(0, 0, 0, 1)))
+    assert all((Recovered(1, 0, 0), Recovered(0, 1, 0), Recovered(0, 0, 1)))
 
 
 def test_a_claim_that_recovery_has_ended_is_quiet_for_the_horizon_and_no_lease(dsn: str) -> None:
@@ -177,11 +153,11 @@ def test_a_claim_that_recovery_has_ended_is_quiet_for_the_horizon_and_no_lease(d
            VALUES (7, %s, now() - interval '1 s', 5, 4, now() + interval '1 s')""",
         (str(dead),),
     )
-    assert [orphan.product_id for orphan in recovering.take_over(connection, dead, ours, LEASE_S)] == [7]
-    recovering.intend_again(
+    assert [orphan.product_id for orphan in orphans_sql.take_over(connection, dead, ours, LEASE_S)] == [7]
+    orphans_sql.intend_again(
         connection, ours, HORIZON_S, [7]
     )  # the same value is sent again: as late as the lease's end
-    recovering.end_claims(connection, ours, HORIZON_S, Ended(landed=[7]))  # it was acknowledged: nothing more is sent
+    orphans_sql.end_claims(connection, ours, HORIZON_S, Ended(landed=[7]))  # it was acknowledged: nothing more is sent
     connection.close()
     quiet = (
         "SELECT batch_id, lands_until > now() + interval '1 s', lands_until <= now() + interval '2 s' FROM stock_claims"

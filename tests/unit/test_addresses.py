@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orders.address import base_url, database_address, shown
 from orders.postgres.connecting import connect, with_defaults
 from orders.postgres.unavailable import DatabaseUnavailable
 from orders.settings import Settings, SettingsError, load_settings
+from orders.settings.address import base_url, database_address, shown
 
 TOKENS = ("QZXJV", "VKWQX", "XJQZK")
 """What a test's password is made of. No word, no host and no number that we print has them."""

@@ -11,7 +11,7 @@ import pytest
 from openapi_spec_validator import validate
 from typer.testing import CliRunner
 
-from orders.cli.common import cli
+from orders.cli.main import cli
 from orders.errors import Code
 from orders.finding.query import ListQuery, parse_cursor
 from orders.order.statuses import load_workflow, parse_workflow

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orders.unknown_settings import tell_unknown, unknown_settings
+from orders.settings.unknown import tell_unknown, unknown_settings
 
 
 def test_a_typo_is_told_with_the_nearest_name_and_without_its_value() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from orders.changing import move as changes
+from orders.changing import move
 from orders.changing.describe import patch_details
 from orders.changing.move import Asked, Units, change_status
 from orders.changing.parameters import ToCancel, ToReturn
@@ -116,7 +116,7 @@ async def cancel_order(
     key_value = parse_key(request.headers.getlist("idempotency-key"))
     units = _units(asked_for.items)
     service, rehearse = changing(request), _rehearse(request, dry_run)
-    answer = await changes.cancel_order(
+    answer = await move.cancel_order(
         service.database, order_or_refuse(id), asked, units, restock=asked_for.restock, key=key_value, rehearse=rehearse
     )
     return answered(answer, dry_run)
@@ -142,7 +142,7 @@ async def return_order(
     key_value = parse_key(request.headers.getlist("idempotency-key"))
     service, units, rehearse = changing(request), _units(asked_for.items), _rehearse(request, dry_run)
     return answered(
-        await changes.return_order(service.database, order_or_refuse(id), asked, units, key_value, rehearse), dry_run
+        await move.return_order(service.database, order_or_refuse(id), asked, units, key_value, rehearse), dry_run
     )
 
 
@@ -190,5 +190,5 @@ def _units(items: Sequence[UnitsToCancel] | None) -> list[Units]:
     ]
 
 
-def _rehearse(request: Request, dry_run: bool) -> changes.Rehearse | None:
+def _rehearse(request: Request, dry_run: bool) -> move.Rehearse | None:
     return changing(request).dry_run.change if dry_run else None

@@ -7,7 +7,7 @@ import typer
 
 from orders.app import log_to_stderr
 from orders.settings import Settings, load_settings
-from orders.unknown_settings import tell_unknown
+from orders.settings.unknown import tell_unknown
 
 cli = typer.Typer(
     no_args_is_help=True,

@@ -18,10 +18,10 @@ from orders.postgres.database import (
     wait_until_up,
 )
 from orders.settings import Settings, SettingsError
+from orders.settings.unknown import unknown_settings
 from orders.startup import database_dsn, require_workflow
 from orders.stock.orphans_sql import Trouble, troubles
 from orders.stock.witnesses_sql import Witnesses, witnesses
-from orders.unknown_settings import unknown_settings
 
 
 def examine(settings: Settings, product: int | None = None, customer: int | None = None) -> list[Finding]:

@@ -12,11 +12,11 @@ from typing import Any
 from pyreqwest.client import Client
 from pyreqwest.exceptions import PyreqwestError
 
-from orders.address import shown
 from orders.neighbours.carts import Carts
 from orders.neighbours.catalog import Catalog
 from orders.neighbours.neighbour import Found, Neighbour
 from orders.neighbours.reply import NoAnswer, NotSent, Reply, Rubbish
+from orders.settings.address import shown
 
 _NOWHERE = "/orders-doctor-asks-for-what-nobody-has"
 

@@ -13,12 +13,12 @@ import typer
 import uvicorn
 from starlette.applications import Starlette
 
-from orders.address import shown
 from orders.app import create_app, log_to_stderr
 from orders.cli.common import CartPort, CatalogPort, Host, PortNumber, cli, fail, settings_of
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.settings import Settings
+from orders.settings.address import shown
 from orders.startup import open_database
 from orders.wire.serving import PortTaken, bound_connections, options, require_free
 

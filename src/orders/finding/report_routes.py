@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
 from orders.errors import Code, invalid
-from orders.finding import reports_sql as reports
+from orders.finding import reports_sql
 from orders.finding.parameters import EACH_ONCE
 from orders.finding.reports_sql import read_product_sales, read_sales, read_standings
 from orders.finding.service import finding
@@ -20,8 +20,8 @@ router = APIRouter(
     prefix="/reports", tags=["reports"], generate_unique_id_function=operation_id, dependencies=EACH_ONCE
 )
 
-Period = TypeAliasType("Period", reports.Period)
-Measure = TypeAliasType("Measure", reports.Measure)
+Period = TypeAliasType("Period", reports_sql.Period)
+Measure = TypeAliasType("Measure", reports_sql.Measure)
 
 MAX_DAYS = 3_660
 USUAL_DAYS = 30

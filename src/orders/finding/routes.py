@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from orders.errors import Code, OrderError, invalid
+from orders.finding.answers import EventListing, answer_events, answer_orders, understand
 from orders.finding.history import read_order_at
-from orders.finding.lists import EventListing, answer_events, answer_orders, understand
 from orders.finding.parameters import CustomerListing, Listing, OneOrMany
 from orders.finding.query import PageQuery, sent_as
 from orders.finding.service import finding

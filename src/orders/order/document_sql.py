@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from orders.postgres.database import Connection
-from orders.postgres.functions import ALWAYS, Function
+from orders.postgres.functions import ALWAYS, Function, Step
 
 TIME = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
@@ -44,7 +44,12 @@ class Short(str):
 
 DOCUMENTS = Function(
     "documents",
-    [(ALWAYS, f"RETURN QUERY SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])")],
+    [
+        Step(
+            ALWAYS,
+            f"RETURN QUERY SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])",
+        )
+    ],
     rows="id uuid, document text",
     only_reads=True,
 )
@@ -53,7 +58,7 @@ DOCUMENTS = Function(
 PAGE = Function(
     "documents_that_fit",
     [
-        (
+        Step(
             ALWAYS,
             f"""
             DECLARE

@@ -15,7 +15,7 @@ from orders.errors import Code, OrderError, reference_taken
 from orders.neighbours.catalog import Catalog, Product
 from orders.neighbours.gate import DRY_RUN
 from orders.neighbours.reply import NoAnswer, NotSent, Resting, Rubbish
-from orders.order import keys_sql as keys
+from orders.order import keys_sql
 from orders.order.idempotency import Answer, is_recorded, replay
 from orders.order.keys_sql import Outcome
 from orders.order.model import MAX_ID
@@ -23,11 +23,14 @@ from orders.order.sizes import names_that_fit
 from orders.placing.entry import Request, Waiting, insufficient, outcomes
 from orders.postgres.database import Database, DatabaseUnavailable, Query
 from orders.settings import Settings
-from orders.stock import claim_sql as claiming
-from orders.stock import commit_sql as placing
+from orders.stock import claim_sql
+from orders.stock.abandon_sql import abandon
+from orders.stock.batch_lost_sql import BatchLost
 from orders.stock.claim_sql import CartOrder, Claimed, Due, ReferenceOrder
-from orders.stock.commit_sql import BatchLost, Intent, NewOrder, Taken, Verdict
+from orders.stock.intend_sql import Intent, NewOrder, Taken, intend
+from orders.stock.outcomes_sql import keep_outcomes
 from orders.stock.plan import Adjustment, plan
+from orders.stock.settle_sql import Verdict, read_placed, settle
 from orders.stock.write import DID_LAND, DID_NOT, Fate, jittered, write_stock
 
 log = logging.getLogger(__name__)
@@ -115,7 +118,7 @@ class Batch:
         requests = [w.request for w in self._waiting if w.request]
         products = sorted({p for w in self._waiting for p in w.products})
         carts = [r.cart for r in requests if r.cart]
-        claimed = await self._database.run(lambda c: claiming.look(c, products, carts, _references(requests)))
+        claimed = await self._database.run(lambda c: claim_sql.look(c, products, carts, _references(requests)))
         placed = {cart: order for cart, order in claimed.cart_orders.items() if order.is_placed}
         repeated = {w: placed[w.request.cart] for w in self._waiting if w.request and w.request.cart in placed}
         taken = {**self._taken_here(), **self._taken(claimed)}
@@ -133,7 +136,7 @@ class Batch:
         carts = [r.cart for r in requests if r.cart]
         references, lease_s = _references(requests), self._settings.orders_lease_s
         claimed = await self._database.run(
-            lambda c: claiming.claim(c, self.id, lease_s, products, fingerprints, carts, references)
+            lambda c: claim_sql.claim(c, self.id, lease_s, products, fingerprints, carts, references)
         )
         self._waiting = [w for w in self._waiting if not await self._is_repetition(w, claimed)]
         ready = [w for w in self._waiting if self._may_go_on(w, claimed)]
@@ -160,7 +163,7 @@ class Batch:
         if request and order and order.is_placed:
             if request.key:
                 outcome, key = Outcome(201, order.body, order.order_id), request.key
-                await self._database.run(lambda c: keys.keep_outcome(c, key, request.fingerprint, outcome, self.id))
+                await self._database.run(lambda c: keys_sql.keep_outcome(c, key, request.fingerprint, outcome, self.id))
             waiting.answer(Answer(201, order.body, order.order_id, replayed=True))
             return True
         return False
@@ -191,7 +194,7 @@ class Batch:
         products = claimed.products - {p for w in ready for p in w.products}
         keys = claimed.keys - {w.request.key for w in ready if w.request and w.request.key}
         if products or keys:
-            await self._database.run(lambda c: claiming.release(c, self.id, products, keys))
+            await self._database.run(lambda c: claim_sql.release(c, self.id, products, keys))
 
     # READ -------------------------------------------------------------------------------------------------------
 
@@ -228,7 +231,7 @@ class Batch:
         """Once its key remembers the error; where that can't be had, it is told that nothing was decided."""
         remembered = outcomes({waiting: error})
         try:
-            is_kept = await self._database.run(lambda c: placing.keep_outcomes(c, self.id, remembered))
+            is_kept = await self._database.run(lambda c: keep_outcomes(c, self.id, remembered))
         except DatabaseUnavailable:
             is_kept = False
         waiting.refuse(error if is_kept else _undecided(waiting, error))
@@ -288,7 +291,7 @@ class Batch:
         unreadable = [p for w in self._waiting for p in w.products if p not in self._products]
         intent = Intent(self._changes, orders, due, remembered, undecided, unreadable)
         horizon_s = self._settings.orders_write_horizon_s
-        await self._database.run(lambda c: placing.intend(c, self.id, horizon_s, intent))
+        await self._database.run(lambda c: intend(c, self.id, horizon_s, intent))
         for waiting, error in refused.items():
             waiting.refuse(error)
 
@@ -308,7 +311,7 @@ class Batch:
         remembered, is_undone = outcomes(refused), False
         try:
             async with asyncio.timeout(UNDO_PATIENCE_S):
-                await self._database.run(lambda c: placing.abandon(c, self.id, remembered))
+                await self._database.run(lambda c: abandon(c, self.id, remembered))
             is_undone = True
         except (DatabaseUnavailable, TimeoutError):
             self._spawn(self._abandon_later(remembered))
@@ -324,7 +327,7 @@ class Batch:
         while self._now() < self._lease_until:
             await asyncio.sleep(jittered(0.2))
             try:
-                await self._database.run(lambda c: placing.abandon(c, self.id, remembered))
+                await self._database.run(lambda c: abandon(c, self.id, remembered))
             except DatabaseUnavailable:
                 continue
             return
@@ -449,7 +452,7 @@ class Batch:
         """
         horizon_s = self._settings.orders_write_horizon_s
         try:
-            return await self._surely(lambda c: placing.settle(c, self.id, horizon_s, verdict))
+            return await self._surely(lambda c: settle(c, self.id, horizon_s, verdict))
         except BatchLost:
             placed = await self._read_placed(verdict.placed)
             if len(placed) == len(verdict.placed):  # the run whose answer was lost had succeeded
@@ -457,7 +460,7 @@ class Batch:
             raise
 
     async def _read_placed(self, ids: Sequence[UUID]) -> dict[UUID, str]:
-        return await self._surely(lambda c: placing.read_placed(c, self.id, ids))
+        return await self._surely(lambda c: read_placed(c, self.id, ids))
 
     async def _surely(self, query: Query[T]) -> T:
         """`query`, as often as it takes for the database to answer.

@@ -9,7 +9,7 @@ from orders.errors import Code, OrderError, invalid
 from orders.neighbours.carts import Cart, Carts
 from orders.neighbours.gate import DRY_RUN
 from orders.neighbours.reply import NoAnswer, NotSent, Resting, Rubbish
-from orders.order import keys_sql as keys
+from orders.order import keys_sql
 from orders.order.idempotency import Answer, failure, is_recorded
 from orders.order.keys_sql import Outcome
 from orders.order.model import MAX_LINES, MAX_QUANTITY, NO_DETAILS, Author, Details, Line, merge_lines
@@ -17,7 +17,7 @@ from orders.placing.entry import Request
 from orders.placing.queue import Placement
 from orders.postgres.database import Database
 from orders.settings import Settings
-from orders.stock import claim_sql as claiming
+from orders.stock import claim_sql
 
 
 class Checkout:
@@ -99,19 +99,19 @@ class Checkout:
     async def _repeat(self, customer_id: int, cart: Cart | None, key: str | None, fingerprint: bytes) -> Answer:
         """The cart is closed: a second click, after the first has been placed, is answered with the same order."""
         cart_id, within_s = cart.id if cart else None, self._settings.orders_cart_repeat_s
-        order = await self._database.run(lambda c: claiming.order_of_cart(c, customer_id, cart_id, within_s))
+        order = await self._database.run(lambda c: claim_sql.order_of_cart(c, customer_id, cart_id, within_s))
         if order is None:
             raise OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
         if key:
             outcome = Outcome(201, order.body, order.order_id)
-            await self._database.run(lambda c: keys.keep_outcome(c, key, fingerprint, outcome))
+            await self._database.run(lambda c: keys_sql.keep_outcome(c, key, fingerprint, outcome))
         return Answer(201, order.body, order.order_id, replayed=True)
 
     async def _keep(self, key: str | None, fingerprint: bytes, error: OrderError, instance: str) -> None:
         """Remember a failure that came before there was a batch to remember it."""
         if key and is_recorded(error):
             outcome = failure(error, instance)
-            await self._database.run(lambda c: keys.keep_outcome(c, key, fingerprint, outcome))
+            await self._database.run(lambda c: keys_sql.keep_outcome(c, key, fingerprint, outcome))
 
 
 def _require_filled(cart: Cart, customer_id: int) -> None:

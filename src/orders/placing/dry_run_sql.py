@@ -7,7 +7,7 @@ from uuid import UUID
 
 from orders.order.document_sql import ORDER_JSON
 from orders.postgres.database import Connection
-from orders.stock.commit_sql import NewOrder
+from orders.stock.intend_sql import NewOrder
 
 
 def orders_as_placed(connection: Connection, orders: Sequence[NewOrder]) -> list[dict[str, Any]]:

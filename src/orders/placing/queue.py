@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from orders.errors import Code, OrderError
 from orders.neighbours.catalog import Catalog
-from orders.order import keys_sql as keys
+from orders.order import keys_sql
 from orders.order.idempotency import Answer, replay
 from orders.order.keys_sql import KeyInUse
 from orders.placing.batch import STRAGGLER_S, Batch
@@ -112,7 +112,7 @@ class Placement:
 
     async def find_outcome(self, key: str, fingerprint: bytes) -> Answer | None:
         """The first outcome of this key, if it has one. Raises OrderError as `replay` does."""
-        known = await self._database.run(lambda c: keys.find_key(c, key))
+        known = await self._database.run(lambda c: keys_sql.find_key(c, key))
         return replay(known, fingerprint) if known else None
 
     def give_back(self, products: Iterable[int]) -> None:

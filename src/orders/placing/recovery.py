@@ -13,7 +13,7 @@ from orders.placing.cart_closing import CartClosing
 from orders.placing.queue import Placement
 from orders.postgres.database import Database
 from orders.settings import Settings
-from orders.stock import orphans_sql as recovering
+from orders.stock import orphans_sql
 from orders.stock.orphans_sql import Ended, Orphan
 from orders.stock.write import DISPUTES
 
@@ -60,14 +60,14 @@ class Recovery:
 
     async def recover_once(self) -> Recovered:
         """One round. Safe to run anywhere at any time, any number of times."""
-        dead = await self._database.run(lambda c: recovering.dead_batches(c, BATCHES_AT_ONCE))
+        dead = await self._database.run(lambda c: orphans_sql.dead_batches(c, BATCHES_AT_ONCE))
         await asyncio.gather(*map(self._end_batch, dead))
-        due = await self._database.run(lambda c: recovering.products_due_back(c, RETURNS_AT_ONCE))
+        due = await self._database.run(lambda c: orphans_sql.products_due_back(c, RETURNS_AT_ONCE))
         self._placement.give_back(due)
         carts = await self._closing.close_due_once()
         keep_h = self._settings.orders_key_retention_h
         running_s = 2 * self._settings.orders_lease_s
-        await self._database.run(lambda c: recovering.forget(c, keep_h, running_s))
+        await self._database.run(lambda c: orphans_sql.forget(c, keep_h, running_s))
         return Recovered(len(dead), len(due), carts)
 
     async def _end_batch(self, dead: UUID) -> None:
@@ -75,7 +75,7 @@ class Recovery:
         batch = uuid7()
         lease_until = asyncio.get_running_loop().time() + self._settings.orders_lease_s
         orphans = await self._database.run(
-            lambda c: recovering.take_over(c, dead, batch, self._settings.orders_lease_s)
+            lambda c: orphans_sql.take_over(c, dead, batch, self._settings.orders_lease_s)
         )
         if not orphans:
             return
@@ -87,7 +87,7 @@ class Recovery:
             drifted={product_id: found for end in ends for product_id, found in end.drifted.items()},
         )
         horizon_s = self._settings.orders_write_horizon_s
-        await self._database.run(lambda c: recovering.end_claims(c, batch, horizon_s, ended))
+        await self._database.run(lambda c: orphans_sql.end_claims(c, batch, horizon_s, ended))
         for product_id, found in ended.drifted.items():
             log.warning("product %s drifted: its stock is %s; see `orders reconcile %s`", product_id, found, product_id)
 
@@ -114,7 +114,7 @@ class Recovery:
 
     async def _send_again(self, product: Product, orphan: Orphan, batch: UUID, lease_until: float) -> Ended:
         horizon_s = self._settings.orders_write_horizon_s
-        await self._database.run(lambda c: recovering.intend_again(c, batch, horizon_s, [orphan.product_id]))
+        await self._database.run(lambda c: orphans_sql.intend_again(c, batch, horizon_s, [orphan.product_id]))
         written = await self._write(product, orphan, lease_until)
         if written is Written.DONE:
             return Ended(landed=[orphan.product_id])

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg2.errors
@@ -14,9 +15,6 @@ import psycopg2.errors
 from orders.postgres.database import Connection, Cursor, SchemaError
 
 T = TypeVar("T")
-
-ALWAYS = ""
-"""In a table of steps: this one is always run."""
 
 _PARAMETER = re.compile(r"%\((\w+)\)s(?:::(\w+(?:\[\])?))?")
 
@@ -32,21 +30,49 @@ END $function$
 """
 
 
+ALWAYS = "true"
+"""The condition of a step that is always run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a function: the condition, and the PL/pgSQL that is run where it holds.
+
+    In both, `%(name)s::type` is a parameter; its type has to be named once.
+    """
+
+    when: str
+    run: str
+
+    @property
+    def body(self) -> str:
+        """As it stands in the function."""
+        statements = self.run.strip().rstrip(";") + ";"
+        return statements if self.when == ALWAYS else f"IF {self.when} THEN\n{statements}\nEND IF;"
+
+
+def any_of(parameter: str, kind: str) -> str:
+    """The condition that a parameter, an array of this type, is not empty."""
+    return f"cardinality(%({parameter})s::{kind}[]) > 0"
+
+
+def is_true(parameter: str) -> str:
+    """The condition that a parameter is true."""
+    return f"%({parameter})s::boolean"
+
+
 class Function:
     """A function in the database, made where it is missing. Its name ends with a digest of its text: replicas of two
     versions have each their own.
     """
 
-    def __init__(
-        self, name: str, steps: Iterable[tuple[str, str]], rows: str | None = None, *, only_reads: bool = False
-    ) -> None:
-        """`steps` are pairs: a parameter, and the PL/pgSQL that is run where it is true, or an array that is not empty.
-        In that `%(name)s::type` is a parameter; its type has to be named once. `rows` are the columns of what is
-        returned: `id uuid, document text`. One that `only_reads` sees what the statement sees that calls it.
+    def __init__(self, name: str, steps: Iterable[Step], rows: str | None = None, *, only_reads: bool = False) -> None:
+        """`rows` are the columns of what is returned: `id uuid, document text`. A function that `only_reads` sees what
+        the statement sees that calls it. Raises ValueError: a parameter has no type.
         """
-        steps = list(steps)
-        types = _types(steps)
-        body = "\n".join(_step(types, needed, text) for needed, text in steps)
+        text = "\n".join(step.body for step in steps)
+        types = _types(text)
+        body = _PARAMETER.sub(r"p_\1", text)
         parameters = ", ".join(f"p_{parameter} {kind}" for parameter, kind in types.items())
         returns = "SETOF record" if rows else "void"
         volatility = "STABLE" if only_reads else "VOLATILE"
@@ -100,22 +126,11 @@ def missing(cursor: Cursor, functions: Iterable[Function]) -> list[Function]:
     return [by_name[name] for (name,) in cursor.fetchall()]
 
 
-def _types(steps: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The parameters with their types, in the order of their names. One that is in no statement is a boolean."""
+def _types(text: str) -> dict[str, str]:
+    """The parameters with their types, in the order of their names."""
     found: dict[str, str] = {}
-    for needed, text in steps:
-        for name, kind in _PARAMETER.findall(text):
-            found[name] = kind or found.get(name, "")
-        if needed != ALWAYS:
-            found.setdefault(needed, "boolean")
+    for name, kind in _PARAMETER.findall(text):
+        found[name] = kind or found.get(name, "")
     if untyped := [name for name, kind in found.items() if not kind]:
         raise ValueError(f"no type is named for {', '.join(untyped)}")
     return dict(sorted(found.items()))
-
-
-def _step(types: Mapping[str, str], needed: str, text: str) -> str:
-    statements = _PARAMETER.sub(r"p_\1", text).strip().rstrip(";") + ";"
-    if needed == ALWAYS:
-        return statements
-    condition = f"cardinality(p_{needed}) > 0" if types[needed].endswith("[]") else f"p_{needed}"
-    return f"IF {condition} THEN\n{statements}\nEND IF;"

@@ -8,7 +8,7 @@ from uuid import UUID
 from orders.order.document_sql import ORDER_JSON
 from orders.order.keys_sql import KeyInUse, keys_in_use
 from orders.postgres.database import Connection
-from orders.postgres.functions import ALWAYS, Function
+from orders.postgres.functions import ALWAYS, Function, Step, any_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,15 @@ class Claimed:
 
 
 _CLAIM_STEPS = (
-    (
-        "keys",
+    Step(
+        any_of("keys", "text"),
         """
             INSERT INTO idempotency_keys (key, fingerprint, batch_id)
                 SELECT key, fingerprint, %(batch)s
                 FROM unnest(%(keys)s::text[], %(prints)s::bytea[]) k(key, fingerprint)
                 ORDER BY key ON CONFLICT DO NOTHING""",
     ),
-    (
+    Step(
         ALWAYS,
         """
             INSERT INTO stock_claims (product_id, batch_id, lease_until)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from orders.postgres.database import Connection
-from orders.stock.commit_sql import FAIL
+from orders.stock.abandon_sql import FAIL
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,10 @@ from orders.neighbours.catalog import Catalog, Product
 from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
 from orders.postgres.database import Database
 from orders.settings import Settings
-from orders.stock import claim_sql as claiming
-from orders.stock import commit_sql as placing
-from orders.stock import record_sql as reconciling
-from orders.stock.commit_sql import Verdict
+from orders.stock import claim_sql, record_sql
 from orders.stock.plan import Adjustment
 from orders.stock.record_sql import Book
+from orders.stock.settle_sql import Verdict, settle
 from orders.stock.write import DID_LAND, DID_NOT, Fate, jittered, write_stock
 
 AT_ONCE = 500
@@ -63,7 +61,7 @@ class Reconciliation:
             page = () if products else await self._recorded(above=page[-1])
 
     async def _recorded(self, above: int) -> list[int]:
-        return await self._database.run(lambda c: reconciling.recorded_products(c, above, AT_ONCE))
+        return await self._database.run(lambda c: record_sql.recorded_products(c, above, AT_ONCE))
 
     async def _compare(self, products: Sequence[int]) -> list[Comparison]:
         left, done = set(products), dict[int, Comparison]()
@@ -92,14 +90,14 @@ class Reconciliation:
             return Comparison(product_id, book.figure, None, False, f"can't be compared: {found}.")
         said = _said(book, found)
         if found is not None and not said and found != book.figure:
-            then = await self._database.run(lambda c: reconciling.latest_with_stock(c, product_id, found, LOOK_BACK))
+            then = await self._database.run(lambda c: record_sql.latest_with_stock(c, product_id, found, LOOK_BACK))
             said = [_difference(book, found, then)]
         if not said:
             return Comparison(product_id, book.figure, found, True, f"agrees: {found}.")
         return Comparison(product_id, book.figure, found, False, " ".join(said), _advice(book, found))
 
     async def _books(self, products: Sequence[int]) -> dict[int, Book]:
-        return await self._database.run(lambda c: reconciling.books(c, products))
+        return await self._database.run(lambda c: record_sql.books(c, products))
 
     async def _stock(self, product_id: int) -> int | str | None:
         """The catalog's figure; None: it does not know the product; a text: why it could not be asked."""
@@ -118,7 +116,7 @@ class Reconciliation:
             if product.quantity == book.figure and not book.doubts:
                 return f"Product {product_id}: the record says {book.figure} already."
             stock = product.quantity
-            if not await self._database.run(lambda c: reconciling.accept(c, batch, product_id, book.figure, stock)):
+            if not await self._database.run(lambda c: record_sql.accept(c, batch, product_id, book.figure, stock)):
                 raise Undecided(f"Product {product_id}: this took too long; nothing was recorded.")
             return f"Product {product_id}: {stock} is recorded (it was {book.figure})."
 
@@ -156,7 +154,7 @@ class Reconciliation:
         while (
             product_id
             not in (
-                await self._database.run(lambda c: claiming.claim(c, batch, lease_s, [product_id], {}, []))
+                await self._database.run(lambda c: claim_sql.claim(c, batch, lease_s, [product_id], {}, []))
             ).products
         ):
             if self._now() > give_up_at:
@@ -166,7 +164,7 @@ class Reconciliation:
         try:
             return await work(batch, lease_until, await self._product(product_id), await self._book(product_id))
         finally:
-            await self._database.run(lambda c: claiming.release(c, batch, [product_id], ()))
+            await self._database.run(lambda c: claim_sql.release(c, batch, [product_id], ()))
 
     async def _product(self, product_id: int) -> Product:
         try:
@@ -190,12 +188,12 @@ class Reconciliation:
         change = Adjustment(product.quantity, stock)
         horizon_s = self._settings.orders_write_horizon_s
         if not await self._database.run(
-            lambda c: reconciling.intend_correction(c, batch, horizon_s, product.id, change.before, change.after)
+            lambda c: record_sql.intend_correction(c, batch, horizon_s, product.id, change.before, change.after)
         ):
             raise Undecided(f"Product {product.id}: this took too long; nothing was written.")
         give_up_at = self._now() + self._settings.orders_request_deadline_s
         fate = await write_stock(self._catalog, product, change, min(give_up_at, lease_until))
-        await self._database.run(lambda c: placing.settle(c, batch, horizon_s, _verdict(product.id, fate)))
+        await self._database.run(lambda c: settle(c, batch, horizon_s, _verdict(product.id, fate)))
         if fate is Fate.DOUBT:
             raise Undecided(f"Product {product.id}: the catalog did not answer; recovery finds out, look again later.")
         if fate in DID_NOT:

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from orders.address import base_url, database_address
+from orders.settings.address import base_url, database_address
 
 
 class SettingsError(Exception):
