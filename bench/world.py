@@ -138,7 +138,7 @@ def serve(arguments: Sequence[str], **environment: str) -> Iterator[Server]:
 def replica(dsn: str, neighbours: "Neighbours") -> Iterator[Server]:
     """One replica of the service, as `orders serve` runs it, with the settings it has by itself."""
     environment = {"DATABASE_URL": dsn, "CATALOG_URL": neighbours.url, "CART_URL": neighbours.url}
-    with serve(["orders.cli.main", "serve"], **environment) as server:
+    with serve(["orders.cli", "serve"], **environment) as server:
         yield server
 
 

@@ -24,7 +24,7 @@ from orders.settings import Settings
 from orders.startup import install_functions
 from tests import servers
 
-ORDERS = [sys.executable, "-m", "orders.cli.main"]
+ORDERS = [sys.executable, "-m", "orders.cli"]
 _ids = itertools.count(int(time.time() * 1000))
 
 

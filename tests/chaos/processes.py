@@ -21,7 +21,7 @@ from tests.servers import EMBEDDED, Cluster
 
 log = logging.getLogger(__name__)
 
-ORDERS = (sys.executable, "-m", "orders.cli.main")
+ORDERS = (sys.executable, "-m", "orders.cli")
 GUARDED_AFTER_S = 8.0
 """Longer than an order may take, and a PUT of it be late, that was begun before ETags were switched on."""
 
