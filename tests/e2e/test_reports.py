@@ -10,7 +10,7 @@ import pytest
 
 from orders.finding import summing_up
 from orders.finding.reports_sql import (
-    Standing,
+    StatusCount,
     count_standings,
     read_product_sales,
     read_sales,
@@ -73,7 +73,7 @@ def naive_products(dsn: str, first: date, last: date) -> dict[int, tuple[int, in
     return {product: (orders, int(units), int(revenue)) for product, orders, units, revenue in rows}
 
 
-def naive_standings(dsn: str) -> dict[str, Standing]:
+def naive_standings(dsn: str) -> dict[str, StatusCount]:
     """By the day of the move or, never moved, of the creation as the ID has it; then by the time itself."""
     rows = execute(
         dsn,
@@ -82,11 +82,11 @@ def naive_standings(dsn: str) -> dict[str, Standing]:
            ORDER BY (coalesce(moved_at, order_created_at(id)) AT TIME ZONE 'UTC')::date,
                     coalesce(moved_at, placed_at)""",
     )
-    standings: dict[str, Standing] = {}
+    standings: dict[str, StatusCount] = {}
     for status in {status for status, _ in rows}:
         times = [since for s, since in rows if s == status]
         known = [since for since in times if since is not None] or [None]
-        standings[status] = Standing(status, len(times), known[0], known[(len(known) - 1) // 2])
+        standings[status] = StatusCount(status, len(times), known[0], known[(len(known) - 1) // 2])
     return standings
 
 

@@ -17,7 +17,7 @@ from orders.neighbours.carts import Cart, Carts
 from orders.neighbours.catalog import Catalog, Product, Written
 from orders.neighbours.concurrency import Learnt
 from orders.neighbours.neighbour import Neighbour
-from orders.neighbours.reply import NoAnswer, NotSent, Resting, Rubbish, build_client
+from orders.neighbours.reply import CircuitOpen, MalformedReply, NoAnswer, NotSent, build_client
 from orders.order.model import Line
 
 # A client that hangs up in the middle of a large reply leaves the end of the script to the garbage collector.
@@ -127,7 +127,7 @@ async def test_a_weak_etag_is_none_and_so_is_what_is_no_etag(etag: str, script: 
 )  # fmt: skip
 async def test_a_product_of_the_wrong_shape_is_rubbish(body: Any, script: Script, neighbour: Neighbour) -> None:
     script.say("/products/7", body)
-    with pytest.raises(Rubbish):
+    with pytest.raises(MalformedReply):
         await Catalog(neighbour).read(7)
 
 
@@ -143,7 +143,7 @@ async def test_whatever_json_comes_it_is_a_product_or_none_or_rubbish(document: 
         client = build_client(timeout_s=1)
         try:
             product = await Catalog(Neighbour("It", url, client, 1000, 1)).read(7)
-        except Rubbish:
+        except MalformedReply:
             product = None
         finally:
             await client.close()
@@ -214,7 +214,7 @@ async def test_a_neighbour_that_keeps_failing_is_left_alone_for_a_while(
     client = build_client(timeout_s=1)
     tired = Neighbour("It", server[0], client, breaker_failures=2, breaker_rest_s=60)
     script.say("/products/7", {}, 500)
-    for expected in (Resting, Resting):
+    for expected in (CircuitOpen, CircuitOpen):
         with pytest.raises(expected):
             await Catalog(tired).read(7)
     assert len(script.requests) == 2
@@ -223,7 +223,7 @@ async def test_a_neighbour_that_keeps_failing_is_left_alone_for_a_while(
 
 async def test_a_reply_that_is_too_large_is_not_read_to_its_end(script: Script, neighbour: Neighbour) -> None:
     script.say("/products/7", b" " * 1024 * 1024 + b"{}")
-    with pytest.raises(Rubbish, match="larger"):
+    with pytest.raises(MalformedReply, match="larger"):
         await Catalog(neighbour).read(7)
     assert len(script.requests) == 1
 
@@ -241,7 +241,7 @@ async def test_a_reply_in_chunks_is_not_believed_to_be_as_short_as_it_says() -> 
     client = build_client(timeout_s=5)
     async with await asyncio.start_server(go_on_and_on, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(Rubbish, match="larger"):
+        with pytest.raises(MalformedReply, match="larger"):
             await Catalog(Neighbour("It", f"http://127.0.0.1:{port}", client, 1000, 1)).read(7)
         await client.close()
 
@@ -325,7 +325,7 @@ async def test_the_items_of_all_carts_are_read_beside_the_event_loop_and_not_kep
     script.say("/cart_items", {"items": [*others, {"cart_id": 3, "product_id": 5, "quantity": 2}]})
     assert await Carts(neighbour).read(42) == Cart(3, True, (Line(5, 2),))
     script.say("/cart_items", {"items": [*others, *others]})
-    with pytest.raises(Rubbish, match=r"larger than 8388608 bytes; let GET /carts/\{customer_id\} answer with"):
+    with pytest.raises(MalformedReply, match=r"larger than 8388608 bytes; let GET /carts/\{customer_id\} answer with"):
         await Carts(neighbour).read(42)
 
 
@@ -362,5 +362,5 @@ async def test_a_cart_that_was_ordered_is_not_active(script: Script, neighbour: 
 )  # fmt: skip
 async def test_a_cart_of_the_wrong_shape_is_rubbish(document: Any, script: Script, neighbour: Neighbour) -> None:
     script.say("/carts/42", document)
-    with pytest.raises(Rubbish):
+    with pytest.raises(MalformedReply):
         await Carts(neighbour).read(42)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from orders.changing.change_sql import Change, DecideMany, Standing, change_orders
+from orders.changing.change_sql import Change, DecideMany, OrderState, change_orders
 from orders.changing.move import Asked, move
 from orders.errors import Code, OrderError
 from orders.order.results import MAX_ANSWER_BYTES, Result, as_order_error, refused, results_of, shown
@@ -69,7 +69,7 @@ def judge(
     """
     errors: dict[UUID, OrderError] = {}
 
-    def decide(standings: Mapping[UUID, Standing]) -> list[Change]:
+    def decide(standings: Mapping[UUID, OrderState]) -> list[Change]:
         errors.clear()
         changes = []
         for one in moves:
@@ -84,7 +84,7 @@ def judge(
     return decide, errors
 
 
-def _judge_one(one: Move, standing: Standing | None, *, needs_version: bool) -> Change | None:
+def _judge_one(one: Move, standing: OrderState | None, *, needs_version: bool) -> Change | None:
     if needs_version and one.asked.versions is None:
         raise OrderError(Code.IF_MATCH_REQUIRED, "Send the order's `version`, as you read it.")
     if standing is None:

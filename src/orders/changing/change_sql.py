@@ -33,7 +33,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class OrderState:
     """Where an order stands, what may follow, and (of the status that is wanted) whether the table has it as a hold,
     and as one that gives stock back. `description_count` says how often what is attached was changed; it is counted
     where no status is wanted and the order has a thousand versions.
@@ -61,7 +61,7 @@ class Change:
     in its life.
     """
 
-    standing: Standing
+    standing: OrderState
     type: str
     author: Author
     status: str
@@ -79,7 +79,7 @@ class Change:
     attached: Details | None = None
 
 
-Decide = Callable[[Standing], Change | None]
+Decide = Callable[[OrderState], Change | None]
 """What becomes of an order (None: nothing). What it raises undoes everything."""
 
 
@@ -104,7 +104,7 @@ def change_order(
         return body
 
 
-DecideMany = Callable[[Mapping[UUID, Standing]], Sequence[Change]]
+DecideMany = Callable[[Mapping[UUID, OrderState]], Sequence[Change]]
 """The same of many orders, of those that exist; it may be asked twice."""
 
 
@@ -155,7 +155,7 @@ _STALE = """
 """
 
 
-def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID, Standing]:
+def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID, OrderState]:
     """Lock those of these orders that exist until the transaction ends, and read where they stand.
 
     `wanted` maps each to the status that it is to have (None: the one that it has). Foreign keys may go on referring to
@@ -178,7 +178,7 @@ def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID,
         {"ids": [str(order_id) for order_id in wanted], "wanted": list(wanted.values())},
     )
     return {
-        UUID(i): Standing(
+        UUID(i): OrderState(
             UUID(i), status, held_from, version, total, tuple(allowed), hold, back, _parts(parts), Details(*attached), n
         )
         for i, status, held_from, version, total, allowed, hold, back, parts, n, *attached in cursor

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from orders.changing.change_sql import Change, ReferenceTaken, Standing, change_order
+from orders.changing.change_sql import Change, OrderState, ReferenceTaken, change_order
 from orders.changing.move import Asked, Rehearse, require_version
 from orders.errors import Code, OrderError, invalid, reference_taken
 from orders.order.details import (
@@ -39,7 +39,7 @@ async def patch_details(
     Two at the same moment: the second is merged into what the first has made of it. Raises OrderError.
     """
 
-    def decide(standing: Standing) -> Change | None:
+    def decide(standing: OrderState) -> Change | None:
         return describe(standing, patch, asked)
 
     try:
@@ -56,7 +56,7 @@ async def patch_details(
     return body
 
 
-def describe(standing: Standing, patch: Mapping[str, Any], asked: Asked) -> Change | None:
+def describe(standing: OrderState, patch: Mapping[str, Any], asked: Asked) -> Change | None:
     """What is attached to the order after `patch`. Its event names those members of the order that change.
 
     Raises OrderError.

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from orders.changing.bulk import Move, judge, wanted_by
-from orders.changing.change_sql import Change, Decide, DecideMany, Standing
+from orders.changing.change_sql import Change, Decide, DecideMany, OrderState
 from orders.changing.dry_run_sql import Changed, rehearse_changes
 from orders.neighbours.catalog import Catalog
 from orders.neighbours.gate import DRY_RUN
-from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
+from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
 from orders.order.keys_sql import KeyInUse
 from orders.order.results import MAX_ANSWER_BYTES, Result, results_of
 from orders.postgres.database import Database
@@ -32,7 +32,7 @@ class ChangingDryRun:
     ) -> str | KeyInUse | None:
         """What `store.changing.change_order` would do with this order, as a preview; raises what `decide` raises."""
 
-        def decide_one(standings: Mapping[UUID, Standing]) -> list[Change]:
+        def decide_one(standings: Mapping[UUID, OrderState]) -> list[Change]:
             return [change for standing in standings.values() if (change := decide(standing))]
 
         changed = await self._rehearse({order_id: wanted}, decide_one, key and key[0])
@@ -76,7 +76,7 @@ class ChangingDryRun:
     async def _quantity(self, product_id: int) -> int | None:
         try:
             product = await self._catalog.read(product_id, DRY_RUN)
-        except (NotSent, NoAnswer, Rubbish):
+        except (NotSent, NoAnswer, MalformedReply):
             return None
         return product.quantity if product else None
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from orders.changing.change_sql import Change, Decide, KeyTaken, Part, Standing, change_order, change_stale
+from orders.changing.change_sql import Change, Decide, KeyTaken, OrderState, Part, change_order, change_stale
 from orders.errors import Code, OrderError, invalid
 from orders.order.idempotency import Answer, replay
 from orders.order.keys_sql import KeyInUse
@@ -56,7 +56,7 @@ async def change_status(
     """
     asked = asked or Asked()
 
-    def decide(standing: Standing) -> Change | None:
+    def decide(standing: OrderState) -> Change | None:
         return move(standing, status, asked)
 
     return (await _change(database, order_id, status, decide, rehearse=rehearse)).body
@@ -78,7 +78,7 @@ async def cancel_order(
     """
     request = ("cancel", str(order_id), asked.reason, asked.note, restock, [(u.line_id, u.quantity) for u in units])
 
-    def decide(standing: Standing) -> Change | None:
+    def decide(standing: OrderState) -> Change | None:
         return cancel(standing, asked, units, restock=restock)
 
     return await _change(database, order_id, CANCELLED, decide, key, request, rehearse)
@@ -96,7 +96,7 @@ async def return_order(
     goods = [(u.line_id, u.quantity, u.condition) for u in units]
     request = ("return", str(order_id), asked.reason, asked.note, goods)
 
-    def decide(standing: Standing) -> Change | None:
+    def decide(standing: OrderState) -> Change | None:
         return take_back(standing, asked, units)
 
     return await _change(database, order_id, RETURNED, decide, key, request, rehearse)
@@ -135,7 +135,7 @@ async def expire_once(database: Database, expiries: Mapping[str, timedelta]) -> 
     Safe in every replica at once.
     """
 
-    def expire(standing: Standing) -> Change | None:
+    def expire(standing: OrderState) -> Change | None:
         return move(standing, CANCELLED, EXPIRY) if CANCELLED in standing.allowed else None
 
     count = 0
@@ -148,7 +148,7 @@ async def expire_once(database: Database, expiries: Mapping[str, timedelta]) -> 
     return count
 
 
-def move(standing: Standing, status: str, asked: Asked, *, restock: bool = True) -> Change | None:
+def move(standing: OrderState, status: str, asked: Asked, *, restock: bool = True) -> Change | None:
     """To another status; the lines stay as they are. Where that gives stock back, it is all that is left."""
     require_version(standing, asked)
     if standing.status == status:
@@ -173,7 +173,7 @@ def move(standing: Standing, status: str, asked: Asked, *, restock: bool = True)
     )
 
 
-def cancel(standing: Standing, asked: Asked, units: Sequence[Units], *, restock: bool) -> Change | None:
+def cancel(standing: OrderState, asked: Asked, units: Sequence[Units], *, restock: bool) -> Change | None:
     """Cancel the order, or some units of it: quantities and total follow. The last units are the order itself: it keeps
     the lines that it was cancelled with.
     """
@@ -213,7 +213,7 @@ def cancel(standing: Standing, asked: Asked, units: Sequence[Units], *, restock:
     )
 
 
-def take_back(standing: Standing, asked: Asked, units: Sequence[Units]) -> Change | None:
+def take_back(standing: OrderState, asked: Asked, units: Sequence[Units]) -> Change | None:
     """Goods came back; those that can be sold again go back to the catalog. Once all are back it is `Returned`."""
     require_version(standing, asked)
     if standing.status != RETURNED:
@@ -254,7 +254,7 @@ def take_back(standing: Standing, asked: Asked, units: Sequence[Units]) -> Chang
     )
 
 
-def require_version(standing: Standing, asked: Asked) -> None:
+def require_version(standing: OrderState, asked: Asked) -> None:
     """Raises OrderError where the order has a version that whoever asks does not know."""
     if asked.versions is not None and standing.version not in asked.versions:
         raise OrderError(
@@ -264,7 +264,7 @@ def require_version(standing: Standing, asked: Asked) -> None:
         )
 
 
-def _require_allowed(standing: Standing, status: str) -> None:
+def _require_allowed(standing: OrderState, status: str) -> None:
     if status not in standing.allowed:
         names = ", ".join(standing.allowed) or "nothing: it is final"
         raise OrderError(
@@ -274,7 +274,7 @@ def _require_allowed(standing: Standing, status: str) -> None:
         )
 
 
-def _quantities(standing: Standing, units: Sequence[Units]) -> dict[int, int]:
+def _quantities(standing: OrderState, units: Sequence[Units]) -> dict[int, int]:
     """How much of each line; a line that is named twice counts twice. Raises OrderError: no such line, or too much."""
     left = {part.id: part.left for part in standing.parts}
     quantities: dict[int, int] = {}
@@ -300,7 +300,7 @@ def _quantities(standing: Standing, units: Sequence[Units]) -> dict[int, int]:
     return quantities
 
 
-def _by_product(standing: Standing, quantities: Mapping[int, int]) -> dict[int, int]:
+def _by_product(standing: OrderState, quantities: Mapping[int, int]) -> dict[int, int]:
     """The units of lines as units of products: an adopted order may name a product in several lines."""
     units: dict[int, int] = {}
     for part in standing.parts:

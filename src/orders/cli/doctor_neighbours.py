@@ -15,7 +15,7 @@ from pyreqwest.exceptions import PyreqwestError
 from orders.neighbours.carts import Carts
 from orders.neighbours.catalog import Catalog
 from orders.neighbours.neighbour import Found, Neighbour
-from orders.neighbours.reply import NoAnswer, NotSent, Reply, Rubbish
+from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent, Reply
 from orders.settings.address import shown
 
 _NOWHERE = "/orders-doctor-asks-for-what-nobody-has"
@@ -79,13 +79,13 @@ class _Place:
                 found = await self._read(self._neighbour)(number)
             except (NotSent, NoAnswer) as error:
                 return self._bad(f"{error}. See whether it runs, and whether this is its address.")
-            except Rubbish as error:
+            except MalformedReply as error:
                 return await self._wrong_shape(number, str(error))
             if found is not None:
                 return self._well(f"GET {self._path(number)} gave {self._kind.shape}, as the contract says.")
         try:
             return await self._not_there(asked, is_named)
-        except (NotSent, NoAnswer, Rubbish) as error:
+        except (NotSent, NoAnswer, MalformedReply) as error:
             return self._bad(f"has no {self._kind.thing} {_words(asked)}, and then: {error}.")
 
     def _read(self, neighbour: Neighbour) -> _Read:
@@ -107,7 +107,7 @@ class _Place:
         expected = f"GET {path}: expected 200 with {self._kind.shape}, saw"
         try:
             reply = await _look(self._neighbour, path)
-        except (NotSent, NoAnswer, Rubbish) as error:
+        except (NotSent, NoAnswer, MalformedReply) as error:
             return self._bad(f"{expected} this: {error}.")
         return self._bad(f"{expected} {await self._describe(path, reply, why)}")
 

@@ -33,7 +33,7 @@ class ProductSales:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusCount:
     """How many orders stand at a status; since when the first of them does, and the one in the middle."""
 
     status: str
@@ -90,7 +90,7 @@ def read_product_sales(
     ]
 
 
-def read_standings(connection: Connection) -> list[Standing]:
+def read_standings(connection: Connection) -> list[StatusCount]:
     """The statuses at which placed orders stand. Adopted orders are counted, but since when is not asked of them.
 
     The oldest and the one in the middle are looked for among the orders of the day on which counting comes to them.
@@ -110,7 +110,7 @@ def read_standings(connection: Connection) -> list[Standing]:
             FROM known GROUP BY status""",
         {},
     )
-    return [Standing(*row) for row in rows]
+    return [StatusCount(*row) for row in rows]
 
 
 def sum_up_a_day(connection: Connection) -> date | None:

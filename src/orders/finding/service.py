@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import Request
 
-from orders.batching import Batcher
+from orders.coalescing import Coalescer
 from orders.errors import Code, OrderError
 from orders.finding.lists_sql import statuses_there_are
 from orders.finding.query import OrderFilters
@@ -33,7 +33,7 @@ class Finding:
     def __init__(self, database: Database, workflow: Workflow) -> None:
         self.database = database
         self.workflow = workflow
-        self.orders: Batcher[UUID, str] = Batcher(
+        self.orders: Coalescer[UUID, str] = Coalescer(
             lambda ids: database.run(lambda c: read_orders(c, ids), Lane.READS), parallel=LOADS_AT_ONCE, size=LOAD
         )
         # Of the threads of the lists one is for lists alone, where there are two: a report may take eight seconds.

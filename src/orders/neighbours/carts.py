@@ -5,9 +5,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orders.batching import Batcher
+from orders.coalescing import Coalescer
 from orders.neighbours.neighbour import Found, Neighbour
-from orders.neighbours.reply import MixedUp, Reply, Rubbish, TooLarge, brief
+from orders.neighbours.reply import MalformedReply, MixedUp, Reply, TooLarge, brief
 from orders.order.model import MAX_ID, MAX_QUANTITY, Line, merge_lines
 
 _CLOSE = b'{"status": "Ordered"}'
@@ -33,10 +33,10 @@ class Carts:
 
     def __init__(self, neighbour: Neighbour) -> None:
         self._neighbour = neighbour
-        self._items: Batcher[int, list[Any]] = Batcher(self._items_of, parallel=_ITEMS_READS, size=1000)
+        self._items: Coalescer[int, list[Any]] = Coalescer(self._items_of, parallel=_ITEMS_READS, size=1000)
 
     async def read(self, customer_id: int, flow: Hashable = None, *, surely: bool = False) -> Cart | None:
-        """The customer's cart with its lines merged, or None. Raises NotSent, NoAnswer or Rubbish.
+        """The customer's cart with its lines merged, or None. Raises NotSent, NoAnswer or MalformedReply.
 
         `flow` is on whose behalf; `surely`: None only where that was said three times.
         """
@@ -52,7 +52,7 @@ class Carts:
     async def close(self, customer_id: int) -> bool:
         """Tell the service that the customer's cart is ordered; safe to repeat. False: it refused.
 
-        Raises NotSent, NoAnswer or Rubbish.
+        Raises NotSent, NoAnswer or MalformedReply.
         """
         reply = await self._neighbour.put(f"/carts/{customer_id}", _CLOSE)
         if _is_done(reply):
@@ -66,7 +66,7 @@ class Carts:
         try:
             return await self._neighbour.get("/cart_items", understand, max_bytes=MAX_ITEMS_BYTES)
         except TooLarge as error:
-            raise Rubbish(
+            raise MalformedReply(
                 f"GET /cart_items: {error}; let GET /carts/{{customer_id}} answer with the cart's `items`"
             ) from None
 
@@ -88,19 +88,19 @@ def _is_done(reply: Reply) -> bool:
 def _understand(customer_id: int, reply: Reply) -> Found[_Document | None]:
     path = f"GET /carts/{customer_id}"
     if reply.status not in (200, 404):
-        raise Rubbish(f"it answered {reply.status} to {path}")
+        raise MalformedReply(f"it answered {reply.status} to {path}")
     document = "" if reply.status == 404 else reply.json()
     if isinstance(document, str):
         return Found(None, is_good=False)
     cart = document.get("cart", document) if isinstance(document, dict) else None
     if not isinstance(cart, dict):
-        raise Rubbish(f"{path} answered without a cart")
+        raise MalformedReply(f"{path} answered without a cart")
     if cart.get("customer_id", customer_id) != customer_id:
         raise MixedUp(f"{path} answered with a cart of customer {brief(cart['customer_id'])}")
     cart_id = _integer(cart.get("id"), MAX_ID, "the cart's id")
     items = cart.get("items", document.get("items"))
     if items is not None and not isinstance(items, list):
-        raise Rubbish("the cart's items are not a list")
+        raise MalformedReply("the cart's items are not a list")
     ours = None if items is None else [item for item in items if _belongs(item, cart_id)]
     is_whole = ours is None or (bool(ours) and len(ours) == len(items or []))
     is_active = str(cart.get("status", "Active")).lower() == "active"
@@ -115,11 +115,11 @@ def _belongs(item: Any, cart_id: int) -> bool:
 def _understand_items(cart_ids: frozenset[int], reply: Reply) -> Found[dict[int, list[Any]]]:
     """The items of these carts. Those of all others are not kept while the reply is read."""
     if reply.status != 200:
-        raise Rubbish(f"it answered {reply.status} to GET /cart_items")
+        raise MalformedReply(f"it answered {reply.status} to GET /cart_items")
     document = reply.json(keep=lambda found: "cart_id" not in found or _cart_of(found) in cart_ids)
     items = document.get("items") if isinstance(document, dict) else None
     if not isinstance(items, list):
-        raise Rubbish("GET /cart_items answered without a list of items")
+        raise MalformedReply("GET /cart_items answered without a list of items")
     of: dict[int, list[Any]] = {cart_id: [] for cart_id in cart_ids}
     for item in items:
         cart_id = _cart_of(item)
@@ -137,7 +137,7 @@ def _cart_of(item: Any) -> int:
 def _lines(items: list[Any]) -> tuple[Line, ...]:
     """The lines; those of a quantity of 0 or less, which naive services keep, are left out."""
     if not all(isinstance(item, dict) for item in items):
-        raise Rubbish("a cart's item is not a JSON object")
+        raise MalformedReply("a cart's item is not a JSON object")
     lines = [
         Line(
             _integer(item.get("product_id"), MAX_ID, "a cart item's product_id"),
@@ -151,5 +151,5 @@ def _lines(items: list[Any]) -> tuple[Line, ...]:
 
 def _integer(value: Any, maximum: int, what: str) -> int:
     if type(value) is not int or not 1 <= value <= maximum:
-        raise Rubbish(f"{what} is {brief(value)}, not an integer from 1 to {maximum}")
+        raise MalformedReply(f"{what} is {brief(value)}, not an integer from 1 to {maximum}")
     return value

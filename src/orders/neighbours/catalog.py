@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from orders.neighbours.neighbour import Found, Neighbour
-from orders.neighbours.reply import MixedUp, NoAnswer, NotSent, Reply, Rubbish, brief
+from orders.neighbours.reply import MalformedReply, MixedUp, NoAnswer, NotSent, Reply, brief
 from orders.order.model import MAX_ID
 
 _ENVELOPES = ("product_detail", "data", "product")
@@ -53,7 +53,7 @@ class Catalog:
         self._neighbour = neighbour
 
     async def read(self, product_id: int, flow: Hashable = None, *, surely: bool = False) -> Product | None:
-        """The product, or None where the catalog does not know it. Raises NotSent, NoAnswer or Rubbish.
+        """The product, or None where the catalog does not know it. Raises NotSent, NoAnswer or MalformedReply.
 
         `flow` is on whose behalf; `surely`: for a product that was there. That it is gone has to be said three
         times.
@@ -82,7 +82,7 @@ class Catalog:
             return _outcome(product.id, reply)
         except NotSent:
             return Written.NOT_SENT
-        except (NoAnswer, Rubbish):
+        except (NoAnswer, MalformedReply):
             return Written.UNKNOWN
 
 
@@ -90,7 +90,7 @@ def _understand(product_id: int, reply: Reply) -> Found[Product | None]:
     if reply.status == 404:
         return Found(None, is_good=False, is_checked=False)
     if reply.status != 200:
-        raise Rubbish(f"it answered {reply.status} to GET /products/{product_id}")
+        raise MalformedReply(f"it answered {reply.status} to GET /products/{product_id}")
     document = reply.json()
     if isinstance(document, str):
         return Found(None, is_good=False, is_checked=False)
@@ -126,7 +126,7 @@ def _parse(product_id: int, document: Any, etag: str | None) -> Product:
         raise MixedUp(f"product {product_id} came back with the id {brief(fields['id'])}")
     name = fields.get("name")
     if not isinstance(name, str) or len(name) > _MAX_NAME or "\0" in name or not _is_unicode(name):
-        raise Rubbish(f"the name of product {product_id} is not a text")
+        raise MalformedReply(f"the name of product {product_id} is not a text")
     _refuse_unwritable(product_id, fields)
     return Product(
         id=product_id,
@@ -143,14 +143,14 @@ def _unwrap(document: Any) -> dict[str, Any]:
     if isinstance(document, dict) and len(document) == 1:
         document = next((document[key] for key in _ENVELOPES if key in document), document)
     if not isinstance(document, dict):
-        raise Rubbish("the product is not a JSON object")
+        raise MalformedReply("the product is not a JSON object")
     return document
 
 
 def _count(product_id: int, fields: dict[str, Any], name: str, least: int = 0) -> int:
     value = fields.get(name)
     if type(value) is not int or not least <= value <= MAX_ID:
-        raise Rubbish(f"the {name} of product {product_id} is {brief(value)}, not an integer up to 2^63-1")
+        raise MalformedReply(f"the {name} of product {product_id} is {brief(value)}, not an integer up to 2^63-1")
     return value
 
 
@@ -162,8 +162,8 @@ def _refuse_unwritable(product_id: int, fields: dict[str, Any]) -> None:
         if not inner:
             return
         if any(type(v) is float and not math.isfinite(v) for v in inner):
-            raise Rubbish(f"product {product_id} has a number that JSON can't carry")
-    raise Rubbish(f"product {product_id} is nested too deep")
+            raise MalformedReply(f"product {product_id} has a number that JSON can't carry")
+    raise MalformedReply(f"product {product_id} is nested too deep")
 
 
 def _members(value: Any) -> Iterable[Any]:

@@ -20,12 +20,12 @@ from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
 from orders.neighbours.capacity import Capacity
 from orders.neighbours.reply import (
     MAX_REPLY_BYTES,
+    CircuitOpen,
+    MalformedReply,
     MixedUp,
     NoAnswer,
     NotSent,
     Reply,
-    Resting,
-    Rubbish,
     TimedOut,
     TooLarge,
     header,
@@ -59,14 +59,14 @@ class Found(Generic[T]):
 
 
 Understand = Callable[[Reply], Found[T]]
-"""Reads a reply. Raises Rubbish."""
+"""Reads a reply. Raises MalformedReply."""
 
 
 @dataclass(slots=True)
 class _Asked(Generic[T]):
     """A question that was answered, and in which company."""
 
-    found: Found[T] | Rubbish
+    found: Found[T] | MalformedReply
     was_alone: bool
     began_at: float
 
@@ -76,8 +76,8 @@ class _Asked(Generic[T]):
         return isinstance(self.found, TooLarge)
 
     def result(self) -> T:
-        """What was found. Raises Rubbish."""
-        if isinstance(self.found, Rubbish):
+        """What was found. Raises MalformedReply."""
+        if isinstance(self.found, MalformedReply):
             raise self.found
         return self.found.value
 
@@ -117,7 +117,7 @@ class Neighbour:
         answer is asked for again alone. `flow` is on whose behalf: flows take turns. `surely`: a bad answer counts only
         when it came LOOKS times.
 
-        Raises NotSent, Resting or NoAnswer; Rubbish also where the reply is larger than `max_bytes`.
+        Raises NotSent, CircuitOpen or NoAnswer; MalformedReply also where the reply is larger than `max_bytes`.
         """
         asked = await self._ask(path, understand, flow, max_bytes)
         if self._is_settled(asked, surely):
@@ -145,8 +145,8 @@ class Neighbour:
 
     def _compare(self, path: str, asked: _Asked[T], again: _Asked[T]) -> None:
         """What the second answer says of the first one."""
-        was_bad = isinstance(asked.found, Rubbish) or not asked.found.is_good
-        is_bad = isinstance(again.found, Rubbish) or not again.found.is_good
+        was_bad = isinstance(asked.found, MalformedReply) or not asked.found.is_good
+        is_bad = isinstance(again.found, MalformedReply) or not again.found.is_good
         if was_bad and not is_bad:
             self.capacity.note_wrong(path, asked.began_at)
         elif was_bad and isinstance(asked.found, Found) and isinstance(again.found, Found):
@@ -161,7 +161,7 @@ class Neighbour:
         began_at = asyncio.get_running_loop().time()
         try:
             return await self._ask_once(path, understand, flow, max_bytes, confirms, first=confirms)
-        except Resting:
+        except CircuitOpen:
             raise
         except (NotSent, NoAnswer) as error:
             failed = error
@@ -188,7 +188,7 @@ class Neighbour:
         try:
             is_large = len(reply.body) > LARGE_BYTES
             found = await asyncio.to_thread(understand, reply) if is_large else understand(reply)
-        except Rubbish as error:
+        except MalformedReply as error:
             return _Asked(error, answered.was_alone, answered.began_at)
         if found.is_good or self.capacity.is_proven:  # "no cart" is right, too, until it is disproved
             self.capacity.note_right(answered, is_checked=found.is_checked)
@@ -209,7 +209,7 @@ class Neighbour:
         """PUT, sent once, and not at all once the event loop's time is `not_after`. Alone, unless calls are proven to
         overlap well: what a PUT has done can't be seen in its answer.
 
-        Raises NotSent, Resting, NoAnswer or Rubbish: only the caller knows whether it may be repeated.
+        Raises NotSent, CircuitOpen, NoAnswer or MalformedReply: only the caller knows whether it may be repeated.
         """
         headers = {"Content-Type": "application/json", **(headers or {})}
         alone = alone or not self.capacity.is_proven
@@ -230,7 +230,7 @@ class Neighbour:
             async with self._breaker:
                 return await self._send(method, path, body, headers, max_bytes)
         except OpenedState:
-            raise Resting(f"{self.name} keeps failing and is given a rest") from None
+            raise CircuitOpen(f"{self.name} keeps failing and is given a rest") from None
 
     async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str], max_bytes: int) -> Reply:
         request = self._client.request(method, f"{self.base_url}{path}").headers(headers)
@@ -248,4 +248,4 @@ class Neighbour:
 
 
 def _worth_a_retry(error: Exception) -> bool:
-    return isinstance(error, NotSent | NoAnswer) and not isinstance(error, Resting)
+    return isinstance(error, NotSent | NoAnswer) and not isinstance(error, CircuitOpen)

@@ -18,7 +18,7 @@ class NotSent(Exception):
     """No connection was made: the request has certainly had no effect."""
 
 
-class Resting(NotSent):
+class CircuitOpen(NotSent):
     """The neighbour kept failing and is given a rest: nothing was sent."""
 
 
@@ -35,15 +35,15 @@ class TimedOut(NoAnswer):
     """The answer did not come in time."""
 
 
-class Rubbish(Exception):
+class MalformedReply(Exception):
     """The neighbour answered something that its contract does not know."""
 
 
-class TooLarge(Rubbish):
+class TooLarge(MalformedReply):
     """The reply is larger than it may be."""
 
 
-class MixedUp(Rubbish):
+class MixedUp(MalformedReply):
     """The neighbour answered with somebody else's answer: another product, another customer's cart."""
 
 
@@ -61,7 +61,7 @@ class Reply:
     def json(self, keep: Callable[[dict[str, Any]], bool] | None = None) -> Any:
         """The body as JSON. Objects that `keep` does not want are None: of a large reply only a part is held in memory.
 
-        Raises Rubbish: not JSON, nested too deep, with a NaN, an infinity or a name that is twice in one object.
+        Raises MalformedReply: not JSON, nested too deep, with a NaN, an infinity or a name that is twice in one object.
         """
 
         def read_object(members: list[tuple[str, Any]]) -> dict[str, Any] | None:
@@ -73,7 +73,7 @@ class Reply:
                 self.body, parse_constant=_refuse_constant, object_pairs_hook=read_object if keep else _distinct
             )
         except (ValueError, RecursionError) as error:
-            raise Rubbish(f"the reply is not JSON: {error}") from None
+            raise MalformedReply(f"the reply is not JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> None:

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from orders.errors import Code, OrderError, reference_taken
 from orders.neighbours.catalog import Catalog, Product
 from orders.neighbours.gate import DRY_RUN
-from orders.neighbours.reply import NoAnswer, NotSent, Resting, Rubbish
+from orders.neighbours.reply import CircuitOpen, MalformedReply, NoAnswer, NotSent
 from orders.order import keys_sql
 from orders.order.idempotency import Answer, is_recorded, replay
 from orders.order.keys_sql import Outcome
@@ -433,7 +433,7 @@ class Batch:
                 **{w.order_id: "stock_changed" for w in again},
             },
             landed=[p for p, fate in ended.items() if fate in DID_LAND],
-            quiet=[p for p, fate in ended.items() if fate is Fate.LANDED_LOUDLY],
+            quiet=[p for p, fate in ended.items() if fate is Fate.LANDED_UNACKNOWLEDGED],
             refused=[p for p, fate in ended.items() if fate in DID_NOT],
             took=[p for p, fate in self._fates.items() if fate in DID_LAND],
             outcomes=outcomes(failed),
@@ -527,11 +527,11 @@ def _write_error(product_id: int, fate: Fate | None) -> OrderError:
 
 
 def _catalog_error(error: BaseException) -> OrderError:
-    if isinstance(error, Resting):
+    if isinstance(error, CircuitOpen):
         return OrderError(Code.NEIGHBOUR_RESTING, f"{error}.", retry_after_s=1)
     if isinstance(error, NotSent | NoAnswer):
         return OrderError(Code.CATALOG_UNAVAILABLE, f"{error}.")
-    if isinstance(error, Rubbish):
+    if isinstance(error, MalformedReply):
         return OrderError(Code.CATALOG_REPLY_INVALID, f"The Product Catalog Service is out of order: {error}.")
     log.error("unexpected error while reading the catalog", exc_info=error)
     return OrderError(Code.ORDER_FAILED, "Something unexpected happened while the catalog was read.")

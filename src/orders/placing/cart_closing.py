@@ -5,9 +5,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from orders.batching import Batcher
+from orders.coalescing import Coalescer
 from orders.neighbours.carts import Carts
-from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
+from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
 from orders.order.model import Line
 from orders.placing.closings_sql import Closing, closings_done, due_closings
 from orders.postgres.database import Database, DatabaseUnavailable
@@ -27,7 +27,7 @@ class CartClosing:
     def __init__(self, database: Database, carts: Carts) -> None:
         self._database = database
         self._carts = carts
-        self._done: Batcher[UUID, None] = Batcher(self._forget, parallel=1)
+        self._done: Coalescer[UUID, None] = Coalescer(self._forget, parallel=1)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self, order_id: UUID, customer_id: int, cart_id: int | None, lines: Sequence[Line]) -> None:
@@ -55,7 +55,7 @@ class CartClosing:
             needs_closing = cart_was_read or await self._is_ours(closing, surely=closing.cart_id is not None)
             if not needs_closing or await self._carts.close(closing.customer_id):
                 await self._done.get(closing.order_id)
-        except (NotSent, NoAnswer, Rubbish, DatabaseUnavailable) as error:
+        except (NotSent, NoAnswer, MalformedReply, DatabaseUnavailable) as error:
             log.warning("the cart of order %s is not closed yet: %s", closing.order_id, error)
         except Exception:
             log.exception("closing the cart of order %s failed", closing.order_id)

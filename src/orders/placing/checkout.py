@@ -8,7 +8,7 @@ from dataclasses import replace
 from orders.errors import Code, OrderError, invalid
 from orders.neighbours.carts import Cart, Carts
 from orders.neighbours.gate import DRY_RUN
-from orders.neighbours.reply import NoAnswer, NotSent, Resting, Rubbish
+from orders.neighbours.reply import CircuitOpen, MalformedReply, NoAnswer, NotSent
 from orders.order import keys_sql
 from orders.order.idempotency import Answer, failure, is_recorded
 from orders.order.keys_sql import Outcome
@@ -86,13 +86,13 @@ class Checkout:
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._carts.read(customer_id, flow)
-        except Resting as error:
+        except CircuitOpen as error:
             raise OrderError(Code.NEIGHBOUR_RESTING, f"{error}.", retry_after_s=1) from None
         except (NotSent, NoAnswer) as error:
             raise OrderError(Code.CART_UNAVAILABLE, f"{error}.") from None
         except TimeoutError:
             raise OrderError(Code.CART_UNAVAILABLE, "The Shopping Cart Service took too long to answer.") from None
-        except Rubbish as error:
+        except MalformedReply as error:
             detail = f"The Shopping Cart Service is out of order: {error}."
             raise OrderError(Code.CART_REPLY_INVALID, detail) from None
 

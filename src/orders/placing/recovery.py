@@ -8,7 +8,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from orders.neighbours.catalog import Catalog, Product, Written
-from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
+from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
 from orders.placing.cart_closing import CartClosing
 from orders.placing.queue import Placement
 from orders.postgres.database import Database
@@ -102,7 +102,7 @@ class Recovery:
             return Ended(landed=[orphan.product_id])
         try:
             product = await self._catalog.read(orphan.product_id, surely=True)
-        except (NotSent, NoAnswer, Rubbish) as error:
+        except (NotSent, NoAnswer, MalformedReply) as error:
             log.warning("product %s stays in doubt: %s", orphan.product_id, error)
             return Ended()
         if product and product.quantity == orphan.after:
@@ -130,7 +130,7 @@ class Recovery:
                 return written
             try:
                 found = await self._catalog.read(product.id, surely=True)
-            except (NotSent, NoAnswer, Rubbish):
+            except (NotSent, NoAnswer, MalformedReply):
                 return Written.UNKNOWN
             if found is None or found.quantity != orphan.before:
                 return Written.DONE if found and found.quantity == orphan.after else Written.UNKNOWN

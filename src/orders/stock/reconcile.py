@@ -8,7 +8,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from orders.neighbours.catalog import Catalog, Product
-from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
+from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
 from orders.postgres.database import Database
 from orders.settings import Settings
 from orders.stock import claim_sql, record_sql
@@ -103,7 +103,7 @@ class Reconciliation:
         """The catalog's figure; None: it does not know the product; a text: why it could not be asked."""
         try:
             product = await self._catalog.read(product_id)
-        except (NotSent, NoAnswer, Rubbish) as error:
+        except (NotSent, NoAnswer, MalformedReply) as error:
             return str(error)
         return product.quantity if product else None
 
@@ -169,7 +169,7 @@ class Reconciliation:
     async def _product(self, product_id: int) -> Product:
         try:
             product = await self._catalog.read(product_id)
-        except (NotSent, NoAnswer, Rubbish) as error:
+        except (NotSent, NoAnswer, MalformedReply) as error:
             raise Undecided(f"Product {product_id}: {error}.") from None
         if product is None:
             raise Undecided(f"Product {product_id}: the catalog does not know it.")
@@ -205,7 +205,7 @@ def _verdict(product_id: int, fate: Fate) -> Verdict:
     this = (product_id,)
     return Verdict(
         landed=this if fate in DID_LAND else (),
-        quiet=this if fate is Fate.LANDED_LOUDLY else (),
+        quiet=this if fate is Fate.LANDED_UNACKNOWLEDGED else (),
         refused=this if fate in DID_NOT else (),
         hand_over=fate is Fate.DOUBT,
     )

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from enum import Enum, auto
 
 from orders.neighbours.catalog import Catalog, Product, Written
-from orders.neighbours.reply import NoAnswer, NotSent, Rubbish
+from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
 from orders.stock.plan import Adjustment
 
 
@@ -14,13 +14,13 @@ class Fate(Enum):
     """What became of a product's new stock."""
 
     LANDED = auto()  # acknowledged
-    LANDED_LOUDLY = auto()  # landed, but an earlier PUT of the same value may land again
+    LANDED_UNACKNOWLEDGED = auto()  # landed, but an earlier PUT of the same value may land again
     REFUSED = auto()  # certainly not: the catalog will not have it, or it never left
     CHANGED = auto()  # certainly not: someone else wrote first
     DOUBT = auto()  # nobody knows; recovery will
 
 
-DID_LAND = (Fate.LANDED, Fate.LANDED_LOUDLY)
+DID_LAND = (Fate.LANDED, Fate.LANDED_UNACKNOWLEDGED)
 DID_NOT = (Fate.REFUSED, Fate.CHANGED)
 
 
@@ -63,10 +63,10 @@ async def _read_back(
         return None
     try:
         found = await catalog.read(product.id, surely=True)
-    except (NotSent, NoAnswer, Rubbish):
+    except (NotSent, NoAnswer, MalformedReply):
         return None
     if found and found.quantity == change.after:
-        return Fate.LANDED_LOUDLY if unanswered else Fate.LANDED
+        return Fate.LANDED_UNACKNOWLEDGED if unanswered else Fate.LANDED
     if found and found.quantity == change.before and written is not Written.CHANGED:
         is_refused = written is Written.DISPUTED and disputes >= DISPUTES
         return Fate.REFUSED if is_refused and not unanswered else None
@@ -80,7 +80,7 @@ def _fate(written: Written, unanswered: int, disputes: int) -> Fate | None:
     An ETag does not end the danger of a late arrival: one that is a hash of the content comes back with the content.
     """
     if written is Written.DONE:
-        return Fate.LANDED_LOUDLY if unanswered else Fate.LANDED
+        return Fate.LANDED_UNACKNOWLEDGED if unanswered else Fate.LANDED
     if written is Written.CHANGED and not unanswered and not disputes:  # or it was one of ours that changed it
         return Fate.CHANGED
     return None

@@ -8,7 +8,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Batcher(Generic[K, V]):
+class Coalescer(Generic[K, V]):
     """Answers `get(key)` from `load(keys)`, which is given all keys that gathered meanwhile.
 
     At most `parallel` loads run at once, each of at most `size` keys. A key that `load` leaves out is answered None.
