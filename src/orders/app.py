@@ -79,7 +79,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with machinery(settings) as built:
             checkout = Checkout(built.database, built.carts, built.placement, settings)
-            app.state.placing = Placing(checkout, PlacingDryRun(built.database, built.catalog, checkout, settings))
+            app.state.placing = Placing(checkout, PlacingDryRun(built.database, built.catalog, checkout))
             app.state.changing = Changing(
                 built.database,
                 built.workflow,

@@ -24,8 +24,8 @@ from orders.order.idempotency import Answer
 from orders.order.model import NO_DETAILS, Author, Details, Line
 from orders.order.results import Result
 from orders.order.statuses import CANCELLED
-from orders.placing.bulk import Wish, place_each
-from orders.placing.checkout import Checkout
+from orders.placing.bulk import place_each
+from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.postgres.database import Connection, DatabaseUnavailable, connect
 from orders.settings import Settings
 from orders.stock.reconcile import Reconciliation
@@ -62,17 +62,17 @@ class World:
         items = [Line(*line) for line in lines] or None
         try:
             customer = customer or next(_customers)
-            answer = await self.checkout.check_out(customer, items, key, "/orders/1", details=details)
+            answer = await self.checkout.check_out(CheckoutRequest(customer, items, key, details), "/orders/1")
         except (OrderError, DatabaseUnavailable) as error:
             self.answers.append(error)
             return None
         self.answers.append(answer)
         return answer
 
-    async def place_each(self, wishes: list[Wish]) -> list[Result]:
+    async def place_each(self, asked: list[CheckoutRequest]) -> list[Result]:
         """A batch; of its answers those count that are an order, or say that there is none."""
-        self.asked += len(wishes)
-        results = await place_each(self.checkout, wishes, "/orders:batch", Author())
+        self.asked += len(asked)
+        results = await place_each(self.checkout, asked, "/orders:batch", Author())
         for result in results:
             if result.status == 201:
                 order_id = UUID(json.loads(result.members["order"])["id"])
@@ -111,10 +111,17 @@ async def a_batch_of_orders(world: World) -> None:
     """And again, as whoever got no answer sends it."""
     customer = next(_customers)
     world.sandbox.fill_cart(customer, (world.b, 1))
-    wishes = [Wish(next(_customers), [Line(world.a, 2), Line(world.b, 1)], f"key-{next(_customers)}") for _ in range(2)]
-    wishes += [Wish(customer), Wish(customer), Wish(next(_customers), [Line(world.a, 7)])]
-    first = await world.place_each(wishes)
-    again = await world.place_each(wishes[:2])
+    asked = [
+        CheckoutRequest(next(_customers), [Line(world.a, 2), Line(world.b, 1)], f"key-{next(_customers)}")
+        for _ in range(2)
+    ]
+    asked += [
+        CheckoutRequest(customer),
+        CheckoutRequest(customer),
+        CheckoutRequest(next(_customers), [Line(world.a, 7)]),
+    ]
+    first = await world.place_each(asked)
+    again = await world.place_each(asked[:2])
     for one, other in zip(first, again, strict=False):
         assert {one.status, other.status} != {201} or one.members["order"] == other.members["order"]
 

@@ -15,6 +15,7 @@ import pytest
 from orders.order import keys_sql
 from orders.order.keys_sql import Outcome
 from orders.order.model import Author, Line
+from orders.placing import closings_sql
 from orders.postgres.database import Connection, connect
 from orders.stock import claim_sql, orphans_sql
 from orders.stock.abandon_sql import abandon
@@ -497,11 +498,11 @@ def test_stock_goes_back_to_products_that_nobody_holds(database: Connection) -> 
 def test_a_cart_is_closed_when_it_is_due_and_told_what_its_order_has(database: Connection) -> None:
     closing(database, "a1", 1)
     closing(database, "a2", 2, retry=f"now() + {MINUTE}")
-    (found,) = orphans_sql.due_closings(database, 10, 60)
+    (found,) = closings_sql.due_closings(database, 10, 60)
     assert (found.order_id, found.cart_id, found.lines) == (order_id("a1"), 1, {1: 1, 2: 2})
-    assert orphans_sql.due_closings(database, 10, 60) == []
+    assert closings_sql.due_closings(database, 10, 60) == []
     touched = Touched(database)
-    orphans_sql.closings_done(database, [order_id("a1")])
+    closings_sql.closings_done(database, [order_id("a1")])
     assert touched() == {"closing a1": None}
 
 

@@ -14,7 +14,7 @@ from orders.changing.move import change_status
 from orders.machinery import Machinery, machinery
 from orders.order.model import Line
 from orders.order.statuses import CANCELLED
-from orders.placing.checkout import Checkout
+from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.postgres.database import DatabaseUnavailable
 from orders.settings import Settings
 from orders.stock.reconcile import Comparison, Reconciliation, Undecided
@@ -32,7 +32,9 @@ class Shop:
 
     async def order(self, *lines: tuple[int, int]) -> Any:
         checkout = Checkout(self.built.database, self.built.carts, self.built.placement, self.settings)
-        answer = await checkout.check_out(next(_customers), [Line(*line) for line in lines], None, "/orders/1")
+        answer = await checkout.check_out(
+            CheckoutRequest(next(_customers), [Line(*line) for line in lines], None), "/orders/1"
+        )
         return answer.order_id
 
     async def compare(self, *products: int) -> list[Comparison]:

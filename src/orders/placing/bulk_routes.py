@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from orders.errors import invalid
-from orders.order.model import Author, Line
+from orders.order.model import Author
 from orders.order.schema import WHOLE, Identifier
-from orders.placing.bulk import Wish, place_each
-from orders.placing.routes import details_of
+from orders.placing.bulk import place_each
+from orders.placing.routes import checkout_request
 from orders.placing.schemas import OrderToPlace
 from orders.placing.service import placing
 from orders.wire.bodies import BodyRoute
@@ -79,13 +79,13 @@ async def place_orders(request: Request, body: OrdersToPlace, dry_run: DryRun, a
     refuse_twice((one.idempotency_key for one in body.orders), "idempotency_key", "this key")
     service, author, instance = placing(request), Author(actor, request.state.request_id), request.url.path
     ahead = _refuse_too_many_lines(body.orders)
-    wishes = [
-        Wish(one.customer_id, _items(one), one.idempotency_key, details_of(one), before)
+    asked = [
+        checkout_request(one.customer_id, one, one.idempotency_key, lines_ahead=before)
         for one, before in zip(body.orders, ahead, strict=True)
     ]
     if dry_run:
-        return previewed_each(*await service.dry_run.place_each(wishes, instance, author))
-    return answered_each(await place_each(service.checkout, wishes, instance, author))
+        return previewed_each(*await service.dry_run.place_each(asked, instance, author))
+    return answered_each(await place_each(service.checkout, asked, instance, author))
 
 
 def _refuse_too_many_lines(orders: Sequence[EntryToPlace]) -> list[int]:
@@ -97,7 +97,3 @@ def _refuse_too_many_lines(orders: Sequence[EntryToPlace]) -> list[int]:
         message = f"One request has at most {LINES_AT_ONCE} lines in all; these are {total}. Send some orders apart."
         raise invalid(f"#/orders/{n}/items", "too_long", message)
     return ahead
-
-
-def _items(one: EntryToPlace) -> list[Line] | None:
-    return None if one.items is None else [Line(item.product_id, item.quantity) for item in one.items]

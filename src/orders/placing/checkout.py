@@ -1,9 +1,10 @@
 """What a POST asks for: explicit items or the customer's cart, once per Idempotency-Key."""
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 from orders.errors import Code, OrderError, invalid
 from orders.neighbours.carts import Cart, Carts
@@ -13,15 +14,37 @@ from orders.order import keys_sql
 from orders.order.idempotency import Answer, failure, is_recorded
 from orders.order.keys_sql import Outcome
 from orders.order.model import MAX_LINES, MAX_QUANTITY, NO_DETAILS, Author, Details, Line, merge_lines
-from orders.placing.entry import Request
+from orders.placing.entry import OrderRequest
 from orders.placing.queue import Placement
 from orders.postgres.database import Database
 from orders.settings import Settings
 from orders.stock import claim_sql
 
 
+@dataclass(frozen=True, slots=True)
+class CheckoutRequest:
+    """What a client asks for: an order of these items or, where None, of the customer's cart; once per key.
+
+    `lines_ahead`: lines of the orders before it in the same HTTP request. It puts off its turn.
+    """
+
+    customer_id: int
+    items: Sequence[Line] | None = None
+    key: str | None = None
+    details: Details = NO_DETAILS
+    lines_ahead: int = 0
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What makes two requests the same: customer, items (however they are written), and what is attached."""
+        items = self.items
+        what = "cart" if items is None else [(line.product_id, line.quantity) for line in merge_lines(items)]
+        attached = "" if self.details == NO_DETAILS else f" {self.details}"
+        return hashlib.sha256(f"{self.customer_id} {what}{attached}".encode()).digest()
+
+
 class Checkout:
-    """Turns items or a cart into a request to place, and hands it to the placement."""
+    """Turns items or a cart into an order to place, and hands it to the queue."""
 
     def __init__(self, database: Database, carts: Carts, placement: Placement, settings: Settings) -> None:
         self._database = database
@@ -29,58 +52,45 @@ class Checkout:
         self._placement = placement
         self._settings = settings
 
-    async def check_out(
-        self,
-        customer_id: int,
-        items: Sequence[Line] | None,
-        key: str | None,
-        instance: str,
-        author: Author = Author(),  # noqa: B008 (frozen)
-        details: Details = NO_DETAILS,
-        lines_ahead: int = 0,
-    ) -> Answer:
-        """Place an order of `items` or, where None, of the customer's cart. Raises OrderError: nothing was ordered."""
-        request = await self.prepare(customer_id, items, key, instance, author, details)
-        if isinstance(request, Answer):
-            return request
-        return await self._placement.place(replace(request, lines_ahead=lines_ahead) if lines_ahead else request)
+    async def check_out(self, asked: CheckoutRequest, instance: str, author: Author = Author()) -> Answer:  # noqa: B008
+        """Place the order. Raises OrderError: nothing was ordered."""
+        request = await self.prepare(asked, instance, author)
+        return request if isinstance(request, Answer) else await self._placement.place(request)
 
     async def prepare(
-        self,
-        customer_id: int,
-        items: Sequence[Line] | None,
-        key: str | None,
-        instance: str,
-        author: Author = Author(),  # noqa: B008 (frozen)
-        details: Details = NO_DETAILS,
-        *,
-        remember: bool = True,
-    ) -> Request | Answer:
+        self, asked: CheckoutRequest, instance: str, author: Author, *, remember: bool = True
+    ) -> OrderRequest | Answer:
         """What there is to place, or the answer where it was placed before. Without `remember` nothing is written.
 
         Raises OrderError: nothing can be ordered.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.orders_request_deadline_s
-        fingerprint = _fingerprint(customer_id, items, details) if key else b""
-        if key and (known := await self._placement.find_outcome(key, fingerprint)):
+        fingerprint = asked.fingerprint if asked.key else b""
+        if asked.key and (known := await self._placement.find_outcome(asked.key, fingerprint)):
             return known
-        if not remember:
-            key = None
-        if items is not None:
-            lines = merge_lines(items)
-            _require_orderable(lines)
-            pointers = {line.product_id: f"#/items/{n}" for n, line in reversed(list(enumerate(items)))}
-            return Request(customer_id, lines, deadline, instance, None, key, fingerprint, pointers, author, details)
+        key = asked.key if remember else None
+        request = functools.partial(
+            OrderRequest,
+            asked.customer_id,
+            deadline=deadline,
+            instance=instance,
+            key=key,
+            fingerprint=fingerprint,
+            author=author,
+            details=asked.details,
+            lines_ahead=asked.lines_ahead,
+        )
+        if asked.items is not None:
+            return request(lines=_orderable(merge_lines(asked.items)), pointers=_pointers(asked.items))
         try:
-            cart = await self._read_cart(customer_id, deadline, author.request_id if remember else DRY_RUN)
+            cart = await self._read_cart(asked.customer_id, deadline, author.request_id if remember else DRY_RUN)
             if cart is None or not cart.is_active:
-                return await self._repeat(customer_id, cart, key, fingerprint)
-            _require_filled(cart, customer_id)
+                return await self._repeat(asked.customer_id, cart, key, fingerprint)
+            _require_filled(cart, asked.customer_id)
         except OrderError as error:
             await self._keep(key, fingerprint, error, instance)
             raise
-        _require_orderable(cart.lines)
-        return Request(customer_id, cart.lines, deadline, instance, cart.id, key, fingerprint, {}, author, details)
+        return request(lines=_orderable(cart.lines), cart_id=cart.id)
 
     async def _read_cart(self, customer_id: int, deadline: float, flow: Hashable) -> Cart | None:
         try:
@@ -119,17 +129,17 @@ def _require_filled(cart: Cart, customer_id: int) -> None:
         raise OrderError(Code.CART_EMPTY, f"The cart of customer {customer_id} holds nothing.")
 
 
-def _require_orderable(lines: Sequence[Line]) -> None:
+def _orderable(lines: tuple[Line, ...]) -> tuple[Line, ...]:
+    """The lines. Raises OrderError: they are too many, or too much of one product."""
     if len(lines) > MAX_LINES:
         raise invalid("#/items", "too_long", f"An order has at most {MAX_LINES} products; these are {len(lines)}.")
     for line in lines:
         if line.quantity > MAX_QUANTITY:
             message = f"{line.quantity} of product {line.product_id} in one order: at most {MAX_QUANTITY}."
             raise invalid("#/items", "less_than_equal", message)
+    return lines
 
 
-def _fingerprint(customer_id: int, items: Sequence[Line] | None, details: Details) -> bytes:
-    """What makes two requests the same: customer, items (however they are written), and what is attached."""
-    what = "cart" if items is None else [(line.product_id, line.quantity) for line in merge_lines(items)]
-    attached = "" if details == NO_DETAILS else f" {details}"
-    return hashlib.sha256(f"{customer_id} {what}{attached}".encode()).digest()
+def _pointers(items: Sequence[Line]) -> dict[int, str]:
+    """Where each product stands first in the request."""
+    return {line.product_id: f"#/items/{n}" for n, line in reversed(list(enumerate(items)))}

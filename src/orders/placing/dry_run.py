@@ -2,23 +2,28 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orders.errors import OrderError
+from orders.errors import OrderError, reference_taken
 from orders.neighbours.catalog import Catalog
+from orders.neighbours.gate import DRY_RUN
 from orders.order.idempotency import Answer
 from orders.order.model import Author
 from orders.order.results import Result, answered, as_order_error, in_bounds, refused
-from orders.placing.batch import Batch, Rehearsed
-from orders.placing.bulk import Wish
-from orders.placing.checkout import Checkout
+from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.placing.dry_run_sql import orders_as_placed
-from orders.placing.entry import Request, Waiting
+from orders.placing.entry import Entry, OrderRequest, PlaceOrder, place_order
+from orders.placing.planning import new_order, plan_orders
+from orders.placing.reading import read_products
+from orders.placing.sorting import placed_cart, products_of, reference_error
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
-from orders.settings import Settings
+from orders.stock import claim_sql
+from orders.stock.claim_sql import CartOrder
+from orders.stock.intend_sql import NewOrder
+from orders.stock.plan import Adjustment
 from orders.wire.dry_run import Stock, preview_json
 
 
@@ -30,95 +35,117 @@ class Preview:
     events: str
 
 
+WouldBe = Preview | Answer | OrderError
+"""What would become of an order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """The orders that would be placed, who would be refused, whose cart has become an order already, and the stock."""
+
+    orders: Mapping[PlaceOrder, NewOrder]
+    refused: Mapping[PlaceOrder, OrderError]
+    repeated: Mapping[PlaceOrder, CartOrder]
+    changes: Mapping[int, Adjustment]
+
+
 class PlacingDryRun:
     """Says what placing would do. Reads the database, the carts and the catalog."""
 
-    def __init__(self, database: Database, catalog: Catalog, checkout: Checkout, settings: Settings) -> None:
+    def __init__(self, database: Database, catalog: Catalog, checkout: Checkout) -> None:
         self._database = database
         self._catalog = catalog
         self._checkout = checkout
-        self._settings = settings
 
-    async def place(self, wish: Wish, instance: str, author: Author) -> Answer:
+    async def place(self, asked: CheckoutRequest, instance: str, author: Author) -> Answer:
         """What placing would be answered: 200 with the preview, or a repetition. Raises OrderError."""
-        (outcome,), stock = await self._place([wish], instance, author)
+        (outcome,), stock = await self._place([asked], instance, author)
         if isinstance(outcome, OrderError):
             raise outcome
         if isinstance(outcome, Answer):
             return outcome
         return Answer(200, preview_json(outcome.order, stock, outcome.events), None)
 
-    async def place_each(self, wishes: Sequence[Wish], instance: str, author: Author) -> tuple[list[Result], Stock]:
+    async def place_each(
+        self, asked: Sequence[CheckoutRequest], instance: str, author: Author
+    ) -> tuple[list[Result], Stock]:
         """What placing all of these together would be answered, in the order in which they stand."""
-        outcomes, stock = await self._place(wishes, instance, author)
+        outcomes, stock = await self._place(asked, instance, author)
         return in_bounds([_result(outcome, instance) for outcome in outcomes]), stock
 
     async def _place(
-        self, wishes: Sequence[Wish], instance: str, author: Author
-    ) -> tuple[list[Preview | Answer | OrderError], Stock]:
-        prepared = await asyncio.gather(*(self._prepare(wish, instance, author) for wish in wishes))
-        first: dict[object, Waiting] = {}  # of one cart only the first is planned; the others get the same order
+        self, asked: Sequence[CheckoutRequest], instance: str, author: Author
+    ) -> tuple[list[WouldBe], Stock]:
+        prepared = await asyncio.gather(*(self._prepare(one, instance, author) for one in asked))
+        orders: dict[object, PlaceOrder] = {}  # of one cart only the first is planned; the others get the same order
         for n, one in enumerate(prepared):
-            if isinstance(one, Request):
-                first.setdefault(one.cart or n, _waiting(one))
-        rehearsed = await Batch(
-            list(first.values()), self._database, self._catalog, self._settings, _ignore, _ignore
-        ).rehearse()
-        previews = await self._previews(rehearsed, author)
-        outcomes: list[Preview | Answer | OrderError] = []
+            if isinstance(one, OrderRequest):
+                future = asyncio.get_running_loop().create_future()
+                orders.setdefault(one.cart or n, place_order(one, future))
+        foreseen = await self._foresee(list(orders.values()))
+        found = await self._outcomes(foreseen, author)
+        outcomes: list[WouldBe] = []
         for n, one in enumerate(prepared):
-            if isinstance(one, Request):
-                waiting = first[one.cart or n]
-                found = _outcome(waiting, previews, rehearsed)
-                outcomes.append(found if waiting.request is one else _again(found))
+            if isinstance(one, OrderRequest):
+                order = orders[one.cart or n]
+                outcomes.append(found[order] if order.request is one else _again(found[order]))
             else:
                 outcomes.append(one)
-        return outcomes, rehearsed.changes
+        return outcomes, foreseen.changes
 
-    async def _prepare(self, wish: Wish, instance: str, author: Author) -> Request | Answer | OrderError:
+    async def _prepare(
+        self, asked: CheckoutRequest, instance: str, author: Author
+    ) -> OrderRequest | Answer | OrderError:
         try:
-            return await self._checkout.prepare(
-                wish.customer_id, wish.items, wish.key, instance, author, wish.details, remember=False
-            )
+            return await self._checkout.prepare(asked, instance, author, remember=False)
         except Exception as error:
             return as_order_error(error)
 
-    async def _previews(self, rehearsed: Rehearsed, author: Author) -> dict[Waiting, Preview]:
-        if not rehearsed.orders:
+    async def _foresee(self, orders: Sequence[PlaceOrder]) -> _Foreseen:
+        """READ and PLAN of these orders, each of another cart, as if all of their products were free."""
+        products = sorted(products_of(orders))
+        carts = [order.request.cart for order in orders if order.request.cart]
+        references = [order.reference for order in orders if order.reference]
+        claimed = await self._database.run(lambda c: claim_sql.look(c, products, carts, references))
+        repeated = {order: found for order in orders if (found := placed_cart(order, claimed.cart_orders))}
+        taken = _twice_here(orders)
+        taken |= {order: error for order in orders if (error := reference_error(order, claimed.references))}
+        ready = [order for order in orders if order not in repeated and order not in taken]
+        read = await read_products(self._catalog, ready, DRY_RUN, Entry.refuse)
+        planned = plan_orders(ready, claimed.due, read, asyncio.get_running_loop().time())
+        new = {order: new_order(order, read.products) for order in planned.orders}
+        return _Foreseen(new, {**taken, **planned.refused}, repeated, planned.changes)
+
+    async def _outcomes(self, foreseen: _Foreseen, author: Author) -> dict[PlaceOrder, WouldBe]:
+        repeated = {o: Answer(201, f.body, f.order_id, replayed=True) for o, f in foreseen.repeated.items()}
+        return {**foreseen.refused, **repeated, **await self._previews(foreseen.orders, author)}
+
+    async def _previews(self, orders: Mapping[PlaceOrder, NewOrder], author: Author) -> dict[PlaceOrder, Preview]:
+        if not orders:
             return {}
-        new = list(rehearsed.orders.values())
+        new = list(orders.values())
         documents = await self._database.run(lambda c: orders_as_placed(c, new), Lane.CHANGES)
         return {
-            waiting: Preview(json.dumps(document), json.dumps([_placed_event(document, author)]))
-            for waiting, document in zip(rehearsed.orders, documents, strict=True)
+            order: Preview(json.dumps(document), json.dumps([_placed_event(document, author)]))
+            for order, document in zip(orders, documents, strict=True)
         }
 
 
-def _waiting(request: Request) -> Waiting:
-    products = frozenset(line.product_id for line in request.lines)
-    return Waiting(products, asyncio.get_running_loop().create_future(), request)
+def _twice_here(orders: Sequence[PlaceOrder]) -> dict[PlaceOrder, OrderError]:
+    """The orders with a reference that one before them has, too."""
+    first: dict[str, PlaceOrder] = {}
+    for order in orders:
+        if order.reference:
+            first.setdefault(order.reference, order)
+    return {o: reference_taken(o.reference, None) for o in orders if o.reference and first[o.reference] is not o}
 
 
-def _ignore(*_: Iterable[Any] | Coroutine[Any, Any, None]) -> None:
-    """A rehearsed batch hands nothing on."""
-
-
-def _outcome(
-    waiting: Waiting, previews: Mapping[Waiting, Preview], rehearsed: Rehearsed
-) -> Preview | Answer | OrderError:
-    if waiting in previews:
-        return previews[waiting]
-    if order := rehearsed.repeated.get(waiting):
-        return Answer(201, order.body, order.order_id, replayed=True)
-    return rehearsed.refused[waiting]
-
-
-def _again(outcome: Preview | Answer | OrderError) -> Preview | Answer | OrderError:
+def _again(outcome: WouldBe) -> WouldBe:
     """What the second order of one cart would be answered."""
     return Answer(201, outcome.order, None, replayed=True) if isinstance(outcome, Preview) else outcome
 
 
-def _result(outcome: Preview | Answer | OrderError, instance: str) -> Result:
+def _result(outcome: WouldBe, instance: str) -> Result:
     if isinstance(outcome, OrderError):
         return refused(outcome, instance)
     if isinstance(outcome, Preview):

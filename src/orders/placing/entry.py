@@ -1,24 +1,23 @@
-"""A request to place an order, the answer to it, and what an Idempotency-Key remembers of the two."""
+"""What waits in the queue, and goes through a batch: an order to place, or stock that is due back."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orders.errors import Code, OrderError
-from orders.order.idempotency import Answer, failure, is_recorded
-from orders.order.keys_sql import Outcome
+from orders.order.idempotency import Answer
 from orders.order.model import NO_DETAILS, Author, Details, Line
-from orders.stock.plan import Shortage
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """An order to place: the lines, merged, or those of the cart `cart_id`. `deadline` is the event loop's time.
+class OrderRequest:
+    """An order that somebody asks for: the lines, merged, or those of the cart `cart_id`.
 
-    `lines_ahead`: lines of the orders before this one in the same HTTP request.
+    `deadline` is the event loop's time. `lines_ahead` counts the lines of the orders before this one in the same HTTP
+    request.
     """
 
     customer_id: int
@@ -34,28 +33,32 @@ class Request:
     lines_ahead: int = 0
 
     @property
-    def only_once(self) -> set[tuple[str, object]]:
-        """What at most one order may have: its cart, and its reference."""
-        reference = self.details.external_reference
-        return ({("cart", self.cart)} if self.cart else set()) | ({("reference", reference)} if reference else set())
-
-    @property
     def cart(self) -> tuple[int, int] | None:
         """What identifies the cart."""
         return None if self.cart_id is None else (self.customer_id, self.cart_id)
 
 
 @dataclass(eq=False, slots=True)
-class Waiting:
-    """A request (None: only stock that is due back) on its way through a batch, and the future that is its answer."""
+class Entry:
+    """An entry of the queue. It needs `products`, and its answer is the `future`.
+
+    `turn_at` and `deadline` are the event loop's times. `is_hindered`: at its turn something that it needs was not
+    free.
+    """
+
+    ONLY_ONCE: ClassVar[frozenset[tuple[str, object]]] = frozenset()
 
     products: frozenset[int]
     future: asyncio.Future[Answer]
-    request: Request | None = None
-    order_id: UUID = field(default_factory=uuid7)
+    turn_at: float
+    deadline: float
     passed_over: int = 0
-    turn_at: float = 0.0
-    is_hindered: bool = False  # something that it needs was not free when its turn came
+    is_hindered: bool = False
+
+    @property
+    def only_once(self) -> frozenset[tuple[str, object]]:
+        """What at most one order of a batch may have."""
+        return self.ONLY_ONCE
 
     def answer(self, answer: Answer) -> None:
         """Answer, unless the client was answered already."""
@@ -69,29 +72,38 @@ class Waiting:
             self.future.exception()  # read, so that a client that has gone leaves no warning behind
 
 
-def insufficient(request: Request, shortages: Sequence[Shortage]) -> OrderError:
-    """400 with every line that falls short."""
-    errors = [
-        {
-            **({"pointer": request.pointers[s.product_id]} if s.product_id in request.pointers else {}),
-            "code": "insufficient_inventory" if s.is_known else "unknown_product",
-            "message": f"Product {s.product_id}: {s.requested} requested, {s.available} available."
-            if s.is_known
-            else f"The catalog has no product {s.product_id}.",
-            "product_id": s.product_id,
-            "requested": s.requested,
-            "available": s.available,
-        }
-        for s in shortages
-    ]
-    detail = " ".join(str(e["message"]) for e in errors[:5])
-    return OrderError(Code.INSUFFICIENT_INVENTORY, detail, extra={"errors": errors})
+@dataclass(eq=False, slots=True)
+class GiveBack(Entry):
+    """Stock that is due back to one product. It rides on the product's next PUT."""
 
 
-def outcomes(refused: Mapping[Waiting, OrderError]) -> dict[str, Outcome]:
-    """What is remembered for the keys of these requests."""
-    return {
-        w.request.key: failure(error, w.request.instance)
-        for w, error in refused.items()
-        if w.request and w.request.key and is_recorded(error)
-    }
+@dataclass(eq=False, slots=True, kw_only=True)
+class PlaceOrder(Entry):
+    """An order to place. It gets another `order_id` if it has to start over after INTEND."""
+
+    request: OrderRequest
+    order_id: UUID = field(default_factory=uuid7)
+
+    @property
+    def key(self) -> str | None:
+        """Its Idempotency-Key."""
+        return self.request.key
+
+    @property
+    def reference(self) -> str | None:
+        """Its external reference."""
+        return self.request.details.external_reference
+
+    @property
+    def only_once(self) -> frozenset[tuple[str, object]]:
+        """Its cart, and its reference."""
+        if self.request.cart_id is None and self.reference is None:
+            return self.ONLY_ONCE
+        named = {"cart": self.request.cart, "reference": self.reference}
+        return frozenset((name, value) for name, value in named.items() if value is not None)
+
+
+def place_order(request: OrderRequest, future: asyncio.Future[Answer], turn_at: float = 0.0) -> PlaceOrder:
+    """The entry of a request."""
+    products = frozenset(line.product_id for line in request.lines)
+    return PlaceOrder(products, future, turn_at, request.deadline, request=request)

@@ -11,7 +11,7 @@ from orders.order.parsing import (
     parse_key,
 )
 from orders.order.schema import Order
-from orders.placing.bulk import Wish
+from orders.placing.checkout import CheckoutRequest
 from orders.placing.parameters import ToPlace
 from orders.placing.schemas import OrderToPlace
 from orders.placing.service import placing
@@ -117,23 +117,27 @@ async def place_customer_order(
 
 
 async def _place(request: Request, customer_id: int, body: OrderToPlace | None, actor: str, dry_run: bool) -> Response:
-    key = parse_key(request.headers.getlist("idempotency-key"))
-    items = None
-    if body and body.items is not None:
-        items = [Line(item.product_id, item.quantity) for item in body.items]
-    author = Author(actor, request.state.request_id)
-    details = details_of(body) if body else NO_DETAILS
+    asked = checkout_request(customer_id, body, parse_key(request.headers.getlist("idempotency-key")))
+    instance, author = request.scope["path"], Author(actor, request.state.request_id)
     if dry_run:
-        wish = Wish(customer_id, items, key, details)
-        return preview_response(await placing(request).dry_run.place(wish, request.url.path, author))
-    answer = await placing(request).checkout.check_out(customer_id, items, key, request.scope["path"], author, details)
-    return answered(answer)
+        return preview_response(await placing(request).dry_run.place(asked, instance, author))
+    return answered(await placing(request).checkout.check_out(asked, instance, author))
+
+
+def checkout_request(
+    customer_id: int, body: OrderToPlace | None, key: str | None, lines_ahead: int = 0
+) -> CheckoutRequest:
+    """What the body asks for."""
+    if body is None:
+        return CheckoutRequest(customer_id, None, key)
+    items = None if body.items is None else [Line(item.product_id, item.quantity) for item in body.items]
+    return CheckoutRequest(customer_id, items, key, _details_of(body), lines_ahead)
 
 
 _ATTACHED = {"external_reference", "metadata", "notes"}
 
 
-def details_of(body: OrderToPlace) -> Details:
+def _details_of(body: OrderToPlace) -> Details:
     """What the body attaches to the order."""
     if body.model_fields_set.isdisjoint(_ATTACHED):
         return NO_DETAILS  # of most orders; to look for it costs more than to place them in the database

@@ -1,0 +1,183 @@
+"""WRITE and SETTLE: the second half of a batch. Each order is answered as soon as it is certain what became of it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from orders.errors import Code, OrderError
+from orders.neighbours.catalog import Catalog, Product
+from orders.order.idempotency import Answer
+from orders.placing.entry import Entry
+from orders.placing.planning import Planned
+from orders.placing.refusals import undecided
+from orders.placing.verdict import Decided, decide, verdict
+from orders.postgres.database import Database, DatabaseUnavailable, Query
+from orders.settings import Settings
+from orders.stock.batch_lost_sql import BatchLost
+from orders.stock.plan import Adjustment
+from orders.stock.settle_sql import Verdict, read_placed, settle
+from orders.stock.write import Fate, jittered, write_stock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+STRAGGLER_S = 0.25
+"""Time after which orders whose PUTs are all acknowledged are settled, without waiting any longer for the others'."""
+
+SETTLE_AGAIN_S = 0.05
+"""Least time between two SETTLEs of one batch that wait for a deadline."""
+
+
+class Settling:
+    """The PUTs of a batch, and what is decided by them.
+
+    `ended` are the products that it has done with: their claims are gone. `slow` are those whose PUT takes long.
+    """
+
+    def __init__(
+        self,
+        batch: UUID,
+        planned: Planned,
+        products: Mapping[int, Product],
+        lease_until: float,
+        database: Database,
+        catalog: Catalog,
+        settings: Settings,
+        requeue: Callable[[Sequence[Entry]], None],
+    ) -> None:
+        self.ended: frozenset[int] = frozenset()
+        self.slow: frozenset[int] = frozenset()
+        self._batch = batch
+        self._placing = list(planned.orders)
+        self._changes = planned.changes
+        self._products = products
+        self._lease_until = lease_until
+        self._database = database
+        self._catalog = catalog
+        self._settings = settings
+        self._requeue = requeue
+        self._now = asyncio.get_running_loop().time
+        self._fates: dict[int, Fate] = {}
+        self._has_failures = False
+        self._carries_returns = bool(planned.due)
+
+    async def run(self) -> None:
+        """Send the PUTs, settle, and answer everybody."""
+        puts = {asyncio.create_task(self._put(self._products[p], change)) for p, change in self._changes.items()}
+        try:
+            await self._settle_while(puts)
+        except BatchLost:
+            await self._answer_lost()
+        except Exception:
+            log.exception("batch %s can't be settled; recovery will", self._batch)
+        finally:
+            for put in puts:
+                put.cancel()
+        # Not in `finally`: a batch that is cancelled in the middle of SETTLE does not know what became of its orders.
+        self._refuse_rest(OrderError(Code.ORDER_FAILED, "The order could not be completed."))
+
+    async def _settle_while(self, puts: set[asyncio.Task[None]]) -> None:
+        """Settle what is certain after STRAGGLER_S, then after each PUT and at each deadline, until no PUT is left."""
+        _, pending = await asyncio.wait(puts, timeout=STRAGGLER_S)
+        await self._settle(is_last=not pending)
+        while pending:
+            timeout_s = max(SETTLE_AGAIN_S, self._next_deadline() - self._now())
+            _, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            await self._settle(is_last=not pending)
+
+    async def _put(self, product: Product, change: Adjustment) -> None:
+        if change.before == change.after:
+            self._fates[product.id] = Fate.LANDED
+            return
+        needed_until = [order.deadline for order in self._placing if product.id in order.products]
+        give_up_at = max(needed_until, default=self._now() + self._settings.orders_request_deadline_s)
+        try:
+            self._fates[product.id] = await write_stock(
+                self._catalog, product, change, min(give_up_at, self._lease_until), self._batch
+            )
+        except Exception:
+            log.exception("the PUT of product %s ended unexpectedly", product.id)
+            self._fates[product.id] = Fate.DOUBT
+
+    def _next_deadline(self) -> float:
+        return min([self._lease_until, *(order.deadline for order in self._placing)])
+
+    async def _settle(self, *, is_last: bool) -> None:
+        """Settle what is certain by now. What is still on its way stays with the batch."""
+        self.slow = frozenset(self._changes.keys() - self._fates.keys())
+        decided = decide(self._placing, self._fates, self._now())
+        ended = {p: fate for p, fate in self._fates.items() if fate is not Fate.DOUBT and p not in self.ended}
+        if not (decided.orders or ended or is_last):
+            return
+        self._has_failures = self._has_failures or bool(decided.failed or decided.again)
+        written = verdict(
+            decided,
+            ended,
+            self._fates,
+            has_failures=self._has_failures,
+            carries_returns=self._carries_returns,
+            hand_over=is_last and bool(self._changes.keys() - self.ended - ended.keys()),
+        )
+        documents = await self._settle_surely(written)
+        self.ended |= ended.keys()
+        self._answer(decided, documents)
+
+    def _answer(self, decided: Decided, documents: Mapping[UUID, str]) -> None:
+        settled = set(decided.orders)
+        self._placing = [order for order in self._placing if order not in settled]
+        for order in decided.placed:
+            order.answer(Answer(201, documents[order.order_id], order.order_id))
+        for order, error in decided.failed.items():
+            order.refuse(error)
+        for order in decided.again:
+            order.order_id = uuid7()
+        self._requeue(decided.again)
+
+    async def _settle_surely(self, written: Verdict) -> dict[UUID, str]:
+        """SETTLE, through a lost connection too: it is guarded, so a second run of it changes nothing.
+
+        Raises BatchLost: another replica was first, and the orders have failed.
+        """
+        horizon_s = self._settings.orders_write_horizon_s
+        try:
+            return await self._surely(lambda c: settle(c, self._batch, horizon_s, written))
+        except BatchLost:
+            placed = await self._read_placed(written.placed)
+            if len(placed) == len(written.placed):  # the run whose answer was lost had succeeded
+                return placed
+            raise
+
+    async def _read_placed(self, ids: Sequence[UUID]) -> dict[UUID, str]:
+        return await self._surely(lambda c: read_placed(c, self._batch, ids))
+
+    async def _surely(self, query: Query[T]) -> T:
+        """`query`, as often as it takes for the database to answer.
+
+        While SETTLE's outcome is unknown neither 201 nor 500 would be true, so the client waits with us.
+        """
+        while True:
+            try:
+                return await self._database.run(query)
+            except DatabaseUnavailable as error:
+                log.warning("batch %s waits for the database: %s", self._batch, error)
+                await asyncio.sleep(jittered(0.2))
+
+    # When the batch is not ours any more ------------------------------------------------------------------------
+
+    async def _answer_lost(self) -> None:
+        """Another replica has taken the batch over: its orders have failed, unless a SETTLE of ours was first."""
+        log.warning("batch %s was taken over; its orders are the recovering replica's", self._batch)
+        placed = await self._read_placed([order.order_id for order in self._placing])
+        for order in self._placing:
+            if order.order_id in placed:
+                order.answer(Answer(201, placed[order.order_id], order.order_id))
+        self._refuse_rest(OrderError(Code.ORDER_FAILED, "This replica was interrupted while placing the order."))
+
+    def _refuse_rest(self, error: OrderError) -> None:
+        for order in self._placing:
+            order.refuse(undecided(order, error))
