@@ -17,7 +17,7 @@ from orders.neighbours.carts import Cart, Carts
 from orders.neighbours.catalog import Catalog, Product, Written
 from orders.neighbours.concurrency import Learnt
 from orders.neighbours.neighbour import Neighbour
-from orders.neighbours.reply import CircuitOpen, MalformedReply, NoAnswer, NotSent, build_client
+from orders.neighbours.reply import CircuitOpen, MalformedReply, NoAnswer, NotSent, Reply, build_client
 from orders.order.model import Line
 
 # A client that hangs up in the middle of a large reply leaves the end of the script to the garbage collector.
@@ -364,3 +364,17 @@ async def test_a_cart_of_the_wrong_shape_is_rubbish(document: Any, script: Scrip
     script.say("/carts/42", document)
     with pytest.raises(MalformedReply):
         await Carts(neighbour).read(42)
+
+
+@pytest.mark.parametrize(
+    ("body", "written"), [(b"", Written.DISPUTED), (b"null", Written.DISPUTED), (b"{}", Written.DONE)]
+)
+async def test_where_calls_may_be_mixed_up_an_acknowledgement_has_to_say_something(
+    body: bytes, written: Written
+) -> None:
+    class Unproven:
+        async def put(self, *_: Any, **__: Any) -> Reply:
+            return Reply(200, body, None, is_proven=False)
+
+    product = Product(7, "Whispers", 10, 49, None, dict(BARE))
+    assert await Catalog(Unproven()).write(product, 48) is written  # type: ignore[arg-type]

@@ -163,6 +163,8 @@ def test_a_bad_answer_is_believed_alone_or_after_many_that_were_confirmed() -> N
     concurrency = Concurrency(BOUND)
     assert not concurrency.believes(was_alone=True)  # clients that we don't know of may overlap
     concurrency.adopt(Learnt(64, is_proven=True), now=0)
+    assert not concurrency.believes(was_alone=True)  # it may begin to mix up calls just now
+    concurrency.on_confirmed(0, overlapped=True, is_checked=False)
     assert concurrency.believes(was_alone=True)
     for _ in range(2):
         for _ in range(CONFIRMATIONS):

@@ -110,6 +110,8 @@ def _outcome(product_id: int, reply: Reply) -> Written:
     document = reply.json() if reply.body else None
     if isinstance(document, str):
         return Written.DISPUTED
+    if not (reply.is_proven or isinstance(document, dict)):
+        return Written.DISPUTED  # it says nothing of the product, and calls may have been mixed up
     is_another = not reply.was_alone and _is_of_another(product_id, document)
     return Written.DISPUTED if is_another else Written.DONE
 

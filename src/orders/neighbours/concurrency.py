@@ -98,10 +98,13 @@ class Concurrency:
         """Whether a bad answer counts: not found, the wrong shape, a refusal. If not, it is asked for again alone.
 
         An unproven neighbour may mix our calls up with those of clients that we don't know of, so being alone is not
-        enough there.
+        enough there. Nor is it for the first bad answer of a proven one: it may begin to mix up calls just now, and
+        other replicas call it, too.
         """
-        if not self.is_proven or was_alone:
-            return self.is_proven
+        if not self.is_proven:
+            return False
+        if was_alone:
+            return self._confirmed > 0
         if self._confirmed < CONFIRMATIONS:
             return False
         self._confirmed = self._confirmed + 1 if self._confirmed < CONFIRMATIONS + BELIEVED else CONFIRMATIONS - 1

@@ -215,7 +215,7 @@ class Neighbour:
         alone = alone or not self.capacity.is_proven
         exchange = functools.partial(self._exchange, "PUT", path, body, headers, not_after, MAX_REPLY_BYTES)
         answered = await self.capacity.call(exchange, flow, alone=alone)
-        answered.reply.was_alone = answered.was_alone
+        answered.reply.was_alone, answered.reply.is_proven = answered.was_alone, self.capacity.is_proven
         return answered.reply
 
     # Both -------------------------------------------------------------------------------------------------------

@@ -49,14 +49,16 @@ class MixedUp(MalformedReply):
 
 @dataclass(slots=True)
 class Reply:
-    """A neighbour's answer that is not a 5xx. `etag` is None where there is none; `was_alone`: whether no other call
-    was under way meanwhile.
+    """A neighbour's answer that is not a 5xx. `etag` is None where there is none.
+
+    `was_alone`: no other call of ours was under way meanwhile. `is_proven`: the neighbour does not mix up calls.
     """
 
     status: int
     body: bytes
     etag: str | None
     was_alone: bool = True
+    is_proven: bool = True
 
     def json(self, keep: Callable[[dict[str, Any]], bool] | None = None) -> Any:
         """The body as JSON. Objects that `keep` does not want are None: of a large reply only a part is held in memory.

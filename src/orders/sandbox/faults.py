@@ -24,7 +24,7 @@ class Faults(BaseModel):
     lost_rate: float = Rate  # the work is done, the answer never comes
     late_rate: float = Rate  # a PUT is answered 504 at once, and lands late_s later
     late_s: float = Field(1.0, ge=0, le=60)
-    rubbish_rate: float = Rate  # the work is done, the answer is none that a client can read
+    rubbish_rate: float = Rate  # the work is done, the answer is none that a client can read; not where it was mixed up
     one_at_a_time: bool = Field(
         False,
         description="calls that overlap are mixed up, as by threads that share a database cursor: one is answered with "
@@ -59,7 +59,7 @@ class Misfortune:
 
     async def befall(self, request: Request, work: Work) -> Response:
         """`work`'s response, or what the faults make of it."""
-        faults = self.faults
+        faults, asked = self.faults, work
         if faults.one_at_a_time:
             work = await self._share_the_cursor(request, work, faults.slow_s + QUERY_S)
         elif faults.slow_s:
@@ -71,7 +71,8 @@ class Misfortune:
         response = work()
         if _strikes(faults.lost_rate):
             await _until_the_client_gives_up(request)
-        if _strikes(faults.rubbish_rate):
+        # A mixed-up PUT may have done nothing. "Done", in whatever words, would be a lie that no client can detect.
+        if work is asked and _strikes(faults.rubbish_rate):
             return Response(random.choice(_RUBBISH), media_type="application/json")
         return response
 
