@@ -369,9 +369,7 @@ async def test_a_cart_of_the_wrong_shape_is_rubbish(document: Any, script: Scrip
 @pytest.mark.parametrize(
     ("body", "written"), [(b"", Written.DISPUTED), (b"null", Written.DISPUTED), (b"{}", Written.DONE)]
 )
-async def test_where_calls_may_be_mixed_up_an_acknowledgement_has_to_say_something(
-    body: bytes, written: Written
-) -> None:
+async def test_where_calls_may_be_mixed_up_done_has_to_say_something(body: bytes, written: Written) -> None:
     class Unproven:
         async def put(self, *_: Any, **__: Any) -> Reply:
             return Reply(200, body, None, is_proven=False)

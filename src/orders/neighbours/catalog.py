@@ -107,13 +107,15 @@ def _outcome(product_id: int, reply: Reply) -> Written:
         return Written.DISPUTED
     if not 200 <= reply.status < 300:
         return Written.UNKNOWN
+    return Written.DONE if _is_acknowledged(product_id, reply) else Written.DISPUTED
+
+
+def _is_acknowledged(product_id: int, reply: Reply) -> bool:
+    """Whether a 2xx means that the PUT was done. Where calls may be mixed up it has to say something of a product."""
     document = reply.json() if reply.body else None
-    if isinstance(document, str):
-        return Written.DISPUTED
-    if not (reply.is_proven or isinstance(document, dict)):
-        return Written.DISPUTED  # it says nothing of the product, and calls may have been mixed up
-    is_another = not reply.was_alone and _is_of_another(product_id, document)
-    return Written.DISPUTED if is_another else Written.DONE
+    if isinstance(document, str) or not (reply.is_proven or isinstance(document, dict)):
+        return False
+    return reply.was_alone or not _is_of_another(product_id, document)
 
 
 def _is_of_another(product_id: int, document: Any) -> bool:
