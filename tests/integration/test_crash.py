@@ -16,7 +16,6 @@ from uuid import UUID
 
 import pytest
 
-from orders import app
 from orders.changing.move import Asked, Units, cancel_order, change_status, expire_once, return_order
 from orders.errors import Code, OrderError
 from orders.machinery import Machinery, machinery
@@ -221,7 +220,7 @@ SCENARIOS = [
 
 @pytest.fixture(autouse=True)
 def _the_dead_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "DRAIN_S", 1.0)
+    monkeypatch.setattr("orders.machinery.DRAIN_S", 1.0)
 
 
 SPOILT = [("embedded_server", how, False) for how in How]
