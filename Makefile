@@ -61,6 +61,10 @@ openapi: .venv/made-dev ## write docs/openapi.json anew, after a change of the A
 	$(BIN)/python -m tests.openapi
 .PHONY: openapi
 
+docs-tables: .venv/made-dev ## write the tables in docs/ anew: errors, settings, commands
+	$(BIN)/python -m tests.docs_tables
+.PHONY: docs-tables
+
 format: .venv/made-dev ## format the code, and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
