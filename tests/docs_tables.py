@@ -1,6 +1,5 @@
 """The tables in docs/ that are made from the code: `make docs-tables` writes them, a test compares them."""
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
