@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from orders.cli import cli
+from orders.cli.main import cli
 from orders.errors import Code
 from orders.settings import Settings
 
@@ -44,10 +44,12 @@ def settings() -> str:
 
 
 def commands() -> str:
-    """A section for each command: what it does, and its arguments and options."""
+    """A section for each command, by name: what it does, and its arguments and options."""
     whole = typer.main.get_command(cli)
     assert isinstance(whole, TyperGroup)
-    return "\n".join(_command(command) for command in whole.commands.values() if isinstance(command, TyperCommand))
+    return "\n".join(
+        _command(command) for _, command in sorted(whole.commands.items()) if isinstance(command, TyperCommand)
+    )
 
 
 def _command(command: TyperCommand) -> str:
