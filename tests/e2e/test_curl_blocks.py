@@ -143,10 +143,12 @@ def toys(http: Http) -> Iterator[Sandbox]:
     ports = ["--catalog-port", str(catalog), "--cart-port", str(carts)]
     process = subprocess.Popen([*ORDERS, "sandbox", *ports], stdout=subprocess.DEVNULL)
     toys = Sandbox(http, f"http://127.0.0.1:{catalog}", f"http://127.0.0.1:{carts}")
-    wait_until(lambda: answers(toys.catalog_url) and answers(toys.cart_url), "the sandbox answers")
-    yield toys
-    process.kill()
-    process.wait()
+    try:
+        wait_until(lambda: answers(toys.catalog_url) and answers(toys.cart_url), "the sandbox answers")
+        yield toys
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
