@@ -9,7 +9,9 @@ A block that can't be run has a comment in front of it: `<!-- not run: the reaso
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,8 +38,10 @@ ELSEWHERE = re.compile(
     r"|/\S*\?\S*"  # the address of a next page
 )
 """Texts that are others each time."""
-COUNTED = ("id", "number")
-"""Members that are counted up by the database: two orders that are placed at once may have them either way round."""
+COUNTED = ("id", "number", "orders", "units", "revenue")
+"""Members of which only the type counts. IDs and numbers: two orders that are placed at once may have them either way
+round. What a report counts: that depends on the day of the test.
+"""
 END = "=== that was one answer ==="
 AS_A_FUNCTION = f"""
 curl() {{ command curl --silent --show-error --max-time 30 --include "$@"; printf '\\n{END}\\n'; }}
@@ -158,6 +162,7 @@ def service(http: Http, toys: Sandbox, empty_dsn: str) -> Iterator[Service]:
     stop([running])
 
 
+@pytest.mark.skipif(shutil.which("curl") is None and "CI" not in os.environ, reason="curl is not installed")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_are_answered_as_it_says(page: str, service: Service, toys: Sandbox) -> None:
     story = Story()
