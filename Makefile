@@ -23,6 +23,10 @@ TYPESCRIPT := tests/e2e/typescript
 $(TYPESCRIPT)/node_modules/made: $(TYPESCRIPT)/package.json
 	@{ npm install --prefix $(TYPESCRIPT) --no-package-lock --no-audit --no-fund --silent && touch $@; } || test -z "$$CI"
 
+.venv/made-docs: .venv/made requirements-docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
 .venv/made-bench: .venv/made requirements-bench.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	touch $@
@@ -61,13 +65,22 @@ openapi: .venv/made-dev ## write docs/openapi.json anew, after a change of the A
 	$(BIN)/python -m tests.openapi
 .PHONY: openapi
 
+docs: .venv/made-docs ## build the pages of docs/ as a site, in site/
+	$(BIN)/mkdocs build --strict
+	@echo "Open site/index.html"
+.PHONY: docs
+
+docs-tables: .venv/made-dev ## write the tables in docs/ anew: errors, settings, commands
+	$(BIN)/python -m tests.docs_tables
+.PHONY: docs-tables
+
 format: .venv/made-dev ## format the code, and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 .PHONY: format
 
 clean: ## remove .venv and caches; the data in .data stays
-	rm -rf .venv $(TYPESCRIPT)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
+	rm -rf .venv site $(TYPESCRIPT)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
 .PHONY: clean
 
 help: ## this list

@@ -51,7 +51,7 @@ STATUSES = (*LINE_OF_LIFE, "On Hold", "Cancelled", "Returned", "Refunded", "Pend
 
 
 def may_follow(status: str, held_from: str | None) -> set[str]:
-    """README, "Statuses"."""
+    """docs/api.md, "Statuses"."""
     following = {"On Hold": {"Cancelled", held_from or ""}, "Returned": {"Refunded"}}.get(status, set())
     if status in LINE_OF_LIFE:
         following = set(LINE_OF_LIFE[LINE_OF_LIFE.index(status) + 1 :])
