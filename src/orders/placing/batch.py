@@ -126,7 +126,7 @@ class Batch:
     async def _claim(self) -> tuple[list[Entry], Claimed]:
         orders = orders_of(self._entries)
         fingerprints = {order.key: order.request.fingerprint for order in orders if order.key}
-        carts = [order.request.cart for order in orders if order.request.cart]
+        carts = [order.cart for order in orders if order.cart]
         references = [order.reference for order in orders if order.reference]
         lease_s = self._settings.orders_lease_s
         products = sorted(self.products)
@@ -151,7 +151,8 @@ class Batch:
         for order, error in found.taken.items():  # its key is free again: it may be used from now on
             order.refuse(error)
         self._entries = found.ready
-        self._requeue(found.again, held=found.held)
+        if found.again:
+            self._requeue(found.again, held=found.held)
 
     async def _keep_outcome(self, order: PlaceOrder, outcome: Outcome) -> None:
         if key := order.key:

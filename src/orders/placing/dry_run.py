@@ -104,7 +104,7 @@ class PlacingDryRun:
     async def _foresee(self, orders: Sequence[PlaceOrder]) -> _Foreseen:
         """READ and PLAN of these orders, each of another cart, as if all of their products were free."""
         products = sorted(products_of(orders))
-        carts = [order.request.cart for order in orders if order.request.cart]
+        carts = [order.cart for order in orders if order.cart]
         references = [order.reference for order in orders if order.reference]
         claimed = await self._database.run(lambda c: claim_sql.look(c, products, carts, references))
         repeated = {order: found for order in orders if (found := placed_cart(order, claimed.cart_orders))}

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -42,23 +41,17 @@ class OrderRequest:
 class Entry:
     """An entry of the queue. It needs `products`, and its answer is the `future`.
 
-    `turn_at` and `deadline` are the event loop's times. `is_hindered`: at its turn something that it needs was not
-    free.
+    `turn_at` and `deadline` are the event loop's times. `only_once` is what at most one order of a batch may have.
+    `is_hindered`: at its turn something that it needs was not free.
     """
-
-    ONLY_ONCE: ClassVar[frozenset[tuple[str, object]]] = frozenset()
 
     products: frozenset[int]
     future: asyncio.Future[Answer]
     turn_at: float
     deadline: float
+    only_once: frozenset[tuple[str, object]] = frozenset()
     passed_over: int = 0
     is_hindered: bool = False
-
-    @property
-    def only_once(self) -> frozenset[tuple[str, object]]:
-        """What at most one order of a batch may have."""
-        return self.ONLY_ONCE
 
     def answer(self, answer: Answer) -> None:
         """Answer, unless the client was answered already."""
@@ -79,31 +72,35 @@ class GiveBack(Entry):
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class PlaceOrder(Entry):
-    """An order to place. It gets another `order_id` if it has to start over after INTEND."""
+    """An order to place, with its Idempotency-Key, its cart and its external reference, where it has them.
+
+    It gets another `order_id` if it has to start over after INTEND.
+    """
 
     request: OrderRequest
+    key: str | None
+    cart: tuple[int, int] | None
+    reference: str | None
     order_id: UUID = field(default_factory=uuid7)
 
     @property
-    def key(self) -> str | None:
-        """Its Idempotency-Key."""
-        return self.request.key
-
-    @property
-    def reference(self) -> str | None:
-        """Its external reference."""
-        return self.request.details.external_reference
-
-    @property
-    def only_once(self) -> frozenset[tuple[str, object]]:
-        """Its cart, and its reference."""
-        if self.request.cart_id is None and self.reference is None:
-            return self.ONLY_ONCE
-        named = {"cart": self.request.cart, "reference": self.reference}
-        return frozenset((name, value) for name, value in named.items() if value is not None)
+    def is_plain(self) -> bool:
+        """Whether it needs nothing but its products."""
+        return self.key is None and self.cart is None and self.reference is None
 
 
 def place_order(request: OrderRequest, future: asyncio.Future[Answer], turn_at: float = 0.0) -> PlaceOrder:
     """The entry of a request."""
-    products = frozenset(line.product_id for line in request.lines)
-    return PlaceOrder(products, future, turn_at, request.deadline, request=request)
+    cart, reference = request.cart, request.details.external_reference
+    only_once = {"cart": cart, "reference": reference}
+    return PlaceOrder(
+        frozenset([line.product_id for line in request.lines]),
+        future,
+        turn_at,
+        request.deadline,
+        frozenset((name, value) for name, value in only_once.items() if value is not None),
+        request=request,
+        key=request.key,
+        cart=cart,
+        reference=reference,
+    )

@@ -138,14 +138,17 @@ class Placement:
 
     def _make_room(self, newcomer: PlaceOrder) -> None:
         """Refuse the newcomer if the queue takes too long. If it is full, refuse whichever has the last turn."""
-        too_many = OrderError(Code.OVERLOADED, f"{len(self._waiting)} orders are waiting already.", retry_after_s=1)
         if self._is_slow(newcomer):
-            raise too_many
+            raise self._too_many()
         if len(self._waiting) >= self._settings.orders_queue:
             last = self._waiting[-1]
             if isinstance(last, GiveBack) or last.turn_at <= newcomer.turn_at:
-                raise too_many
-            self._waiting.pop().refuse(too_many)
+                raise self._too_many()
+            last.refuse(self._too_many())
+            self._waiting.pop()
+
+    def _too_many(self) -> OrderError:
+        return OrderError(Code.OVERLOADED, f"{len(self._waiting)} orders are waiting already.", retry_after_s=1)
 
     def _is_slow(self, newcomer: PlaceOrder) -> bool:
         """Whether the last request waited long, and more are before this one than a quarter of a batch.

@@ -78,8 +78,9 @@ class Settling:
         finally:
             for put in puts:
                 put.cancel()
-        # Not in `finally`: a batch that is cancelled in the middle of SETTLE does not know what became of its orders.
-        self._refuse_rest(OrderError(Code.ORDER_FAILED, "The order could not be completed."))
+        if self._placing:
+            # Not in `finally`: a batch that is cancelled in the middle of SETTLE does not know what became of them.
+            self._refuse_rest(OrderError(Code.ORDER_FAILED, "The order could not be completed."))
 
     async def _settle_while(self, puts: set[asyncio.Task[None]]) -> None:
         """Settle what is certain after STRAGGLER_S, then after each PUT and at each deadline, until no PUT is left."""
@@ -126,6 +127,8 @@ class Settling:
         documents = await self._settle_surely(written)
         self.ended |= ended.keys()
         self._answer(decided, documents)
+        if decided.again or not is_last:  # the queue looks again, too, at what is free by now
+            self._requeue(decided.again)
 
     def _answer(self, decided: Decided, documents: Mapping[UUID, str]) -> None:
         settled = set(decided.orders)
@@ -136,7 +139,6 @@ class Settling:
             order.refuse(error)
         for order in decided.again:
             order.order_id = uuid7()
-        self._requeue(decided.again)
 
     async def _settle_surely(self, written: Verdict) -> dict[UUID, str]:
         """SETTLE, through a lost connection too: it is guarded, so a second run of it changes nothing.

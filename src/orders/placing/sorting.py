@@ -30,7 +30,7 @@ class Sorted:
 
     def note(self, entry: Entry, claimed: Claimed) -> None:
         """Put the entry where it belongs."""
-        if isinstance(entry, PlaceOrder) and self._note_outcome(entry, claimed):
+        if isinstance(entry, PlaceOrder) and not entry.is_plain and self._note_outcome(entry, claimed):
             return
         (self.ready if has_all(entry, claimed) else self.again).append(entry)
 
@@ -65,10 +65,10 @@ def has_all(entry: Entry, claimed: Claimed) -> bool:
     """Whether it got all that it needs. Otherwise another batch, here or elsewhere, is at work on it."""
     if not entry.products <= claimed.products:
         return False
-    if not isinstance(entry, PlaceOrder):
+    if not isinstance(entry, PlaceOrder) or entry.is_plain:
         return True
     has_key = entry.key is None or entry.key in claimed.keys
-    return has_key and entry.request.cart not in claimed.cart_orders and entry.reference not in claimed.references
+    return has_key and entry.cart not in claimed.cart_orders and entry.reference not in claimed.references
 
 
 def _first_outcome(order: PlaceOrder, claimed: Claimed) -> Answer | OrderError:
@@ -80,7 +80,7 @@ def _first_outcome(order: PlaceOrder, claimed: Claimed) -> Answer | OrderError:
 
 def placed_cart(order: PlaceOrder, cart_orders: Mapping[tuple[int, int], CartOrder]) -> CartOrder | None:
     """The placed order that its cart has become already."""
-    found = cart_orders.get(order.request.cart) if order.request.cart else None
+    found = cart_orders.get(order.cart) if order.cart else None
     return found if found and found.is_placed else None
 
 
