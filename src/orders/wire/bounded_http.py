@@ -207,7 +207,7 @@ class BoundedHttp(HttpToolsProtocol):
             super().shutdown()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Ignore the upgrade, as HTTP allows. Close afterwards: the bytes that follow could belong to either protocol."""
+        """Ignore the upgrade, as HTTP allows. Close afterwards: the bytes that follow could be of either protocol."""
         self.cycle.keep_alive = False
 
     # What `connections` asks

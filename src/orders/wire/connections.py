@@ -135,7 +135,7 @@ class Connections:
         return True
 
     def move(self, connection: Connection, line: Line, now: float) -> None:
-        """Note what the connection waits for from now on. Moving it to its own line changes nothing, not even its time."""
+        """Note what the connection waits for from now on. Moving it to its own line changes nothing."""
         if connection.line is line:
             return
         if connection.line is not None:

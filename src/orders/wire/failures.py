@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Refused(HTTPException):
-    """An OrderError that passes through FastAPI's reading of a body. Other exceptions would become a plain 400 there."""
+    """An OrderError that passes through FastAPI's reading of a body. Other exceptions become a plain 400 there."""
 
     def __init__(self, error: OrderError) -> None:
         super().__init__(error.code.value.status)
