@@ -176,7 +176,9 @@ async def patch_order(
 
 
 def _asked(request: Request, actor: str, reason: str | None, note: str | None) -> Asked:
-    """Who asks for a change, and of which versions. Raises OrderError where If-Match is required and missing."""
+    """The author of the change, and the versions that they know. Raises OrderError if If-Match is
+    required and missing.
+    """
     versions = parse_versions(request.headers.getlist("if-match"), "If-Match")
     if versions is None and changing(request).needs_if_match:
         raise OrderError(Code.IF_MATCH_REQUIRED, "Send the order's ETag in If-Match.")
