@@ -107,8 +107,8 @@ async def cancel_order(
 ) -> Response:
     """Cancels the order; its stock goes back to the catalog, once, unless `restock` is false.
 
-    With `items` only these units are cancelled: the lines' quantities and the total follow, the status stays. Who
-    cancels the last of them cancels the order. A partial cancellation that may have to be repeated should have an
+    With `items` only these units are cancelled: the lines' quantities and the total follow, the status stays.
+    Cancelling the last units cancels the order. A partial cancellation that may have to be repeated should have an
     `Idempotency-Key` or an `If-Match`.
     """
     asked_for = body or Cancellation()

@@ -206,7 +206,7 @@ class WorkflowGraph(BaseModel):
 
 
 class OrderList(BaseModel):
-    """A page of orders. `next` is the address of the following page, or null; `total_count` is there for who asks."""
+    """A page of orders. `next` is the address of the following page, or null; `total_count` is there if asked for."""
 
     model_config = ConfigDict(
         json_schema_extra={
