@@ -54,7 +54,7 @@ def _rehearsing(write: APIRoute) -> Any:
     signature = inspect.signature(write.endpoint)
     parameters = [parameter for name, parameter in signature.parameters.items() if name != "dry_run"]
     preview.__name__ = f"preview_{write.name}"
-    preview.__signature__ = signature.replace(parameters=parameters)  # the signature that FastAPI reads
+    preview.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # FastAPI reads it
     return preview
 
 
