@@ -34,7 +34,7 @@ _MISREAD = (
     ("connection option", "it has a key that libpq does not know"),
     ("unterminated quoted string", "a quote (') is not closed; in a value write \\'"),
 )
-"""libpq's messages for a DSN that it can't read, and ours. libpq's own words quote the DSN with its password."""
+"""Messages of libpq for a DSN that it can't read, and ours. Those of libpq go on to quote the DSN with its password."""
 
 
 class SchemaError(Exception):

@@ -34,7 +34,7 @@ _OUR_SIDE = re.compile(
     r"no password supplied|root certificate file .* does not exist|certificate verify failed"
     r"|server certificate for .* does not match host name|server does not support SSL"
 )
-"""libpq's own errors, always in English: the libpq in psycopg2's wheel has no other language."""
+"""Errors of libpq itself, always in English: the libpq in psycopg2's wheel has no other language."""
 
 _SQLSTATE = re.compile(r":  ([0-9A-Z]{5})\b")
 _ONLY_SQLSTATE = 3  # PQERRORS_SQLSTATE

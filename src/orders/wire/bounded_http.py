@@ -57,7 +57,7 @@ REPORT_S = 10.0
 """Minimum pause between two log lines about closed connections. A line has the reasons and their counts."""
 
 _UVICORNS_KEEP_ALIVE_S = 5
-"""uvicorn's default for `timeout_keep_alive`: any other value was asked for."""
+"""Default of uvicorn for `timeout_keep_alive`: any other value was asked for."""
 
 
 class BoundedHttp(HttpToolsProtocol):
