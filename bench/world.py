@@ -149,15 +149,15 @@ class Neighbours:
     url: str
 
     def reset(self, products: int = 10_000, quantity: int = 1_000_000, delay_s: float = 0.0) -> None:
-        """Products 1 … `products` of this quantity; every call takes `delay_s`."""
+        """Begin anew with the products 1 … `products`, with this quantity each. Every call takes `delay_s`."""
         self._ask("PUT", "/reset", {"products": products, "quantity": quantity, "delay_s": delay_s})
 
     def stock(self, product_id: int) -> int:
-        """What is left of a product."""
+        """The stock that is left of a product."""
         return int(self._ask("GET", f"/products/{product_id}")["product_detail"]["quantity"])
 
     def wait_until_idle(self) -> None:
-        """Return when nobody has called for a while: what a load that ended left behind is done."""
+        """Wait until no call has come for a while: the work that an ended load left behind is then done."""
         before, now = -1, self._ask("GET", "/calls")["calls"]
         while before != now:
             time.sleep(0.3)
