@@ -111,7 +111,7 @@ class Capacity:
         try:
             await self._turns.enter()
         except DatabaseUnavailable as error:
-            raise NotSent(f"whose turn it is to call {self._name} can't be found out: {error}") from None
+            raise NotSent(f"the turn to call {self._name} can't be taken: {error}") from None
         try:
             return await exchange()
         finally:
@@ -131,7 +131,7 @@ class Capacity:
 
     def _tell_if_proven(self, was_proven: bool) -> None:
         if self._concurrency.is_proven != was_proven:
-            log.info("%s answers calls that overlap rightly: it gets up to %d at once.", self._name, self._bound)
+            log.info("%s does not mix up calls that overlap: it gets up to %d at once.", self._name, self._bound)
             self.on_news()
 
     def note_wrong(self, what: str, began_at: float) -> None:

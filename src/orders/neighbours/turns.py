@@ -92,4 +92,4 @@ class Turns:
                 if not self._under_way:
                     await self._pass(only_if_wanted=False)
         except DatabaseUnavailable as error:
-            log.info("a turn at the %s is not passed on, and runs out: %s", self._key.name, error)
+            log.info("the turn at the %s could not be passed on, and ends with its lease: %s", self._key.name, error)

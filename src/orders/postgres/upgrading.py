@@ -155,7 +155,7 @@ class _Watch:
                 if pid := self._migrating:
                     self._look(pid)
         except psycopg2.Error as error:  # the migration itself will notice if the database is away
-            log.warning("nobody watches who holds the tables: %s", " ".join(str(error).split()))
+            log.warning("the watch on who holds the tables has ended: %s", " ".join(str(error).split()))
 
     def _look(self, pid: int) -> None:
         found = [_Holder(*row) for row in self._ask(_HOLDERS, (pid,))]
