@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "src" / "orders"
+ROOT = Path(__file__).parents[2]
+
+SOURCE = ROOT / "src" / "orders"
 
 RIDDLES = ("So long", "So many", "So much", "So often", "Who ", "For who", "Not before", "Of those", "Of a", "Of the")
 """Openings whose subject comes later, or never."""
@@ -14,7 +16,11 @@ RIDDLES = ("So long", "So many", "So much", "So often", "Who ", "For who", "Not 
 NOT_YET = "placing"
 """The room that is still to be rewritten."""
 
-FILES = [file for file in sorted(SOURCE.rglob("*.py")) if file.relative_to(SOURCE).parts[0] != NOT_YET]
+FILES = [
+    *(file for file in sorted(SOURCE.rglob("*.py")) if file.relative_to(SOURCE).parts[0] != NOT_YET),
+    *sorted((ROOT / "bench").glob("*.py")),
+    *sorted((ROOT / "tests" / "chaos").glob("*.py")),
+]
 
 
 def texts(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
@@ -38,7 +44,7 @@ def riddle(text: str, *, of_constant: bool) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_docstrings_begin_with_their_subject(file: Path) -> None:
     found = [(line, text, riddle(text, of_constant=of)) for line, text, of in texts(ast.parse(file.read_text()))]
     assert not [f"line {line} {why}: {text[:60]}" for line, text, why in found if why]

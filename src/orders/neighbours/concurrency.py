@@ -12,7 +12,8 @@ PROOF = 64
 wrong passes one proof in a thousand."""
 
 PROOF_LIMITS = (1, 2, 4, 8)
-"""Limits during the proof, each for a quarter of it. They rise because more overlapping calls are mixed up more often.
+"""Limits during the proof, each for a quarter of it. They rise because calls are mixed up more often when
+more of them overlap.
 """
 
 FIRST_PROBE_S = 60.0

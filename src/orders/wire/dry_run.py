@@ -20,7 +20,7 @@ async def read_dry_run(
         Any,  # not bool: pydantic would accept "yes" and "1" too
         Query(
             include_in_schema=False
-        ),  # it would give each write two types of answers; `api.previews` has an operation
+        ),  # it would give each write two types of answers; `previews` has an operation each
     ] = False,
 ) -> bool:
     """The value of `dry_run`, the only parameter of writes. Raises OrderError for other parameters and for other

@@ -58,7 +58,8 @@ Actor = Annotated[
     str,
     Header(
         alias="X-Actor",
-        description="Who asks, for the order's history: visible ASCII characters and spaces. Without it: `api`.",
+        description="The person or program that asks, for the order's history: visible ASCII characters and spaces. "
+        "Without it: `api`.",
         min_length=1,
         max_length=100,
         pattern=r"^[\x20-\x7e]+$",

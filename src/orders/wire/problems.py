@@ -106,7 +106,7 @@ _PROBLEM_EXAMPLES: dict[Code, tuple[str, dict[str, Any]]] = {
 """The `detail` and the further members of errors whose document has more members than every error has."""
 
 
-_RETRY_AFTER = {"description": "So many seconds later.", "schema": {"type": "integer", "minimum": 1}}
+_RETRY_AFTER = {"description": "Seconds to wait before the next try.", "schema": {"type": "integer", "minimum": 1}}
 
 
 def _problem_content() -> dict[str, Any]:
