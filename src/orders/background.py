@@ -18,7 +18,8 @@ SUM_UP_S = 60.0
 
 NEXT_DAY_S = 0.2
 """Pause between summing up two days. A large day takes a thread of the lists for a second, and lists get their turn in
-between."""
+between.
+"""
 
 SHARE_S = 1.0
 """Pause between two reads of what other replicas have learnt of the neighbours. Our own news is shared at once."""

@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 ORDERS = (sys.executable, "-m", "orders.cli")
 GUARDED_AFTER_S = 8.0
 """Time after which no PUT without an ETag can land: longer than an order that began before ETags were switched on, and
-its late PUT, may take."""
+its late PUT, may take.
+"""
 
 
 class Process:

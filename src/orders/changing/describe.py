@@ -24,7 +24,8 @@ from orders.stock.claim_sql import other_order_of_customer
 
 MAX_DESCRIPTIONS = 1000
 """Maximum number of changes of one order's details: each event keeps the details before it, up to
-MAX_ATTACHED_BYTES."""
+MAX_ATTACHED_BYTES.
+"""
 
 
 EVENT_TEXT_LENGTH = 200

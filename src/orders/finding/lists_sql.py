@@ -20,15 +20,18 @@ T = TypeVar("T")
 
 PATIENCE_MS = 8_000
 """Timeout for a statement of a report or an export, in milliseconds: shorter than anybody waits for a
-database thread."""
+database thread.
+"""
 
 LIST_PATIENCE_MS = 4_000
 """Timeout for finding a page of a list, in milliseconds. It is half of the other, because any client may ask for many
-pages at once, and each takes one of the few threads of the lists."""
+pages at once, and each takes one of the few threads of the lists.
+"""
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """Maximum size of the orders of one page: it bounds the memory for a client that does not read them. A page of the
-usual hundred orders has some 60 kB."""
+usual hundred orders has some 60 kB.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,8 @@ _LINES_BYTES = """(SELECT greatest(count(*), 1) * (300 + coalesce(octet_length(o
         + coalesce(octet_length(o.public_note), 0) + coalesce(octet_length(o.private_note), 0))
         + coalesce(sum(octet_length(i.name)), 0) FROM order_items i WHERE i.order_id = o.id)"""
 """SQL for the approximate size of order `o` in an export: the texts that each line has, and 300 bytes
-for the numbers."""
+for the numbers.
+"""
 
 
 def _page_keys(

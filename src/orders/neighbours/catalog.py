@@ -112,7 +112,7 @@ def _outcome(product_id: int, reply: Reply) -> Written:
 
 
 def _is_acknowledged(product_id: int, reply: Reply) -> bool:
-    """Whether a 2xx means that the PUT was done. Where calls may be mixed up it has to say something of a product."""
+    """Whether a 2xx means that the PUT was done. If calls may be mixed up, the reply has to be about a product."""
     document = reply.json() if reply.body else None
     if isinstance(document, str) or not (reply.is_proven or isinstance(document, dict)):
         return False

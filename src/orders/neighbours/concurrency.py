@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 PROOF = 64
 """Number of right answers to overlapping GETs after which PUTs may overlap, too. A neighbour that answers one in ten
-wrong passes one proof in a thousand."""
+wrong passes one proof in a thousand.
+"""
 
 PROOF_LIMITS = (1, 2, 4, 8)
 """Limits during the proof, each for a quarter of it. They rise because calls are mixed up more often when

@@ -10,7 +10,8 @@ from orders.postgres.database import Database
 
 WORTH_KEEPING = 1.5
 """Factor by which a limit has to change before it is saved. The saved limit is only a start: each replica finds its
-own."""
+own.
+"""
 
 
 class Learning:

@@ -49,7 +49,7 @@ class MixedUp(MalformedReply):
 
 @dataclass(slots=True)
 class Reply:
-    """A neighbour's answer that is not a 5xx. `etag` is None where there is none.
+    """A neighbour's answer that is not a 5xx. `etag` is None if there is none.
 
     `was_alone`: no other call of ours was under way meanwhile. `is_proven`: the neighbour does not mix up calls.
     """

@@ -80,7 +80,8 @@ PAGE = Function(
     only_reads=True,
 )
 """The first of these orders whose sizes sum up to at most `bytes`, but at least one. PostgreSQL builds no more than
-these."""
+these.
+"""
 
 
 def read_orders(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:

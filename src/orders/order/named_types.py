@@ -27,7 +27,8 @@ Status = TypeAliasType(
     ],
 )
 """The name of a status. It is not an enum: a client with an enum could not read a list that has an adopted order, or a
-status newer than the client."""
+status newer than the client.
+"""
 
 Reason = TypeAliasType("Reason", Literal["customer", "declined", "fraud", "inventory", "staff", "expired", "other"])
 

@@ -17,7 +17,8 @@ CUSTOMER_ID = "[1-9][0-9]{0,18}"
 
 ANY_CUSTOMER_ID = "-?[1-9][0-9]{0,18}|0"
 """Pattern of the ID of a customer whose orders are read: orders adopted from the simpler service have
--2^63 … 2^63-1."""
+-2^63 … 2^63-1.
+"""
 
 
 KEY = r'"(?:[!#-\[\]-~]|\\["\\]){1,255}"|[!#-~][!-~]{0,254}'

@@ -108,7 +108,8 @@ Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
 
 AnyCustomer = Annotated[int, Field(ge=-MAX_ID - 1, le=MAX_ID)]
 """The ID of a customer whose orders are read: the simpler service had some of 0 and less. Nothing is
-placed for them."""
+placed for them.
+"""
 
 
 Note = Annotated[

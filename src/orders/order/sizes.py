@@ -13,7 +13,8 @@ from typing import Any
 
 MAX_ATTACHED_BYTES = 24 * 1024
 """Maximum size of an order's metadata and notes together: two notes of 4,000 characters fit with metadata of 8 KiB, or
-in Chinese without metadata."""
+in Chinese without metadata.
+"""
 
 MAX_NAMES_BYTES = 40 * 1024
 """Maximum size of all product names of an order together: 500 names may have 80 bytes each."""

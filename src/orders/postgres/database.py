@@ -36,7 +36,8 @@ RECONNECT_AFTER_S = 0.25
 
 FULL_FOR_S = 15.0
 """How long `/health` reports a full database after one statement failed for that reason. It is longer than the pause
-between two probes, and than that between two rounds of recovery."""
+between two probes, and than that between two rounds of recovery.
+"""
 
 
 @contextlib.contextmanager

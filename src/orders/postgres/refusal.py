@@ -23,7 +23,8 @@ _REFUSALS = {
 
 _POOLERS_REFUSAL = "08P01"
 """PgBouncer's code for every error; its words then decide. If it passes on words from a server in another language,
-they are not recognised, and we wait."""
+they are not recognised, and we wait.
+"""
 
 _POOLERS_WORDS = re.compile(
     r"(password|SASL|auth\w*) (authentication )?failed|no such (database|user)|(database|role) .* does not exist"

@@ -16,7 +16,8 @@ _NO_ROOM = ("53100", "53200")
 """SQLSTATEs of a full disk, and of a server without memory.
 
 Too many connections (53300) is not here: the refusal comes before there is a connection, and libpq hides that SQLSTATE.
-Its sentence is in the log, and the database counts as unreachable."""
+Its sentence is in the log, and the database counts as unreachable.
+"""
 
 _NO_SPACE = os.strerror(errno.ENOSPC)
 

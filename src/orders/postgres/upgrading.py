@@ -26,11 +26,13 @@ _MIGRATION_LOCK = 0x6F726465  # "orde": any number that only we use; held during
 
 _LOCK_TIMEOUT_S = 1.0
 """Timeout for a lock on a table. Other statements queue behind the migration meanwhile: no longer than behind a slow
-one."""
+one.
+"""
 
 _PAUSE_S = 4.0
 """Maximum pause before the next attempt while the holders stay. With it, others wait behind us a fifth of the time at
-most."""
+most.
+"""
 
 _LOOK_S = 0.2
 """Pause between two looks of the second connection at the holders of the lock."""

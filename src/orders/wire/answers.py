@@ -13,7 +13,8 @@ ETAG_HEADER = {"ETag": {"description": "The order's version, quoted.", "schema":
 
 _VERSION = re.compile(r'"version" : ([0-9]+)')
 """Finds the version in an order's JSON as PostgreSQL builds it. No text can forge it: quotes in a text are escaped, and
-jsonb puts no space before a colon."""
+jsonb puts no space before a colon.
+"""
 
 
 def order_response(body: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

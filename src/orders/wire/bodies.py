@@ -16,14 +16,16 @@ MAX_MEMBERS = 100
 
 MAX_NAMES = 20_000
 """Maximum number of members in a whole body: 1,000 orders to move have 4,000. Colons are counted before parsing,
-because parsing 100,000 members takes a tenth of a second."""
+because parsing 100,000 members takes a tenth of a second.
+"""
 
 MAX_DIGITS = 400
 """Maximum length of a number. A double has 309 digits before its point."""
 
 MAX_PLACES = 10_000
 """Maximum number of objects and lists that are searched for a member that is there twice. No good body has half as
-many."""
+many.
+"""
 
 
 class BodyRoute(APIRoute):

@@ -21,31 +21,37 @@ log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 32 * 1024
 """Maximum size of the request line and all headers, and of other bytes that are no part of a body (trailers, chunk
-extensions). Browsers and proxies stay below 16 kB."""
+extensions). Browsers and proxies stay below 16 kB.
+"""
 
 MAX_HEADERS = 100
 """Maximum number of headers of a request: each costs Python more than its bytes, and requests have about ten."""
 
 PIECE_BYTES = 8 * 1024
 """Maximum number of bytes that are parsed at a time: too many headers are noticed after a thousand, within a
-millisecond."""
+millisecond.
+"""
 
 MAX_PIPELINED = 8
 """Maximum number of requests that wait behind the one being answered. Further ones are not read, and the connection is
-closed."""
+closed.
+"""
 
 MAX_SURPLUS_BYTES = 1024 * 1024
 """Maximum number of bytes after the last answer that are read and thrown away. Without this, a client that sends twice
-the allowed size would not get to read the error."""
+the allowed size would not get to read the error.
+"""
 
 WHOLE_BODY_BYTES = 256 * 1024
 """Maximum size of a body that is awaited before the app is called: a client that is cut before has cost only this
-memory. Larger bodies are for the app to refuse, or to read as they come."""
+memory. Larger bodies are for the app to refuse, or to read as they come.
+"""
 
 MAX_SMALL_CHUNKS = 100
 """Maximum number of chunks in one read (up to 256 kB) that may be short. With more, their average has to be
 MIN_CHUNK_BYTES. Each chunk costs Python the same, however short: 40,000 in one read would stop all other requests for
-0.1 s."""
+0.1 s.
+"""
 
 MIN_CHUNK_BYTES = 64
 """Minimum average size of the chunks in such a read. Clients that use chunks send some kB each."""

@@ -12,7 +12,8 @@ from orders.settings import SettingsError
 
 MAX_CONNECTIONS = 500
 """Maximum number of open connections, unless ORDERS_CONNECTIONS says otherwise. If all of them send at the same moment,
-other requests wait for a tenth of a second. A gateway needs a few dozen."""
+other requests wait for a tenth of a second. A gateway needs a few dozen.
+"""
 
 HEAD_S = 10.0
 """Timeout for the request line and all headers, from the first byte; for a new connection from when it was opened."""
@@ -22,7 +23,8 @@ BODY_S = 30.0
 
 IDLE_S = 75.0
 """Timeout for the next request on a connection that is kept open. It is longer than that of common load balancers (60
-s), because the client has to close first: otherwise a request meets a closed connection."""
+s), because the client has to close first: otherwise a request meets a closed connection.
+"""
 
 UNREAD_S = 30.0
 """Timeout for a client that reads nothing of the answer that waits for it."""
@@ -39,7 +41,8 @@ SMALL_BODY_BYTES = 16 * 1024
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
 """Maximum size of all answers that clients have not read, over all connections: eight pages of orders of the largest
 size. Beyond it, clients that read nothing for STALLED_S are cut. Beyond twice as much, any client is cut, the slowest
-first."""
+first.
+"""
 
 STALLED_S = 1.0
 """How long a client reads nothing before it counts as stalled. Hiccups of a network are shorter."""
@@ -103,7 +106,8 @@ class Connections:
         self.heads, self.bodies, self.leaving = Line(), Line(), Line()
         self.kept = Line()
         """Connections that are being answered or idle. Requests don't move them, because that would cost each request
-        time. sweep() sorts them."""
+        time. sweep() sorts them.
+        """
         self.closed: Counter[Reason] = Counter()
         self._most = most
         self._idle_s = idle_s
