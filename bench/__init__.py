@@ -1,1 +1,1 @@
-"""`make bench`: what the service does beside what the machine can do. See docs/speed.md."""
+"""`make bench`: compares the service's speed with the speed of the machine. See docs/speed.md."""

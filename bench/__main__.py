@@ -1,8 +1,9 @@
-"""`make bench`: every comparison (ONLY=3: one; ONLY=load: the offered load), with progress, a table, JSON and plots.
+"""`make bench`: runs every comparison, with progress, a table, JSON and plots. ONLY=3 runs one, ONLY=load the offered
+load.
 
 A whole run writes docs/bench.json, the table in docs/speed.md and the plots beside it. QUICK=1 and ONLY write to
-.data/bench/results and show beside each ratio the one in docs/. QUICK leaves out what says little in seconds: how
-memory grows, and the offered load.
+.data/bench/results, and show beside each ratio the one in docs/. QUICK leaves out what says little in seconds: the
+growth of memory, and the offered load.
 """
 
 import json
@@ -36,7 +37,7 @@ BUSY = 0.5
 
 
 def main() -> None:
-    """Run what the environment asks for."""
+    """Run the comparisons that the environment asks for."""
     pace = QUICK if os.environ.get("QUICK", "") not in ("", "0") else FULL
     only = os.environ.get("ONLY", "")
     if only not in ("", "load", *COMPARISONS):
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def run(pace: Pace, names: list[str]) -> dict[str, Any]:
-    """Run these, and return the document of what was found."""
+    """Run these comparisons, and return the document of their results."""
     began_at = time.perf_counter()
     load_before = os.getloadavg()[0]
     if load_before > BUSY:
@@ -72,7 +73,7 @@ def run(pace: Pace, names: list[str]) -> dict[str, Any]:
 
 
 def write(found: dict[str, Any], folder: Path) -> None:
-    """bench.json and the plots."""
+    """Write bench.json and the plots."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     plots.draw(found, folder)

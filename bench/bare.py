@@ -1,4 +1,4 @@
-"""The bare endpoint: fixed bytes from the framework and the server that the service has, with nothing behind them."""
+"""The bare endpoint: fixed bytes from the service's own framework and server, with nothing behind them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a comparison is: the service and something else, in turn, for several rounds; their ratio in each round."""
+"""A comparison: the service and something else are measured in turn, for several rounds, with a ratio in each round."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Pace:
-    """How long things are measured. `scale` multiplies the seconds of one measurement."""
+    """The duration of measurements. `scale` multiplies the seconds of each."""
 
     rounds: int
     scale: float
     many_orders: int  # comparison 7
     memory_orders: int  # comparison 9
-    memory_s: float  # so long are they placed; a slower machine stops at fewer, and the table says at how many
+    memory_s: float  # timeout for placing them; a slower machine places fewer, and the table says how many
     curve: tuple[float, ...]  # offered load, in capacities
 
 
@@ -25,13 +25,13 @@ QUICK = Pace(2, 0.3, 1_000_000, 10_000, 15, (1.0, 2.0))
 
 @dataclass(frozen=True)
 class Goal:
-    """At least, or at most, so much: of the ratio or, where there is nothing to compare with, of the value itself."""
+    """The minimum or maximum of the ratio or, if there is nothing to compare with, of the value itself."""
 
     at_least: float | None = None
     at_most: float | None = None
 
     def is_reached(self, value: float) -> bool:
-        """Whether this value will do."""
+        """Whether this value reaches the goal."""
         if self.at_least is not None:
             return value >= self.at_least
         return self.at_most is None or value <= self.at_most
@@ -58,7 +58,7 @@ class Result:
 
     @property
     def ratios(self) -> list[float]:
-        """Ours to the other's, round by round: what disturbs the machine disturbs both."""
+        """Ratios of ours to the other's, round by round: a disturbance of the machine disturbs both."""
         return [a / b for a, b in zip(self.ours, self.other, strict=True)] if self.other else []
 
     @property
@@ -67,7 +67,7 @@ class Result:
         return self.goal.is_reached(median(self.ratios or self.ours))
 
     def document(self) -> dict[str, Any]:
-        """As the JSON file has it."""
+        """The result as the JSON file has it."""
         return {
             **asdict(self),
             "goal": str(self.goal),
@@ -77,7 +77,7 @@ class Result:
 
 
 def in_turn(rounds: int, **sides: Callable[[], float]) -> dict[str, list[float]]:
-    """Measure each side once per round; the order changes from round to round."""
+    """Measure each side once per round. The order changes from round to round."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for n in range(rounds):
         names = list(sides)

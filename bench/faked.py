@@ -1,6 +1,6 @@
-"""Inserts alone: orders placed by the service's own code in one process, without HTTP, with a dict for a catalog.
+"""Inserts alone: the service's own code places orders in one process, without HTTP, and with a dict as the catalog.
 
-`python -m bench.faked CLIENTS SECONDS` prints orders per second; DATABASE_URL names the database.
+`python -m bench.faked CLIENTS SECONDS` prints orders per second. DATABASE_URL names the database.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ async def no_cart(_: Carts, __: int) -> None:
 
 
 async def measure(clients: int, seconds: float) -> float:
-    """Orders per second that so many clients place, each its next when the last is answered."""
+    """Orders per second that this number of clients place. Each places its next order when it has the last answer."""
     settings = load_settings(catalog_url="http://nobody.invalid", cart_url="http://nobody.invalid")
     customers = itertools.count(random.SystemRandom().randrange(10**9, 10**12))
     placed = 0

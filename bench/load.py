@@ -1,4 +1,6 @@
-"""Load: wrk (closed loop), pgbench, and the open loop. Each is a process of its own and says what it measured."""
+"""Load generators: wrk (closed loop), pgbench, and the open loop. Each is a process of its own and reports what it
+measured.
+"""
 
 import json
 import os
@@ -21,7 +23,9 @@ _customers = random.SystemRandom().randrange(10**9, 10**12)
 
 @dataclass(frozen=True)
 class Load:
-    """What came back: answers of 2xx per second, all other answers, and the median and 99th percentile of latency."""
+    """The measured load: answers of 2xx per second, all other answers, and the median and 99th
+    percentile of latency.
+    """
 
     rate: float
     refused: int
@@ -31,7 +35,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Orders:
-    """POSTs by wrk: so many lines each, of different products, drawn evenly from `first` … `last`."""
+    """POSTs by wrk, each with `lines` different products, drawn evenly from `first` … `last`."""
 
     url: str
     clients: int
@@ -41,13 +45,13 @@ class Orders:
 
 
 def require_wrk() -> None:
-    """Raises BenchError."""
+    """Raise BenchError unless wrk is there."""
     if not shutil.which("wrk"):
         raise BenchError("wrk is missing: it makes the load. On Debian: apt-get install wrk.")
 
 
 def place(seconds: float, *loads: Orders) -> Load:
-    """Place orders for so long, one wrk for each of `loads` at once. Each order is another customer's."""
+    """Place orders for `seconds`, with one wrk for each of `loads` at once. Each order is for another customer."""
     running = []
     for load in loads:
         variables = {"FIRST": load.first, "LAST": load.last, "LINES": load.lines, "CUSTOMER": _new_customers()}
@@ -62,17 +66,17 @@ def place(seconds: float, *loads: Orders) -> Load:
 
 
 def get(seconds: float, url: str, paths: Path, clients: int) -> Load:
-    """GET the paths in this file, one after another, over and over."""
+    """GET the paths in this file, one after the other, over and over."""
     return _result(_start_wrk(url, "get", clients, seconds, {"PATHS": str(paths)}))
 
 
 def alternate(seconds: float, url: str, product_id: int, methods: str) -> Load:
-    """One client at the catalog: GET, or PUT, or GET and PUT in turn (`methods`: "GET", "PUT", "GET PUT")."""
+    """Call the catalog as one client: GET, or PUT, or GET and PUT in turn (`methods`: "GET", "PUT", "GET PUT")."""
     return _result(_start_wrk(url, "product", 1, seconds, {"PRODUCT": product_id, "METHODS": methods}))
 
 
 def pgbench(dsn: str, script: str, clients: int, seconds: float, mode: str = "prepared") -> Load:
-    """Transactions of this script per second, and the median of their latency."""
+    """Run this script as transactions. Returns transactions per second, and the median of their latency."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "script.sql").write_text(script)
         command = [tool("pgbench"), "--no-vacuum", "--protocol", mode, "--file=script.sql", "--log"]
@@ -88,14 +92,14 @@ def pgbench(dsn: str, script: str, clients: int, seconds: float, mode: str = "pr
 
 
 def offer(url: str, rate: float, seconds: float, products: int) -> dict[str, Any]:
-    """Orders at this rate whether or not they are answered (bench/open_loop.py)."""
+    """Send orders at this rate, whether or not they are answered (bench/open_loop.py)."""
     arguments = [url, str(rate), str(seconds), str(products), str(_new_customers())]
     command = [sys.executable, "-m", "bench.open_loop", *arguments]
     return dict(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
 
 
 def _new_customers() -> int:
-    """The first of a million customer IDs that nobody has used."""
+    """The first of a million customer IDs that were never used."""
     global _customers  # noqa: PLW0603
     _customers += 1_000_000
     return _customers
@@ -104,7 +108,7 @@ def _new_customers() -> int:
 def _start_wrk(
     url: str, script: str, clients: int, seconds: float, variables: dict[str, Any]
 ) -> "subprocess.Popen[str]":
-    # wrk takes whole seconds; one of its threads makes ten times the requests that anything here can answer.
+    # wrk takes whole seconds. One of its threads makes ten times the requests that anything here can answer.
     command = ["wrk", "--threads=1", f"--connections={clients}", f"--duration={max(1, round(seconds))}s"]
     command += ["--timeout=60s", f"--script={SCRIPTS / script}.lua", url]
     environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
@@ -129,5 +133,5 @@ def _result(process: "subprocess.Popen[str]") -> Load:
 
 
 def rates(loads: Sequence[Load]) -> list[float]:
-    """Their rates."""
+    """The rates of these loads."""
     return [load.rate for load in loads]

@@ -1,6 +1,7 @@
-"""The naive way, as such services are written: for each line GET, check, GET, PUT, then the order in one commit.
+"""The naive way, in which such services are often written: GET, check, GET and PUT for each line, then the order in one
+commit.
 
-FastAPI runs it on its thread pool. It doubles, loses and oversells; it is here only to be compared with.
+FastAPI runs it on its thread pool. It doubles, loses and oversells. It is only here as a comparison.
 """
 
 import os
@@ -20,7 +21,7 @@ CREATE TABLE IF NOT EXISTS order_items (id bigserial PRIMARY KEY, order_id bigin
 
 CATALOG_URL = os.environ["CATALOG_URL"]
 app = FastAPI()
-pool = ThreadedConnectionPool(1, 40, os.environ["DATABASE_URL"])  # 40: the threads of FastAPI's pool
+pool = ThreadedConnectionPool(1, 40, os.environ["DATABASE_URL"])  # as many as FastAPI's pool has threads
 
 
 class Item(BaseModel):
@@ -31,7 +32,7 @@ class Item(BaseModel):
 
 
 class Order(BaseModel):
-    """What is ordered."""
+    """The body of a POST."""
 
     items: list[Item]
 
@@ -47,7 +48,7 @@ def place_order(customer_id: int, order: Order) -> dict[str, Any]:
 
 
 def get_product(product_id: int) -> dict[str, Any]:
-    """The product, over a connection of its own."""
+    """The product, read over a connection of its own."""
     return dict(requests.get(f"{CATALOG_URL}/products/{product_id}", timeout=30).json()["product_detail"])
 
 
@@ -59,7 +60,7 @@ def take_stock(item: Item) -> None:
 
 
 def store(customer_id: int, order: Order) -> int:
-    """The order and its items, in one commit."""
+    """Store the order and its items, in one commit."""
     connection = pool.getconn()
     try:
         with connection, connection.cursor() as cursor:
@@ -78,7 +79,7 @@ def store(customer_id: int, order: Order) -> int:
 
 
 def make_tables() -> None:
-    """The tables, if there are none."""
+    """Make the tables if they are missing."""
     connection = pool.getconn()
     with connection, connection.cursor() as cursor:
         cursor.execute(TABLES)

@@ -1,7 +1,7 @@
-"""A catalog and a cart service that are not what is measured: one process, HTTP read by httptools, no framework.
+"""A catalog and a cart service that cost little: one process, HTTP read by httptools, no framework.
 
 `python -m bench.neighbours PORT`. `PUT /reset` with `{"products": 10000, "quantity": 1000000, "delay_s": 0.02}` begins
-anew; `GET /calls` counts the calls for products so far. Nobody has a cart here.
+anew. `GET /calls` counts the calls for products so far. No customer has a cart here.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ PRICE = 10
 
 
 class Shelf:
-    """The products, all alike but for their stock, and how long each answer takes."""
+    """The products, which differ only in their stock, and the delay of each answer."""
 
     def __init__(self) -> None:
         self.stock: dict[int, int] = {}
@@ -27,7 +27,7 @@ class Shelf:
         self.calls = 0
 
     def reset(self, products: int, quantity: int, delay_s: float) -> None:
-        """So many products (from 1) of this quantity each."""
+        """Begin anew with the products 1 … `products`, with this quantity each."""
         self.stock = dict.fromkeys(range(1, products + 1), quantity)
         self.delay_s = delay_s
 
@@ -54,7 +54,7 @@ class Shelf:
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection; requests are answered one after another."""
+    """One client's connection. Requests are answered one after the other."""
 
     def __init__(self, shelf: Shelf, call_later: Callable[..., Any]) -> None:
         self._shelf = shelf
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        """Answer; the delay of a slow catalog comes first, and the work is done at its end."""
+        """Answer the request. A slow catalog's delay comes first, and the work is done at its end."""
         self._is_last = not self._parser.should_keep_alive()
         if self._shelf.delay_s and self._path.startswith(b"/products/"):
             self._call_later(self._shelf.delay_s, self._respond, self._parser.get_method())
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
 
     def _respond(self, method: bytes) -> None:
         body = self._shelf.answer(method, self._path, self._body)
-        if not self._transport.is_closing():  # a load that ended waits for no answer
+        if not self._transport.is_closing():  # a load that has ended waits for no answer
             self._transport.write(OK % (len(body), body))
         if self._is_last:
             self._transport.close()

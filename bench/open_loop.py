@@ -1,8 +1,8 @@
-"""An open loop: orders are sent at their time, whether or not the earlier ones are answered.
+"""An open loop: orders are sent at their time, whether or not earlier ones are answered.
 
 `python -m bench.open_loop URL RATE SECONDS PRODUCTS CUSTOMER` prints JSON. Latency counts from the moment at which the
-order was due, so a client that comes late does not hide the wait (coordinated omission); how late it came is in
-`lateness_p99_ms`. A connection is used again once it is idle; while none is, another is opened.
+order was due. So the wait shows even if this client sends late (coordinated omission); `lateness_p99_ms` says how late
+it was. An idle connection is used again. If none is idle, another one is opened.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ import httptools
 import uvloop
 
 PATIENCE_S = 15.0
-"""So long are answers waited for after the last order was sent; longer than the service's deadline."""
+"""Timeout for answers after the last order was sent: longer than the service's deadline."""
 
 REQUEST = "POST /orders/%d HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 ITEMS = '{"items":[{"product_id":%d,"quantity":1},{"product_id":%d,"quantity":1}]}'
 
 
 class Caller(asyncio.Protocol):
-    """One connection, one request at a time."""
+    """One connection, with one request at a time."""
 
     def __init__(self, run: "Run") -> None:
         self._run = run
@@ -35,7 +35,7 @@ class Caller(asyncio.Protocol):
         self._transport = transport
 
     def send(self, request: bytes, due_at: float) -> None:
-        """Send, and remember since when the answer is awaited."""
+        """Send the request, and remember since when its answer is awaited."""
         self._due_at = due_at
         self._transport.write(request)
 
@@ -43,7 +43,7 @@ class Caller(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        """Note the answer; the connection is idle."""
+        """Note the answer. The connection is idle again."""
         if self._due_at is not None:
             self._run.answered(self._parser.get_status_code(), self._due_at)
         self._due_at = None
@@ -72,7 +72,7 @@ class Run:
         self._all_answered = asyncio.Event()
 
     async def offer(self, rate: float, seconds: float) -> dict[str, Any]:
-        """Send `rate` orders per second for so long, wait for the answers, and say what came."""
+        """Send `rate` orders per second for `seconds`, wait for the answers, and return the results."""
         began_at = self._loop.time()
         total = round(rate * seconds)
         for n in range(total):
@@ -88,7 +88,7 @@ class Run:
         return self._found(total)
 
     def answered(self, status: int, due_at: float) -> None:
-        """An answer has come."""
+        """Note that an answer has come."""
         self._answers += 1
         self._awaited -= 1
         if self._awaited == 0:

@@ -1,4 +1,4 @@
-"""Placing orders: comparisons 1, 2, 3, 6, 8, and latency against offered load."""
+"""Comparisons of placing orders (1, 2, 3, 6, 8), and latency against offered load."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def against_the_naive_way(server: str, pace: Pace) -> list[Result]:
 
 
 def latency_of_one(server: str, pace: Pace) -> list[Result]:
-    """2: the median at one client, and what a GET, a PUT and the commits take by themselves."""
+    """2: the median at one client, beside the times that a GET, a PUT and the commits take alone."""
     with neighbours() as shelf, replica(new_database(server, "shop"), shelf) as ours:
         bare = new_database(server, "bare")
         sql(bare, "CREATE TABLE notes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text)")
@@ -108,9 +108,9 @@ def flash_sale(server: str, pace: Pace) -> list[Result]:
 
 
 def _sell_out(dsn: str, shelf: Neighbours, seconds: float, url: str, stock: int) -> str:
-    """Sell a stock that does not suffice, and count. Raises BenchError: oversold."""
-    before = _sold(dsn)  # to warm up, all of the products were bought
-    shelf.reset(products=2, quantity=stock, delay_s=SLOW_S)  # 2: whoever still buys 1 does not disturb
+    """Sell a stock that does not suffice, and count the units sold. Raises BenchError if it was oversold."""
+    before = _sold(dsn)  # the warm-up bought all of the products
+    shelf.reset(products=2, quantity=stock, delay_s=SLOW_S)  # product 2: those that still buy product 1 do not disturb
     load.place(seconds, Orders(url, 256, first=2, last=2, lines=1))
     shelf.wait_until_idle()
     sold, left = _sold(dsn) - before, shelf.stock(2)
@@ -120,7 +120,7 @@ def _sell_out(dsn: str, shelf: Neighbours, seconds: float, url: str, stock: int)
 
 
 def _sold(dsn: str) -> int:
-    """How many of product 2 were ordered, once nobody is at work on it any more."""
+    """Number of units of product 2 that were ordered, counted once no order of it is in progress."""
     while sql(dsn, "SELECT FROM orders WHERE status = 'Pending'"):
         time.sleep(0.1)
     rows = sql(
@@ -132,7 +132,7 @@ def _sold(dsn: str) -> int:
 
 
 def inserts_alone(server: str, pace: Pace) -> list[Result]:
-    """6: the service's own placing with a catalog that is a dict, and pgbench writing the same rows."""
+    """6: the service's own placing with a dict as the catalog, and pgbench writing the same rows."""
     dsn = new_database(server, "shop")
     with neighbours() as shelf, replica(dsn, shelf):
         pass  # makes the tables
@@ -172,7 +172,7 @@ def _faked(dsn: str, clients: int, seconds: float) -> float:
 
 
 def two_replicas(server: str, pace: Pace) -> list[Result]:
-    """8: 64 clients at one replica, or 32 at each of two; the same 100 products, or 50 for each."""
+    """8: 64 clients at one replica, or 32 at each of two. Both have the same 100 products, or 50 each."""
     with ExitStack() as stack:
         shelf = stack.enter_context(neighbours())
         dsn = new_database(server, "shop")
@@ -210,7 +210,7 @@ def two_replicas(server: str, pace: Pace) -> list[Result]:
 
 
 def offered_load(server: str, pace: Pace) -> list[dict[str, Any]]:
-    """Latency and refusals while orders come at fractions and multiples of what the service can place; open loop."""
+    """Latency and refusals while orders come at fractions and multiples of what the service can place. An open loop."""
     points = []
     with neighbours() as shelf, replica(new_database(server, "shop"), shelf) as ours:
         _warm_up(shelf, ours)
@@ -245,14 +245,16 @@ def _naive(dsn: str, shelf: Neighbours) -> AbstractContextManager[Server]:
 
 
 def _warm_up(shelf: Neighbours, *servers: Server) -> None:
-    """A second of orders: connections are open and caches filled before anything is measured."""
+    """Send orders for a second, so that connections are open and caches filled before anything is measured."""
     shelf.reset()
     for server in servers:
         load.place(1, Orders(server.url, 32))
 
 
 def _rate(shelf: Neighbours, seconds: float, *loads: Orders, **catalog: Any) -> float:
-    """Orders per second, on a catalog that was begun anew. Raises BenchError: some were refused, or none was placed."""
+    """Orders per second, with a catalog that was begun anew. Raises BenchError if some were refused, or none was
+    placed.
+    """
     shelf.wait_until_idle()
     shelf.reset(**catalog)
     found = load.place(seconds, *loads)

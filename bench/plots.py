@@ -22,7 +22,7 @@ STYLE = {
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:
-    """Draw what `found` holds into `folder`."""
+    """Draw the results in `found` into `folder`."""
     plt.rcParams.update(STYLE)
     if any(c["ratios"] and c["goal"] != "reported" for c in found["comparisons"]):
         _draw_ratios(found["comparisons"], folder / "speed-ratios.png")
@@ -31,7 +31,7 @@ def draw(found: dict[str, Any], folder: Path) -> None:
 
 
 def _draw_ratios(comparisons: list[dict[str, Any]], file: Path) -> None:
-    """Each ratio as a share of its goal: 1 is the goal, more is better."""
+    """Draw each ratio as a share of its goal: 1 is the goal, more is better."""
     shown = [c for c in reversed(comparisons) if c["goal"] != "reported"]
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(shown) + 1.1))
     for y, c in enumerate(shown):

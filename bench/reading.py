@@ -1,4 +1,4 @@
-"""Reading orders: comparisons 4, 5 and 7."""
+"""Comparisons of reading orders (4, 5, 7)."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from bench.world import BenchError, Server, neighbours, replica, serve, sql
 
 FEW = 10_000
 PAGE = 1_000
-PAGE_SIZE = 5  # so that the few orders have a page 1,000 of Completed ones too
+PAGE_SIZE = 5  # small enough that the few orders have a page 1,000 of Completed ones too
 
 
 class Reading(NamedTuple):
@@ -80,14 +80,14 @@ def one_page(server: str, pace: Pace) -> list[Result]:
 
 
 class Work(NamedTuple):
-    """What is asked of a database with few orders and of one with many."""
+    """One request that is measured with few orders in the database, and with many."""
 
     label: str
     work: str
     few: Path
     many: Path
     goal: Goal
-    is_slow: bool = False  # wrk wants whole seconds, and many answers in them
+    is_slow: bool = False  # measured longer: wrk takes whole seconds, and needs many answers
 
 
 def many_orders(server: str, pace: Pace) -> list[Result]:
@@ -114,7 +114,7 @@ def _single_reads(few: str, many: str) -> Iterator[Work]:
 
 
 def _reports(few: str, many: str) -> Iterator[Work]:
-    """Reports have more to count where there is more: what that takes is said, and no goal is set."""
+    """Measurements of reports. They count more if there is more, so their times are told, and no goal is set."""
     of_few, of_many = report_paths(few), report_paths(many)
     for name, paths in of_few.items():
         yield Work(
@@ -132,7 +132,7 @@ def _few_and_many(work: Work, few: Server, many: Server, pace: Pace) -> Result:
 
     if not work.is_slow:
         for server, paths in ((few, work.few), (many, work.many)):
-            load.get(3 * pace.scale, server.url, paths, 8)  # what the cache can hold is in it
+            load.get(3 * pace.scale, server.url, paths, 8)  # fills the cache
     found = in_turn(pace.rounds, many=lambda: latency_ms(many, work.many), few=lambda: latency_ms(few, work.few))
     return Result(
         7,
@@ -165,7 +165,7 @@ def _reading(server: str, what: str) -> Iterator[Reading]:
 
 
 def _require_same_server(ours: Server, path: str, bare: Server, bare_path: str) -> None:
-    """Raises BenchError where the two answer through different servers, or with bodies of different length."""
+    """Raise BenchError if the two answer through different servers, or with bodies of different length."""
     names = []
     for url in (ours.url + path, bare.url + bare_path):
         with urllib.request.urlopen(url) as reply:
@@ -175,7 +175,7 @@ def _require_same_server(ours: Server, path: str, bare: Server, bare_path: str) 
 
 
 def _query_of(r: Reading) -> str:
-    """The query that the service sends for a customer's page, with the customer drawn by pgbench."""
+    """The query that the service sends for a customer's page. pgbench draws the customer."""
     customer = r.path.removeprefix("/orders/").split("?")[0]
     r.ours.get(r.path)
     sent = sql(
@@ -198,7 +198,7 @@ def _with_variable(query: str, customer: str) -> str:
 
 
 def _deep_pages(ours: Server, name: str) -> Path:
-    """A file with the paths of the hundred pages that lead to page 1,000, found by turning them all."""
+    """A file with the paths of the hundred pages up to page 1,000, found by turning all pages."""
     path = f"/orders?status=Completed&limit={PAGE_SIZE}"
     paths = [path]
     while len(paths) < PAGE:

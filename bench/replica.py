@@ -1,4 +1,4 @@
-"""One replica by itself: comparisons 9 (memory) and 10 (cold start)."""
+"""Comparisons of one replica alone: 9 (memory) and 10 (cold start)."""
 
 import contextlib
 import time
@@ -13,13 +13,14 @@ FEW = 2_000
 
 
 def memory(server: str, pace: Pace) -> list[Result]:
-    """9: what one replica holds after few orders and after many."""
+    """9: the memory of one replica after few orders and after many."""
     dsn = new_database(server, "shop")
     with neighbours() as shelf, replica(dsn, shelf):
-        pass  # makes the tables; what that needs stays in its memory
+        pass  # makes the tables; the memory for that belongs to this process
     with neighbours() as shelf, replica(dsn, shelf) as ours:
         shelf.reset(quantity=1_000_000_000)
-        orders = Orders(ours.url, 128, last=100, lines=1)  # few products: so many orders take two minutes, not four
+        # few products: placing these orders takes two minutes instead of four
+        orders = Orders(ours.url, 128, last=100, lines=1)
 
         def place_until(count: int, seconds: float) -> int:
             give_up_at = time.monotonic() + pace.memory_s
@@ -42,7 +43,7 @@ def memory(server: str, pace: Pace) -> list[Result]:
 
 
 def cold_start(server: str, pace: Pace) -> list[Result]:
-    """10: from the start of the process to the first 200, on a database that has its tables."""
+    """10: the time from the start of the process to the first 200, with a database that has its tables."""
     dsn = new_database(server, "shop")
     with neighbours() as shelf:
 

@@ -1,4 +1,4 @@
-"""The table of ratios, and the file that it is made from."""
+"""The table of ratios, and the JSON file that it is made from."""
 
 import json
 import platform
@@ -25,7 +25,7 @@ _PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic
 def document(
     server: str, results: Sequence[Result], curve: list[dict[str, Any]], took_s: float, load_before: float
 ) -> dict[str, Any]:
-    """What the JSON file holds. `load_before`: the machine's load average before anything was started."""
+    """The content of the JSON file. `load_before`: the machine's load average before anything was started."""
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "took_s": round(took_s),
@@ -47,7 +47,7 @@ def document(
 
 
 def table(found: dict[str, Any], before: dict[str, Any] | None = None) -> str:
-    """The comparisons as a Markdown table; with `before` (an earlier document) also the ratio that it had."""
+    """The comparisons as a Markdown table. With `before` (an earlier document) it has the earlier ratios, too."""
     rows = [["#", "Work", "Measured against", "Goal", "Ratio (lowest - highest)", "Absolute", "Reached"]]
     known = {_key(c): _ratio(c) for c in before["comparisons"]} if before else {}
     if before:
@@ -60,7 +60,7 @@ def table(found: dict[str, Any], before: dict[str, Any] | None = None) -> str:
 
 
 def section(found: dict[str, Any]) -> str:
-    """What stands between BEGIN and END in docs/speed.md."""
+    """The text between BEGIN and END in docs/speed.md."""
     machine, postgres = found["machine"], found["postgres"]
     changed = " with changes that were not committed" if found["changed_since"] else ""
     settings = ", ".join(f"`{name} = {value}`" for name, value in postgres.items())
@@ -79,7 +79,7 @@ def write_section(page: Path, found: dict[str, Any]) -> None:
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """The document in this file, if there is one."""
+    """The document in this file, or None."""
     return dict(json.loads(file.read_text())) if file.exists() else None
 
 
@@ -105,7 +105,7 @@ def _verdict(c: dict[str, Any]) -> str:
 
 
 def _short(value: float) -> str:
-    """Three figures."""
+    """The value with three significant figures."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

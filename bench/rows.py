@@ -1,4 +1,4 @@
-"""Databases that hold many orders: made once, kept under .data/bench, found again by the next run."""
+"""Databases with many orders. Each is made once, kept under .data/bench, and used again by the next run."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from orders.postgres.database import migrate
 ORDERS_PER_CUSTOMER = 100
 CHUNK = 250_000
 
-# Of one or two lines in turn; six of ten are Completed. A customer's orders lie far apart, as they do in life.
+# Orders have one and two lines in turn. Six of ten are Completed. A customer's orders are far apart, as in real life.
 ROWS = """
     SET session_replication_role = replica;  -- checks no foreign key, which would be most of the work
     WITH made AS (
@@ -30,7 +30,7 @@ ROWS = """
 
 
 def filled_database(server: str, orders: int) -> str:
-    """The DSN of a database with so many orders in tables of the newest version."""
+    """The DSN of a database with this number of orders, in tables of the newest version."""
     name = f"filled_{orders}"
     if not sql(server, "SELECT FROM pg_database WHERE datname = %s", (name,)):
         began_at = time.perf_counter()
@@ -68,7 +68,7 @@ def _fill(server: str, dsn: str, orders: int) -> None:
         list(threads.map(lambda index: sql(dsn, f"SET maintenance_work_mem = '512MB'; {index[1]}"), indexes))
         list(threads.map(lambda table: sql(dsn, f"VACUUM (ANALYZE) {table}"), ("orders", "order_items")))
     print("    days that are over are summed up", flush=True)
-    while sql(dsn, "SELECT sum_up_a_day()") != [(None,)]:  # as replicas do it, but without their pauses
+    while sql(dsn, "SELECT sum_up_a_day()") != [(None,)]:  # as replicas do, but without pauses
         pass
     sql(dsn, "VACUUM (ANALYZE) sales_days, sales_of_products")
     _set(server, "max_wal_size = DEFAULT")
@@ -81,7 +81,7 @@ def _set(server: str, setting: str) -> None:
 
 
 def order_paths(dsn: str, count: int) -> Path:
-    """A file with the paths of so many orders, drawn evenly."""
+    """A file with the paths of this number of orders, drawn evenly."""
     newest = sql(dsn, "SELECT max(number) FROM orders")[0][0]
     numbers = random.sample(range(1, newest + 1), min(count, newest))
     rows = sql(dsn, "SELECT id FROM orders WHERE number = ANY(%s) ORDER BY random()", (numbers,))
@@ -89,14 +89,14 @@ def order_paths(dsn: str, count: int) -> Path:
 
 
 def customer_paths(dsn: str, count: int) -> Path:
-    """A file with the paths of so many customers' first pages of 50, drawn evenly."""
+    """A file with the paths of the first pages of 50 of this number of customers, drawn evenly."""
     last = sql(dsn, "SELECT max(customer_id) FROM orders")[0][0]
     customers = random.sample(range(1, last + 1), min(count, last))
     return _paths_file("customers", dsn, [f"/orders/{customer}?limit=50" for customer in customers])
 
 
 def report_paths(dsn: str) -> dict[str, Path]:
-    """For each report a file with its path: over all days that there are."""
+    """A file for each report with its path, over all days that there are."""
     days = sql(
         dsn, "SELECT min(created_at AT TIME ZONE 'UTC')::date, max(created_at AT TIME ZONE 'UTC')::date FROM orders"
     )

@@ -1,4 +1,4 @@
-"""What a comparison stands on: a PostgreSQL, the neighbours, replicas of the service; each a process of its own."""
+"""The processes of a comparison: a PostgreSQL, the neighbours, replicas of the service."""
 
 import atexit
 import contextlib
@@ -29,11 +29,11 @@ POSTGRES_SETTINGS = {
 
 
 class BenchError(Exception):
-    """The bench can't go on; the message says why, in a sentence."""
+    """The bench can't go on. The message is a sentence that says why."""
 
 
 def postgres() -> str:
-    """The DSN of the bench's own server: the embedded PostgreSQL as it comes, fsync on. Its data is kept."""
+    """The DSN of the bench's own server: the embedded PostgreSQL with its defaults, fsync on. Its data are kept."""
     DATA.mkdir(parents=True, exist_ok=True)
     dsn = embedded.start(DATA)
     atexit.register(embedded.stop, DATA)
@@ -47,7 +47,7 @@ def postgres() -> str:
 
 
 def sql(dsn: str, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-    """Run a statement on a connection of its own."""
+    """Run a statement on a connection of its own. Returns its rows."""
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
     try:
@@ -59,7 +59,7 @@ def sql(dsn: str, statement: str, parameters: Any = None) -> list[tuple[Any, ...
 
 
 def new_database(server: str, name: str) -> str:
-    """The DSN of an empty database of this name; what it held before is gone."""
+    """The DSN of an empty database of this name. Its former content is deleted."""
     sql(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     sql(server, f"CREATE DATABASE {name}")
     return database(server, name)
@@ -101,20 +101,20 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def rss_mb(self) -> float:
-        """The memory that it, and its children, hold just now."""
+        """The memory that the process and its children hold now, in MB."""
         parent = str(self.process.pid)
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         return sum(_rss_kb(pid) for pid in (parent, *children)) / 1024
 
     def get(self, path: str) -> bytes:
-        """A GET's body."""
+        """The body of the answer to a GET."""
         with urllib.request.urlopen(self.url + path, timeout=10) as reply:
             return bytes(reply.read())
 
 
 @contextlib.contextmanager
 def serve(arguments: Sequence[str], **environment: str) -> Iterator[Server]:
-    """Run `python -m …` with PORT set, until the block ends; `{port}` in an argument is the port."""
+    """Run `python -m …` with PORT set, until the block ends. `{port}` in an argument is replaced by the port."""
     port = _free_port()
     command = [sys.executable, "-m", *(argument.format(port=port) for argument in arguments)]
     with (DATA / "servers.log").open("ab") as log:
@@ -136,7 +136,7 @@ def serve(arguments: Sequence[str], **environment: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def replica(dsn: str, neighbours: "Neighbours") -> Iterator[Server]:
-    """One replica of the service, as `orders serve` runs it, with the settings it has by itself."""
+    """One replica of the service, run like `orders serve`, with its default settings."""
     environment = {"DATABASE_URL": dsn, "CATALOG_URL": neighbours.url, "CART_URL": neighbours.url}
     with serve(["orders.cli", "serve"], **environment) as server:
         yield server
@@ -149,15 +149,15 @@ class Neighbours:
     url: str
 
     def reset(self, products: int = 10_000, quantity: int = 1_000_000, delay_s: float = 0.0) -> None:
-        """Products 1 … `products` of this quantity; every call takes `delay_s`."""
+        """Begin anew with the products 1 … `products`, with this quantity each. Every call takes `delay_s`."""
         self._ask("PUT", "/reset", {"products": products, "quantity": quantity, "delay_s": delay_s})
 
     def stock(self, product_id: int) -> int:
-        """What is left of a product."""
+        """The stock that is left of a product."""
         return int(self._ask("GET", f"/products/{product_id}")["product_detail"]["quantity"])
 
     def wait_until_idle(self) -> None:
-        """Return when nobody has called for a while: what a load that ended left behind is done."""
+        """Wait until no call has come for a while: the work that an ended load left behind is then done."""
         before, now = -1, self._ask("GET", "/calls")["calls"]
         while before != now:
             time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""The application: what starts and stops with it, errors as problem documents, and the OpenAPI document."""
+"""The application: its routes, what starts and stops with it, and errors as problem documents."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ ROUTERS = (
 
 
 _TELLABLE = (SettingsError, SchemaError, DatabaseUnavailable)
-"""Errors at start-up that are a sentence for the person who starts the service."""
+"""Errors at start-up whose message is a sentence for the person who starts the service."""
 
 
 try:
@@ -73,7 +73,7 @@ except PackageNotFoundError:  # run from a checkout that was not installed (`uvi
 
 
 def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """What runs while the app is served."""
+    """The context that the app is served in: starts what it needs, and stops it at the end."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -105,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
     workflow = load_workflow(settings.orders_workflow)
     expiries(settings, workflow)
     if settings.database_url:
-        with_defaults(settings.database_url)  # says what is wrong with it
+        with_defaults(settings.database_url)  # raises SettingsError for a bad address
 
     app = FastAPIOffline(
         title="Orders",
@@ -120,7 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.router.lifespan = functools.partial(_start_plainly, app.router.lifespan)  # type: ignore[method-assign]
-    # Not include_router: a router inside another matches each request twice.
+    # Not include_router: a router inside another one matches each request twice.
     app.router.routes[:0] = [route for router in ROUTERS for route in router.routes]
     _add_pages_about_it(app)
     add_docs_pages(app)
@@ -134,7 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 async def _start_plainly(lifespan: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """A start that fails for a reason that can be told is told in a sentence; Starlette sends the stack trace."""
+    """Report a failed start in one sentence if its error allows it. Starlette would send a stack trace."""
 
     async def say(message: Message) -> None:
         if isinstance(error := sys.exception(), _TELLABLE) and "message" in message:
@@ -145,7 +145,7 @@ async def _start_plainly(lifespan: ASGIApp, scope: Scope, receive: Receive, send
 
 
 def app_from_environment() -> FastAPI:
-    """The service as the environment describes it (for server processes that build it themselves)."""
+    """The service by the settings in the environment. For server processes that build it themselves."""
     log_to_stderr()
     tell_unknown()
     bound_uvicorn()
@@ -153,7 +153,7 @@ def app_from_environment() -> FastAPI:
 
 
 def app_of_serve() -> FastAPI:
-    """The same in a process of `orders serve`, which has told already what it doesn't know."""
+    """The service in a process of `orders serve`, which has already told which settings it does not know."""
     log_to_stderr()
     return _app_of_this_process()
 
@@ -165,7 +165,7 @@ def _app_of_this_process() -> FastAPI:
 
 
 def log_to_stderr() -> None:
-    """Our own log lines, and of the libraries' only what goes wrong."""
+    """Log our own lines to stderr. From libraries, log only warnings and errors."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy, level in (("alembic", logging.WARNING), ("uvicorn", logging.WARNING), ("stamina", logging.ERROR)):
         logging.getLogger(noisy).setLevel(level)

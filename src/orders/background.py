@@ -17,19 +17,20 @@ SUM_UP_S = 60.0
 """Pause between two looks for a day that is over."""
 
 NEXT_DAY_S = 0.2
-"""Pause between two days that are summed up: a large one takes a thread of the lists for a second, and lists have their
-turn in between.
+"""Pause between summing up two days. A large day takes a thread of the lists for a second, and lists get their turn in
+between.
 """
 
 SHARE_S = 1.0
-"""Pause between two looks at what other replicas have learnt of the neighbours. News of our own is shared at once."""
+"""Pause between two reads of what other replicas have learnt of the neighbours. Our own news is shared at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A piece of background work. `once` does it, safely anywhere and at any time, and tells whether there is more.
+    """A piece of background work. `once` does it, is safe in any replica at any time, and returns whether there is
+    more.
 
-    `pause_s` until the next one; `more_pause_s` where there is more; `news` ends a pause early.
+    `pause_s`: pause before the next round. `more_pause_s`: the same if there is more to do. `news` ends a pause early.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Round:
 
 
 def rounds(built: Machinery, settings: Settings) -> tuple[Round, ...]:
-    """All background work there is."""
+    """All rounds of background work."""
     interval_s = settings.orders_recovery_interval_s
     return (
         Round("expiry", lambda: expire_once(built.database, built.expiries), interval_s),
@@ -51,7 +52,7 @@ def rounds(built: Machinery, settings: Settings) -> tuple[Round, ...]:
 
 
 async def run_forever(work: Sequence[Round]) -> None:
-    """Each round again and again, whatever happens in between."""
+    """Repeat each round forever, whatever errors occur in between."""
     await asyncio.gather(*(_repeat(one) for one in work))
 
 

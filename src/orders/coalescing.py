@@ -1,4 +1,4 @@
-"""Calls that arrive together become one: while one batch is under way the next gathers; nothing waits for a timer."""
+"""A data loader: calls that arrive while one load runs share the next load. Nothing waits for a timer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
@@ -9,9 +9,9 @@ V = TypeVar("V")
 
 
 class Coalescer(Generic[K, V]):
-    """Answers `get(key)` from `load(keys)`, which is given all keys that gathered meanwhile.
+    """Answers `get(key)` from `load(keys)`, which gets all keys that have gathered.
 
-    At most `parallel` loads run at once, each of at most `size` keys. A key that `load` leaves out is answered None.
+    At most `parallel` loads run at once, each of at most `size` keys. If `load` leaves a key out, its answer is None.
     """
 
     def __init__(self, load: Callable[[Sequence[K]], Awaitable[dict[K, V]]], parallel: int, size: int = 200) -> None:
@@ -22,7 +22,7 @@ class Coalescer(Generic[K, V]):
         self._running: set[asyncio.Task[None]] = set()
 
     async def get(self, key: K) -> V | None:
-        """The value for `key`, or None. Raises what `load` raised for the batch that the key was in."""
+        """The value for `key`, or None. Raises what the `load` with this key raised."""
         future: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(future)
         self._start()
@@ -42,7 +42,7 @@ class Coalescer(Generic[K, V]):
             values = await self._load(keys)
         except BaseException as error:
             for future in _still_waiting(batch):
-                future.set_exception(error)  # handed to every caller of this batch
+                future.set_exception(error)  # raised in every caller of this load
             if not isinstance(error, Exception):
                 raise
         else:
@@ -55,5 +55,5 @@ class Coalescer(Generic[K, V]):
 
 
 def _still_waiting(batch: dict[K, list[asyncio.Future[V | None]]]) -> Iterator[asyncio.Future[V | None]]:
-    """Of a caller that was cancelled the future is done."""
+    """The futures of callers that still wait. A cancelled caller's future is already done."""
     return (future for futures in batch.values() for future in futures if not future.done())

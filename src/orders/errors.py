@@ -1,4 +1,6 @@
-"""Every error that this service knows: code, HTTP status, title. Raised as a sentence; `app` makes it a problem."""
+"""All errors that this service knows: code, HTTP status, title. Each is raised as a sentence, and becomes a problem
+document.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is stable about an error: its HTTP status, its title, and what the caller can do about it."""
+    """The stable part of an error: its HTTP status, its title, and what the caller can do about it."""
 
     status: int
     title: str
@@ -112,9 +114,9 @@ class Code(Enum):
 
 
 class OrderError(Exception):
-    """An error with a code, a sentence for `detail`, and what else the problem document carries.
+    """An error with a code, a sentence for `detail`, and further members of the problem document.
 
-    `extra` members go into the document as they are; `retry_after_s` becomes the `Retry-After` header.
+    `extra` members go into the document as they are. `retry_after_s` becomes the `Retry-After` header.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class OrderError(Exception):
 
 
 def problem(error: OrderError, instance: str) -> dict[str, Any]:
-    """The RFC 9457 problem document of `error`; `instance` is the path of the request."""
+    """The RFC 9457 problem document of `error`. `instance` is the path of the request."""
     kind = error.code.value
     code = error.code.name.lower()
     return {
@@ -143,7 +145,9 @@ def problem(error: OrderError, instance: str) -> dict[str, Any]:
 
 
 def reference_taken(reference: str | None, order_id: object) -> OrderError:
-    """409 for an external reference that is another order's; its ID is only for the same customer (None: another's)."""
+    """The error (409) for an external reference that another order has. `order_id` is given only to the
+    same customer.
+    """
     other = f"order {order_id}" if order_id else "another order"
     detail = f"The external reference {reference!r} is that of {other}."
     return OrderError(
@@ -152,7 +156,7 @@ def reference_taken(reference: str | None, order_id: object) -> OrderError:
 
 
 def invalid(pointer: str, code: str, message: str) -> OrderError:
-    """422 for one thing that is wrong."""
+    """The error (422) for one thing that is wrong."""
     return OrderError(
         Code.INVALID_REQUEST, message, extra={"errors": [{"pointer": pointer, "code": code, "message": message}]}
     )

@@ -1,4 +1,4 @@
-"""Everything that is built from settings inside an event loop, and closed in the opposite order."""
+"""The parts that are built from settings inside an event loop. They are closed in the opposite order."""
 
 import asyncio
 import contextlib
@@ -27,12 +27,12 @@ from orders.settings.address import shown
 from orders.startup import expiries, open_database, require_neighbours
 
 DRAIN_S = 20.0
-"""So long does a shutdown wait for batches that are under way; what is left then is recovery's."""
+"""Timeout for batches that are under way at a shutdown. Recovery ends what is left then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machinery:
-    """Everything that is built from settings inside an event loop, for the app and for `orders worker`."""
+    """The parts that are built from settings inside an event loop, for the app and for `orders worker`."""
 
     database: Database
     client: Client
@@ -48,14 +48,14 @@ class Machinery:
 
 @contextlib.asynccontextmanager
 async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
-    """Start everything; stop it in the opposite order, letting batches that are under way end."""
+    """Start all parts. At the end, let batches that are under way finish, and stop the parts in the opposite order."""
     catalog_url, cart_url = require_neighbours(settings)
     workflow = load_workflow(settings.orders_workflow)
     may_stay = expiries(settings, workflow)
     dsn = await asyncio.to_thread(open_database, settings)
     database = Database(dsn, settings.orders_db_threads)
     client = build_client(settings.orders_neighbour_timeout_s)
-    keys = Key("catalog", digest(shown(catalog_url))), Key("cart", digest(shown(cart_url)))  # no hash of a password
+    keys = Key("catalog", digest(shown(catalog_url))), Key("cart", digest(shown(cart_url)))  # digests without passwords
     neighbours = [_neighbour(key, database, client, settings) for key in keys]
     learning = Learning(database, {key: n.capacity for key, n in zip(keys, neighbours, strict=True)})
     catalog, carts = Catalog(neighbours[0]), Carts(neighbours[1])
@@ -63,7 +63,7 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     placement = Placement(database, catalog, closing, settings)
     recovery = Recovery(database, catalog, placement, closing, settings)
     try:
-        with contextlib.suppress(DatabaseUnavailable):  # a standby, say: the loop tries again
+        with contextlib.suppress(DatabaseUnavailable):  # for example a standby; the rounds try again
             await learning.share_once()
         yield Machinery(database, client, catalog, carts, closing, placement, recovery, learning, workflow, may_stay)
     finally:

@@ -14,7 +14,7 @@ from orders.wire.parameters import REQUEST_ID
 
 
 def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
-    """The document at `/openapi.json`, with the shop's statuses. Made once."""
+    """The document at `/openapi.json`, with the shop's statuses. Built once."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
@@ -27,11 +27,12 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
             tags=_TAGS,
         )
         schemas = document["components"]["schemas"]
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")  # FastAPI does not see it
+        # FastAPI does not find this schema by itself
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"), Problem=problem)
         for answer in (Order, OrderList, EventList, Preview, BatchResults, BatchPreview):  # FastAPI leaves out nulls
             schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
-        document["security"] = []  # said openly: authentication is the business of whatever stands in front
+        document["security"] = []  # said explicitly: authentication is the task of a proxy in front
         document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
         for path, operations in document["paths"].items():
             _name_instance(operations, path)
@@ -43,7 +44,7 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
 
 
 def _name_instance(operations: dict[str, Any], path: str) -> None:
-    """Give the examples of problems the address at which they are met."""
+    """Put the operation's address into the examples of its problems."""
     for operation in operations.values():
         is_customers = operation["operationId"] in ("get_order", "place_order", "preview_place_order")
         for response in operation["responses"].values():

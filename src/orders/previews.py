@@ -1,6 +1,6 @@
-"""`/dry-run/…`: every write has a twin there that answers as the write does with `dry_run=true`.
+"""Operations below `/dry-run/`: each write has a twin there, which answers like the write with `dry_run=true`.
 
-A client that is generated from the document gets one type of answer from each operation.
+So each operation has one type of answer, which generated clients need.
 """
 
 import inspect
@@ -31,7 +31,7 @@ router = APIRouter(
 
 
 def _add_twin(write: APIRoute, answer: type) -> None:
-    """The same parameters, body and refusals; the answer tells what would be."""
+    """Add a route with the same parameters, body and refusals. Its answer is a preview."""
     refusals = {status: response for status, response in write.responses.items() if int(status) >= 400}
     router.add_api_route(
         write.path,
@@ -45,7 +45,7 @@ def _add_twin(write: APIRoute, answer: type) -> None:
 
 
 def _rehearsing(write: APIRoute) -> Any:
-    """The route's function, with a signature that has no `dry_run`."""
+    """The route's function with `dry_run=True`, and a signature without `dry_run`."""
 
     async def preview(**given: Any) -> Response:
         response: Response = await write.endpoint(dry_run=True, **given)
@@ -54,7 +54,7 @@ def _rehearsing(write: APIRoute) -> Any:
     signature = inspect.signature(write.endpoint)
     parameters = [parameter for name, parameter in signature.parameters.items() if name != "dry_run"]
     preview.__name__ = f"preview_{write.name}"
-    preview.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what FastAPI reads
+    preview.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # FastAPI reads it
     return preview
 
 

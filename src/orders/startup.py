@@ -1,4 +1,6 @@
-"""What has to be there before the service serves: a database that is up, with our tables and statuses; neighbours."""
+"""Conditions for serving: a database that is up and has our tables, functions and statuses, and both neighbours'
+addresses.
+"""
 
 import logging
 import time
@@ -26,13 +28,13 @@ from orders.stock.settle_sql import SETTLE
 log = logging.getLogger(__name__)
 
 FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, PAGE)
-"""What is a function in the database."""
+"""The functions that have to be in the database."""
 
 
 def open_database(settings: Settings) -> str:
-    """The DSN of a database that is up and has our tables and our statuses; waits until it is up. Blocks.
+    """Wait until the database is up and has our tables and statuses. Returns its DSN. Blocks.
 
-    Raises SettingsError: its table of statuses is another than ours.
+    Raises SettingsError if the database has another table of statuses than ours.
     """
     workflow = load_workflow(settings.orders_workflow)
     dsn = database_dsn(settings)
@@ -55,16 +57,16 @@ def open_database(settings: Settings) -> str:
 
 
 def install_functions(dsn: str) -> None:
-    """Make the functions of this version that the database does not have; those of other versions stay.
+    """Make the functions of this version that the database lacks. Functions of other versions stay.
 
-    Raises SchemaError: this role may not.
+    Raises SchemaError if this role may not make functions.
     """
     with opened(dsn) as connection:
         install(connection, FUNCTIONS)
 
 
 def require_functions(dsn: str) -> None:
-    """Raise SchemaError unless they are there (for who turned migration at start-up off)."""
+    """Raise SchemaError if functions are missing. For services that run without migration at start-up."""
     with opened(dsn) as connection, connection.cursor() as cursor:
         if missing(cursor, FUNCTIONS):
             raise SchemaError(
@@ -73,9 +75,9 @@ def require_functions(dsn: str) -> None:
 
 
 def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
-    """Put the table of statuses into the database; without `replace` only into one that has none yet.
+    """Put the table of statuses into the database; without `replace` only if there is none.
 
-    Raises SettingsError: there are orders in statuses that it does not have.
+    Raises SettingsError if orders have statuses that the new table lacks.
     """
     with opened(dsn) as connection:
         left_behind = install_workflow(connection, workflow, replace=replace)
@@ -87,7 +89,7 @@ def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
 
 
 def require_workflow(dsn: str, workflow: Workflow, settings: Settings) -> None:
-    """Raise SettingsError where the database's table of statuses is another, SchemaError where it has none."""
+    """Raise SettingsError if the database has another table of statuses, and SchemaError if it has none."""
     with opened(dsn) as connection:
         installed = installed_workflow(connection)
     if installed is None:
@@ -106,13 +108,13 @@ def require_workflow(dsn: str, workflow: Workflow, settings: Settings) -> None:
 def _is_same(installed: str, workflow: Workflow) -> bool:
     try:
         there = parse_workflow(installed)
-    except ValueError:  # a newer version's, with something that this one doesn't know
+    except ValueError:  # the table of a newer version, with something that this version doesn't know
         return False
     return (there.statuses, there.line) == (workflow.statuses, workflow.line)
 
 
 def database_dsn(settings: Settings) -> str:
-    """The named database, or the embedded one, which is started."""
+    """The DSN of the configured database, or of the embedded one, which is started."""
     if settings.database_url:
         return settings.database_url
     if settings.db_name:
@@ -123,7 +125,7 @@ def database_dsn(settings: Settings) -> str:
 
 
 def require_neighbours(settings: Settings) -> tuple[str, str]:
-    """The neighbours' base URLs. Raises SettingsError where one is not set."""
+    """The neighbours' base URLs. Raises SettingsError if one is not set."""
     if settings.catalog_url and settings.cart_url:
         return settings.catalog_url, settings.cart_url
     missing = " and ".join(
@@ -136,8 +138,9 @@ def require_neighbours(settings: Settings) -> tuple[str, str]:
 
 
 def expiries(settings: Settings, workflow: Workflow) -> dict[str, timedelta]:
-    """How long an order may stay in which status. Raises SettingsError: no such status, one twice, or
-    one that can't be cancelled."""
+    """How long an order may stay in each status. Raises SettingsError for an unknown status, one that is there twice,
+    or one that can't be cancelled.
+    """
     found: dict[str, timedelta] = {}
     for text, stayed in settings.expiries:
         status = workflow.parse(text)

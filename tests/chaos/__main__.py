@@ -1,4 +1,4 @@
-"""`make chaos`: real processes, a load, a storm, and a verdict. Exit code 0: it held; 1: something is broken."""
+"""`make chaos`: real processes, a load, a storm, and a verdict. Exit code 0: every promise held. 1: one is broken."""
 
 import asyncio
 import logging
@@ -76,7 +76,7 @@ def _run(wish: Wish, folder: Path) -> Report:
 
 
 def _every(seconds: float) -> Callable[[str], None]:
-    """Says a line now and then."""
+    """A function that prints a line at most every so many seconds."""
     last = float("-inf")
 
     def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""What is known after a run: what the shoppers saw, what the database says, what the catalog's journal says."""
+"""The evidence after a run: what the shoppers saw, the database, and the catalog's journal."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from tests.chaos.load import Shopper
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order as the database has it; `lines` maps products to quantities, times are seconds since 1970."""
+    """An order in the database. `lines` maps products to quantities. Times are seconds since 1970."""
 
     id: str
     customer_id: int
@@ -27,7 +27,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """Stock of an order that went back, or is to go back."""
+    """Stock of an order that went back, or has to go back."""
 
     order_id: str
     product_id: int
@@ -49,7 +49,7 @@ class ClaimState:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A PUT as the catalog's journal has it."""
+    """A PUT in the catalog's journal."""
 
     id: int
     product_id: int
@@ -64,22 +64,24 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """When all was well again (seconds since 1970), the orders that were `Pending` then, and how long it took until
-    there was nothing left to do at all (None: longer than we waited).
+    """The end of a run. The time when all was well again (seconds since 1970), the orders that were `Pending` then, and
+    how long it took until there was nothing left to do (None: longer than we waited).
     """
 
     at: float
     pending: Sequence[str]
     clean_after_s: float | None
     allowed_s: float
-    """For what was under way at that moment: the lease, the horizon, and a little for the work itself."""
+    """The time allowed for work under way at that moment: the lease, the horizon, and a little for the work itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that the verdict is made of. Stocks map products to quantities, `carried` (batch, product) to one;
-    `put_in` is what came from outside, `contested` the products where that was at any moment; `sleeps` are from when to
-    when some replica was frozen.
+    """The input of the verdict.
+
+    Stocks map products to quantities. `carried` maps (batch, product) to a quantity. `put_in` is stock that came from
+    outside, and `contested` the products that were ever changed from outside. `sleeps` are the times from when to when
+    some replica was frozen.
     """
 
     initial: Mapping[int, int]
@@ -101,7 +103,7 @@ class Evidence:
 
 
 def save(evidence: Evidence, folder: Path) -> None:
-    """Write it down for whoever wants to know what happened: a file per kind, a JSON document per line."""
+    """Write the evidence for whoever has to find out what happened: a file per kind, a JSON document per line."""
     for name in ("shoppers", "orders", "returns", "claims", "puts"):
         with (folder / f"{name}.jsonl").open("w") as file:
             file.writelines(json.dumps(asdict(row)) + "\n" for row in getattr(evidence, name))
@@ -119,7 +121,7 @@ def ask(dsn: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def read_orders(dsn: str) -> list[Order]:
-    """Every order, whatever became of it."""
+    """All orders, in every status."""
     rows = ask(
         dsn,
         """SELECT o.id::text, customer_id, cart_id, status, placed_at IS NOT NULL,
@@ -130,13 +132,13 @@ def read_orders(dsn: str) -> list[Order]:
 
 
 def read_returns(dsn: str) -> list[Return]:
-    """All stock that went back, or is to."""
+    """All stock that went back, or has to."""
     rows = ask(dsn, "SELECT order_id::text, product_id, quantity, returned_at IS NOT NULL FROM stock_returns")
     return [Return(*row) for row in rows]
 
 
 def read_keys(dsn: str) -> dict[str, str | None]:
-    """The order, if there is one, that each Idempotency-Key stands for."""
+    """The order of each Idempotency-Key, if there is one."""
     return dict(ask(dsn, "SELECT key, order_id::text FROM idempotency_keys"))
 
 
@@ -148,7 +150,7 @@ def read_drifted(dsn: str) -> list[int]:
 
 
 def read_claims(dsn: str) -> list[ClaimState]:
-    """What the witness wrote down, in order."""
+    """The claims' states that the witness wrote down, in order."""
     rows = ask(
         dsn,
         """SELECT extract(epoch FROM at)::float, product_id, batch_id::text, before, after,
@@ -158,13 +160,13 @@ def read_claims(dsn: str) -> list[ClaimState]:
 
 
 def read_carried(dsn: str) -> dict[tuple[str, int], int]:
-    """How much stock that was due back each batch carried."""
+    """The quantity of stock due back that each batch carried, per product."""
     rows = ask(dsn, "SELECT batch_id::text, product_id, sum(quantity)::bigint FROM chaos.carried GROUP BY 1, 2")
     return {(batch_id, product_id): quantity for batch_id, product_id, quantity in rows}
 
 
 async def read_stock(http: Http, catalog_url: str) -> dict[int, int]:
-    """What the catalog has of each product."""
+    """The catalog's stock of each product."""
     reply = await http.send("GET", f"{catalog_url}/products", patience_s=30)
     return {int(product["id"]): int(product["quantity"]) for product in reply.body["products"]}
 

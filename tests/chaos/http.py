@@ -1,4 +1,4 @@
-"""A client that knows three outcomes: an answer, no answer, and a request that was certainly not sent."""
+"""A client with three outcomes: an answer, no answer, and a request that was certainly not sent."""
 
 import asyncio
 import json
@@ -12,16 +12,16 @@ from pyreqwest.exceptions import PyreqwestError
 
 
 class NotReached(Exception):
-    """No connection was made: the request has had no effect."""
+    """No connection was made. The request has had no effect."""
 
 
 class NoAnswer(Exception):
-    """The request was sent, and no answer came: its effect is unknown."""
+    """The request was sent, and no answer came. Its effect is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer. `body` is a text where it is not JSON."""
+    """An answer. `body` is a text if it is not JSON."""
 
     status: int
     body: Any
@@ -30,7 +30,7 @@ class Reply:
 
 
 class Http:
-    """The client of one party, which names itself as `user_agent`."""
+    """The client of one party, which is named by `user_agent`."""
 
     def __init__(self, user_agent: str) -> None:
         self._client: Client = ClientBuilder().user_agent(user_agent).follow_redirects(False).build()
@@ -44,7 +44,7 @@ class Http:
         patience_s: float = 2.0,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Raises NotReached, or NoAnswer after `patience_s`."""
+        """Send a request. Raises NotReached, or NoAnswer after `patience_s`."""
         request = self._client.request(method, url).timeout(timedelta(seconds=patience_s)).headers(headers or {})
         if body is not None:
             request = request.body_json(body)
@@ -64,14 +64,16 @@ class Http:
 
 
 def _heed_cancellation() -> None:
-    """The library forgets a cancellation that comes at the same moment as the answer; Ctrl-C would take minutes."""
+    """Raise a cancellation that the library forgot. It forgets one that comes at the same moment as the answer, and
+    Ctrl-C would take minutes.
+    """
     task = asyncio.current_task()
     if task and task.cancelling():
         raise asyncio.CancelledError
 
 
 def _was_refused(error: PyreqwestError) -> bool:
-    """Whether no connection was made. A process that was killed with our request in its hands is another matter."""
+    """Whether no connection was made. It does not count if a process was killed while it had our request."""
     causes = getattr(error, "details", {}).get("causes") or []
     return "Connection refused" in str(causes)
 

@@ -1,6 +1,6 @@
-"""The load: shoppers who arrive at a set rate, whatever becomes of those before them, and remember what they were told.
+"""The load: shoppers arrive at a set rate, whatever becomes of earlier ones, and remember the answers that they got.
 
-Each shopper is another customer who wants one order, so an order that nobody was to get can be told by its customer.
+Each shopper is another customer and wants one order. So an order that should not exist can be told by its customer.
 """
 
 import asyncio
@@ -21,7 +21,9 @@ NO_ANSWER = "no answer"
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One POST and its answer: `code` is the problem's code, "placed", NOT_REACHED or NO_ANSWER. Times since 1970."""
+    """One POST and its answer. `code` is the problem's code, "placed", NOT_REACHED or NO_ANSWER. Times are seconds
+    since 1970.
+    """
 
     began_at: float
     ended_at: float
@@ -33,24 +35,24 @@ class Attempt:
 
 @dataclass(slots=True)
 class Shopper:
-    """Who wants what, and everything that was answered. A cart is filled with `lines`: product to quantity."""
+    """A shopper: what they want, and all answers that they got. A cart is filled with `lines` (product to quantity)."""
 
     customer_id: int
     lines: dict[int, int]
     from_cart: bool
     key: str
-    """The Idempotency-Key of every POST; empty: none."""
+    """The Idempotency-Key of every POST, or empty for none."""
 
     attempts: list[Attempt] = field(default_factory=list)
     cancellations: list[str] = field(default_factory=list)
     """The answers to `PUT {"status": "Cancelled"}`: an order's status, a problem's code, NOT_REACHED or NO_ANSWER."""
 
     cart_is_certain: bool = True
-    """Whether the cart holds exactly `lines`: filling it can't be repeated where it went unanswered."""
+    """Whether the cart holds exactly `lines`. Filling it can't be repeated if there was no answer."""
 
     @property
     def placed_id(self) -> str | None:
-        """The order that a 201 named, if there was one."""
+        """The order that a 201 named, or None."""
         return next((attempt.order_id for attempt in self.attempts if attempt.order_id), None)
 
     @property
@@ -71,9 +73,9 @@ class Shopper:
 
 
 class Load:
-    """Open-loop: `rate` shoppers arrive per second. `patience_s`: so long does one wait for an answer.
+    """An open-loop load: `rate` shoppers arrive per second. `patience_s`: timeout of a shopper for an answer.
 
-    When they come and what they want is the same for the same seed; what they do then depends on what befalls them.
+    The same seed gives the same arrivals and wishes. What shoppers do later depends on what happens to them.
     """
 
     def __init__(
@@ -87,10 +89,10 @@ class Load:
     ) -> None:
         self.shoppers: list[Shopper] = []
         self.answers: Counter[str] = Counter()
-        """How often each code was the answer to a POST."""
+        """Number of POSTs answered with each code."""
 
         self.placed_count = 0
-        """How many shoppers know of their order."""
+        """Number of shoppers who know of their order."""
 
         self._replicas = replicas
         self._carts_url = carts_url
@@ -103,8 +105,8 @@ class Load:
         self._is_closed = False
 
     async def run(self) -> None:
-        """Let shoppers arrive until the doors close, and return when the last has gone. Who comes late because this
-        process was busy still comes.
+        """Let shoppers arrive until the doors close, and return when the last has left. Shoppers who are late, because
+        this process was busy, still come.
         """
         now = asyncio.get_running_loop().time
         arrives_at = now()
@@ -118,7 +120,9 @@ class Load:
         await self._http.close()
 
     def close_doors(self) -> None:
-        """Nobody comes any more, and who is there asks for nothing more; what was asked is still answered."""
+        """Let no more shoppers arrive, and let those who are here send nothing more. Requests under way are still
+        answered.
+        """
         self._is_closed = True
 
     def _next_shopper(self) -> Shopper:
@@ -134,7 +138,7 @@ class Load:
             await self._cancel(shopper, shopper.placed_id)
 
     async def _fill_cart(self, shopper: Shopper) -> bool:
-        """Whether something is in the cart."""
+        """Fill the shopper's cart. Returns whether something is in it."""
         items = [{"product_id": product_id, "quantity": quantity} for product_id, quantity in shopper.lines.items()]
         async for _ in self._tries():
             try:
@@ -148,7 +152,9 @@ class Load:
         return False
 
     async def _order(self, shopper: Shopper) -> None:
-        """POST until there is a decision, or patience ends; some click twice, some come back to see it once more."""
+        """POST until there is a decision, or the shopper's patience ends. Some click twice, and some come back to see
+        the answer again.
+        """
         clicks = 2 if shopper.is_repeatable and self._chance.random() < 0.1 else 1
         await asyncio.gather(*(self._post(shopper) for _ in range(clicks)))
         async for _ in self._tries():
@@ -182,7 +188,7 @@ class Load:
                 self._shelf.found_empty(error["product_id"])
 
     async def _cancel(self, shopper: Shopper, order_id: str) -> None:
-        """Cancel until it is answered; some from two places at once."""
+        """Cancel the order until there is an answer. Some do it from two places at once."""
         async for _ in self._tries():
             clicks = 2 if self._chance.random() < 0.2 else 1
             answers = await asyncio.gather(*(self._move(order_id, "Cancelled") for _ in range(clicks)))
@@ -191,7 +197,7 @@ class Load:
                 return
 
     async def _tries(self) -> AsyncIterator[None]:
-        """Five tries, each after a longer pause, 15 s in all: longer than it takes to recover from a dead replica."""
+        """Five tries, each after a longer pause, 15 s in all: longer than recovery from a dead replica takes."""
         for pause_s in (0.3, 1, 2.5, 5, 6):
             await asyncio.sleep(pause_s * self._chance.uniform(0.5, 1.5))
             if self._is_closed:
@@ -208,7 +214,7 @@ class Load:
         return str(reply.body["status"]) if reply.status == 200 else _code(reply)
 
     async def _ask(self, method: str, path: str, body: object, patience_s: float, key: str = "") -> Reply:
-        """Ask some replica; where it can't be reached, the next: that is what a load balancer does."""
+        """Send a request to some replica. If that one can't be reached, try the next, as a load balancer does."""
         headers = {"Idempotency-Key": key} if key else {}
         for replica in self._chance.sample(self._replicas, len(self._replicas)):
             try:

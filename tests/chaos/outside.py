@@ -1,8 +1,8 @@
-"""Who changes the stock from outside, in the two ways in which the books can still be exact.
+"""Changes of the stock from outside, in the two ways that keep the books exact.
 
-With ETags: at any moment, with `If-Match`. Whoever wrote first wins, and the other one has to look again. Without:
-while the service is kept away, by holding the product's row in `stock_claims`, quiet. The stock is then set as the
-service itself would set it: the same value until it is seen, and nothing else until none of it can land any more.
+With ETags, they come at any moment, with `If-Match`. The first writer wins, and the other one has to look again.
+Without ETags, the service is kept away: the product's row in `stock_claims` is held, quiet. The stock is then set in
+the way of the service: the same value until it is seen, and no other until none of it can land any more.
 """
 
 import asyncio
@@ -17,12 +17,13 @@ from tests.chaos.processes import Neighbour
 from tests.chaos.shelf import Shelf
 
 OUTSIDE = "outside"
-"""The User-Agent by which the catalog's journal tells these PUTs from the service's."""
+"""User-Agent of these PUTs. By it the catalog's journal tells them from the service's."""
 
 STRAGGLERS_S = 5.0
-"""Longer than such a PUT can be on its way after it was given up."""
+"""Maximum time that such a PUT can be under way after it was given up."""
 
-# Safe to repeat, after a connection that broke: a row that is quiet for so long is ours. A row comes back: it is done.
+# Safe to repeat after a connection that broke: a row that is quiet for so long is ours. If a row comes back, it is
+# done.
 _HOLD = """
     INSERT INTO stock_claims AS c (product_id, lands_until) VALUES (%s, now() + interval '1 h')
     ON CONFLICT (product_id) DO UPDATE SET lands_until = excluded.lands_until
@@ -32,7 +33,7 @@ _RELEASE = "WITH released AS (DELETE FROM stock_claims WHERE product_id = %s AND
 
 
 class Outside:
-    """Fills up what has run out, and edits what is contested."""
+    """Refills products that have run out, and edits contested ones."""
 
     def __init__(self, shelf: Shelf, catalog: Neighbour, dsn: str, chance: random.Random) -> None:
         self._shelf = shelf
@@ -44,7 +45,7 @@ class Outside:
         self._is_over = False
 
     async def run(self) -> None:
-        """Until `finish`, and until what was begun is done."""
+        """Work until `finish` is called, and what was begun is done."""
         async with asyncio.TaskGroup() as work:
             work.create_task(self._edit_now_and_then())
             while not self._is_over:
@@ -67,7 +68,7 @@ class Outside:
                 await self._edit(self._chance.choice(self._shelf.contested), self._chance.randint(1000, 5000))
 
     async def _edit(self, product_id: int, quantity: int) -> None:
-        """Put in so many, more than any batch moves: the service can't take the result for its own."""
+        """Add units, more than any batch moves: the service can't take the result for its own."""
         product = await self._read(product_id)
         if product.etag is None:
             return
@@ -78,7 +79,9 @@ class Outside:
             self._shelf.put_in[product_id] += quantity
 
     async def _has_landed(self, product_id: int, fields: dict[str, Any], etag: str) -> bool:
-        """Whether this PUT did it; where the answer does not tell, its mark does, once it can't land any more."""
+        """Whether this PUT took effect. If its answer does not tell, its mark in the product tells, once it can't land
+        any more.
+        """
         reply = await self._put(product_id, fields, etag)
         if reply and reply.status == 412:
             return False
@@ -91,7 +94,7 @@ class Outside:
     # Without ----------------------------------------------------------------------------------------------------
 
     async def _fill_up(self, product_id: int) -> None:
-        """A product that was found empty stays so for some seconds."""
+        """Refill a product that was found empty, after some seconds."""
         await asyncio.sleep(self._chance.uniform(0, 8))
         await self._until_done(_HOLD, product_id)
         fields = (await self._read(product_id)).body["product_detail"]
@@ -111,7 +114,7 @@ class Outside:
             await asyncio.sleep(0.1)
 
     def _execute(self, statement: str, product_id: int) -> bool:
-        """Whether it is done; not where the database does not answer."""
+        """Run a statement. Returns whether it is done; it is not if the database does not answer."""
         try:
             connection = psycopg2.connect(self._dsn)
         except psycopg2.Error:
@@ -128,7 +131,7 @@ class Outside:
     # The catalog ------------------------------------------------------------------------------------------------
 
     async def _read(self, product_id: int) -> Reply:
-        """The product, whatever it takes."""
+        """The product, read again and again until there is an answer."""
         while True:
             try:
                 reply = await self._http.send("GET", f"{self._catalog.process.url}/products/{product_id}")
@@ -136,7 +139,7 @@ class Outside:
                 await asyncio.sleep(0.3)
                 continue
             found = reply.body.get("product_detail") if isinstance(reply.body, dict) else None
-            if found and found.get("id") == product_id:  # and not another's, as calls may be mixed up
+            if found and found.get("id") == product_id:  # not another product, as calls may be mixed up
                 return reply
             await asyncio.sleep(0.3)
 

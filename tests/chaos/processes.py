@@ -23,21 +23,23 @@ log = logging.getLogger(__name__)
 
 ORDERS = (sys.executable, "-m", "orders.cli")
 GUARDED_AFTER_S = 8.0
-"""Longer than an order may take, and a PUT of it be late, that was begun before ETags were switched on."""
+"""Time after which no PUT without an ETag can land: longer than an order that began before ETags were switched on, and
+its late PUT, may take.
+"""
 
 
 class Process:
-    """One process: how it is started, and what befell it. Its output goes to a file in `logs`."""
+    """One process: how it is started, and what happened to it. Its output goes to a file in `logs`."""
 
     def __init__(self, name: str, words: tuple[str, ...], port: int, logs: Path, settings: Mapping[str, str]) -> None:
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
         self.log = logs / f"{name}.log"
         self.killed_at: list[float] = []
-        """When it was killed, in seconds since 1970."""
+        """Times at which it was killed, in seconds since 1970."""
 
         self.slept: list[tuple[float, float]] = []
-        """From when to when it was frozen."""
+        """Times from when to when it was frozen."""
 
         self._listened = False
         self._frozen_at: float | None = None
@@ -53,16 +55,16 @@ class Process:
 
     @property
     def is_well(self) -> bool:
-        """Whether it serves: it has begun to listen, and was neither killed nor frozen since."""
+        """Whether it serves: it listens, and was neither killed nor frozen since it began to."""
         return self.is_running and self._listened and self._frozen_at is None
 
     @property
     def has_died(self) -> bool:
-        """Whether it ended though nobody killed it."""
+        """Whether it ended by itself, without a kill."""
         return self._popen is not None and self._popen.poll() is not None
 
     def start(self) -> None:
-        """Start it, unless it runs. Ctrl-C in a terminal does not reach it: it has a session of its own."""
+        """Start it, unless it runs. It has a session of its own, so Ctrl-C in a terminal does not reach it."""
         if self.is_running:
             return
         with self.log.open("ab") as log:
@@ -71,7 +73,7 @@ class Process:
             )
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill it with SIGKILL (kill -9)."""
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()
@@ -81,20 +83,20 @@ class Process:
             self.killed_at.append(time.time())
 
     def freeze(self) -> None:
-        """SIGSTOP: it does nothing, and does not know it."""
+        """Freeze it with SIGSTOP: it does nothing, and does not know it."""
         if self._popen is not None and self.is_running:
             self._popen.send_signal(signal.SIGSTOP)
             self._frozen_at = time.time()
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Thaw it with SIGCONT."""
         if self._popen is not None and self._frozen_at is not None:
             self.slept.append((self._frozen_at, time.time()))
             self._frozen_at = None
             self._popen.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """Ask it to end, and insist after a while."""
+        """Ask it to end, and kill it if it does not."""
         if self._popen is None:
             return
         self.thaw()
@@ -122,21 +124,21 @@ class Neighbour:
     process: Process
     http: Http
     etags: bool = True
-    """Whether it is to have ETags; kept through restarts."""
+    """Whether it should have ETags. Kept through restarts."""
 
     one_at_a_time: bool = False
-    """Whether it mixes up calls that overlap; kept through restarts."""
+    """Whether it mixes up calls that overlap. Kept through restarts."""
 
     etags_since: float | None = None
-    """Since when every GET has given one; None: not every."""
+    """The time since which every GET has given an ETag, or None."""
 
     @property
     def is_guarded(self) -> bool:
-        """Whether nobody writes any more who has read without an ETag: who changes a stock is noticed."""
+        """Whether each writer has read an ETag, so that a stock which changed meanwhile is noticed."""
         return self.etags_since is not None and time.monotonic() - self.etags_since > GUARDED_AFTER_S
 
     async def suffer(self, **faults: Any) -> None:
-        """Switch faults on; those that are not named are off. One that is down suffers already."""
+        """Switch these faults on, and all others off. A process that is down suffers already."""
         with contextlib.suppress(NotReached, NoAnswer):
             none = {"slow_s": 0, "error_rate": 0, "lost_rate": 0, "late_rate": 0, "rubbish_rate": 0}
             wanted = {**none, "etags": self.etags, "one_at_a_time": self.one_at_a_time, **faults}
@@ -158,18 +160,18 @@ class World:
     carts: Neighbour
     replicas: list[Process]
     deaths: list[str] = field(default_factory=list)
-    """Processes that ended though nobody had killed them."""
+    """Processes that ended by themselves, without a kill."""
 
     database_is_ours: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Who stops the database, or needs it, holds this until it runs again."""
+    """Lock of the database: held until it runs again, by the task that stops it or needs it."""
 
     @property
     def processes(self) -> Iterator[Process]:
-        """Everything but PostgreSQL."""
+        """All processes except PostgreSQL."""
         yield from (self.catalog.process, self.carts.process, *self.replicas)
 
     async def restart(self, process: Process, within_s: float = 180) -> None:
-        """Start it and return when it listens. Raises TimeoutError."""
+        """Start the process and wait until it listens. Raises TimeoutError."""
         neighbours = [neighbour for neighbour in (self.catalog, self.carts) if neighbour.process is process]
         async with asyncio.timeout(within_s):
             while not process.listens():
@@ -177,14 +179,14 @@ class World:
                     self.deaths.append(process.name)
                     process.kill()
                 for neighbour in neighbours:
-                    neighbour.etags_since = None  # it begins without, however shortly before its death they were on
+                    neighbour.etags_since = None  # it begins without ETags, even if they were on before its death
                 process.start()
                 await asyncio.sleep(0.1)
         for neighbour in neighbours:
             await neighbour.heal()
 
     async def watch(self) -> None:
-        """Start again what died by itself, until cancelled, as whatever runs services does."""
+        """Restart processes that ended by themselves, until cancelled, as a service manager does."""
         while True:
             for process in self.processes:
                 if process.has_died:
@@ -192,9 +194,9 @@ class World:
             await asyncio.sleep(0.3)
 
     async def start_database(self, within_s: float = 60) -> None:
-        """Start PostgreSQL, without fsync: here processes die, not machines. Raises TimeoutError.
+        """Start PostgreSQL, without fsync: processes die here, not machines. Raises TimeoutError.
 
-        After a kill -9 it refuses as long as the kernel is not done with all of its processes.
+        After a kill -9 it refuses to start until the kernel has ended all of its processes.
         """
         async with asyncio.timeout(within_s):
             while True:
@@ -207,7 +209,7 @@ class World:
                     return
 
     async def mend(self) -> None:
-        """Everything runs, and no fault is on."""
+        """Start what does not run, and switch all faults off."""
         for process in self.processes:
             process.thaw()
         await asyncio.gather(*map(self.restart, self.processes))
@@ -217,7 +219,7 @@ class World:
 
 @contextlib.asynccontextmanager
 async def running_world(folder: Path, replicas: int, settings: Mapping[str, str]) -> AsyncIterator[World]:
-    """Start everything, each on a port of its own, with files in `folder`; whatever happens, nothing stays running."""
+    """Start everything, each process on a port of its own, with files in `folder`. At the end nothing stays running."""
     world = _build(folder, replicas, settings)
     try:
         await asyncio.to_thread(world.database.initialize)

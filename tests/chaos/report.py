@@ -1,4 +1,4 @@
-"""What a run says: how it goes, the table of the verdict, and the same as JSON."""
+"""The report of a run: its progress, the table of the verdict, and the same as JSON."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class Report:
 
 
 def machine() -> str:
-    """What this ran on."""
+    """The machine that this ran on."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{os.cpu_count()} cores ({_processor()}), {memory_gib:.0f} GiB, {platform.system()} {platform.release()}, "

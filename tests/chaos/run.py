@@ -21,7 +21,7 @@ from tests.chaos.verdict import judge
 
 DEADLINE_S, LEASE_S, TIMEOUT_S, RECOVERY_S = 2.5, 4.0, 0.8, 0.4
 HORIZON_S = LONGEST_SLOW_S + LONGEST_LATE_S + 0.5
-"""Longer than a PUT can take here, counted from when its sender gives up on it."""
+"""The service's horizon: longer than a PUT can take here, from when its sender gives up on it."""
 
 SETTINGS = {
     "ORDERS_REQUEST_DEADLINE_S": str(DEADLINE_S),
@@ -40,7 +40,7 @@ _LEFT = """
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     minutes: float
     seed: int
@@ -51,7 +51,7 @@ class Wish:
 
 
 async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
-    """The whole run. `say` is told every now and then how it goes; logs and data are in `folder`."""
+    """Run everything. `say` gets a line about the progress now and then. Logs and data are in `folder`."""
     began_at = time.monotonic()
     chance = random.Random(wish.seed)
     async with running_world(folder, wish.replicas, SETTINGS) as world:
@@ -76,7 +76,7 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
 
 
 async def _rage(world: World, shelf: Shelf, storm: Storm, load: Load, wish: Wish, say: Callable[[str], None]) -> Quiet:
-    """The load and the storm; when both are over, how long it took until nothing was left to do."""
+    """Run the load and the storm. Returns how long it took afterwards until nothing was left to do."""
     seconds = wish.minutes * 60
     outside = Outside(shelf, world.catalog, world.database.dsn, random.Random(wish.seed))
     async with asyncio.TaskGroup() as group:
@@ -177,7 +177,7 @@ def _report(
 
 
 def _errors_in(folder: Path) -> list[str]:
-    """The last line of every stack trace in the processes' logs, once each."""
+    """The last line of every stack trace in the processes' logs, without duplicates."""
     found: set[str] = set()
     for path in folder.glob("*.log"):
         is_inside = False

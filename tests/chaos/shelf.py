@@ -11,17 +11,17 @@ HOT, CONTESTED, COLD, SCARCE = 4, 3, 200, 40
 
 @dataclass
 class Shelf:
-    """The products, and the stock that each began with."""
+    """The products, and the stock of each at the beginning."""
 
     initial: dict[int, int]
     hot: list[int]
     contested: list[int]
-    """Somebody from outside changes their stock, too, while they are ordered."""
+    """Products whose stock is changed from outside while they are ordered."""
 
     cold: list[int]
     scarce: list[int]
     put_in: Counter[int] = field(default_factory=Counter)
-    """What came from outside, per product."""
+    """Units that came from outside, per product."""
 
     restock_count: int = 0
     edit_count: int = 0
@@ -29,7 +29,7 @@ class Shelf:
     """Scarce products that a shopper has found empty."""
 
     def choose(self, chance: random.Random) -> dict[int, int]:
-        """One to three products and how many of each: often a hot one, now and then one that runs out."""
+        """One to three products with a quantity of each: often a hot one, now and then one that runs out."""
         lines: dict[int, int] = {}
         for _ in range(chance.choice((1, 1, 2, 3))):
             kind = chance.choices((self.hot, self.contested, self.cold, self.scarce), (25, 15, 52, 8))[0]
@@ -37,7 +37,7 @@ class Shelf:
         return lines
 
     def found_empty(self, product_id: int) -> None:
-        """A shopper was told that there is not enough of it."""
+        """Note that a shopper was told that there is not enough of a product."""
         if product_id in self.scarce:
             self.sold_out.add(product_id)
 

@@ -1,4 +1,4 @@
-"""The storm: faults that are drawn, one after the other and often several at once, from the run's seed."""
+"""The storm: faults, drawn by the run's seed one after the other, often several at once."""
 
 import asyncio
 import random
@@ -15,18 +15,18 @@ from tests.chaos.processes import Neighbour, Process, World
 Fault = Callable[[], Coroutine[Any, Any, None]]
 
 FRAGILE_FROM_THE_START = 0.4
-"""Chance that the neighbours mix up calls that overlap when a storm begins: short storms see that, too."""
+"""Chance that the neighbours mix up overlapping calls when a storm begins, so that short storms test that, too."""
 
 LONGEST_SLOW_S = 1.0
 LONGEST_LATE_S = 1.0
-"""A PUT lands at most this long after it arrived, or was answered: less than the service's horizon."""
+"""Maximum time until a PUT lands after it arrived, or was answered: less than the service's horizon."""
 
 
 @dataclass
 class Storm:
-    """Draws a fault every `pause_s` on average. `lease_s` is the service's: some sleep through it.
+    """Draws a fault every `pause_s` on average. `lease_s` is the service's lease: some replicas sleep through it.
 
-    When which kind strikes is the same for the same seed. Whom it strikes, and for how long, depends on who is there.
+    The same seed gives the same faults at the same times. Their targets and durations depend on which processes run.
     """
 
     world: World
@@ -34,7 +34,7 @@ class Storm:
     pause_s: float
     lease_s: float
     counts: Counter[str] = field(default_factory=Counter)
-    """How often each kind struck."""
+    """Number of faults of each kind."""
 
     def __post_init__(self) -> None:
         self._kinds = random.Random(self.seed)
@@ -47,11 +47,11 @@ class Storm:
 
     @property
     def kills(self) -> int:
-        """How often something was killed, or stopped at once."""
+        """Number of processes that were killed, or stopped at once."""
         return sum(count for kind, count in self.counts.items() if kind.endswith(("killed", "stopped")))
 
     async def run(self, seconds: float) -> None:
-        """Rage for so long, and return when every fault has ended and everything is mended."""
+        """Rage for `seconds`, and return when every fault has ended and everything is mended."""
         now = asyncio.get_running_loop().time
         ends_at = now() + seconds
         async with asyncio.TaskGroup() as faults:
@@ -62,7 +62,7 @@ class Storm:
         await self.world.mend()
 
     async def strike_last(self) -> None:
-        """Kill all replicas but one while many PUTs are under way; nothing else is wrong when this returns."""
+        """Kill all replicas but one while many PUTs are under way. When this returns, nothing else is wrong."""
         await self.world.catalog.suffer(slow_s=0.3)
         await asyncio.sleep(1)
         for replica in self.world.replicas[1:]:
@@ -115,7 +115,7 @@ class Storm:
             await self.world.restart(process)
 
     async def _freeze_replica(self) -> None:
-        """For a moment, or for longer than its lease: then others have taken over what it had begun."""
+        """Freeze a replica for a moment, or for longer than its lease: then others take over what it had begun."""
         if replica := self._some_replica():
             is_long = self.chance.random() < 0.7
             self.counts["replica frozen past its lease" if is_long else "replica frozen"] += 1
@@ -126,13 +126,13 @@ class Storm:
             replica.thaw()
 
     def _some_replica(self) -> Process | None:
-        """One that is well; none where half of them are not: a storm in which nothing happens shows nothing."""
+        """A replica that is well, or None if half of them are not: a storm in which nothing happens shows nothing."""
         well = [replica for replica in self.world.replicas if replica.is_well]
         return self.chance.choice(well) if 2 * len(well) > len(self.world.replicas) else None
 
     @asynccontextmanager
     async def _amid_puts(self) -> AsyncIterator[None]:
-        """Half the time: PUTs are under way here, and take a while, so that a blow meets batches half-done."""
+        """Half the time, wait until PUTs are under way and take a while, so that a blow meets batches half-done."""
         if self.chance.random() < 0.5:
             yield
             return
@@ -144,7 +144,7 @@ class Storm:
     # The database -----------------------------------------------------------------------------------------------
 
     async def _stop_database(self) -> None:
-        """`pg_ctl stop -m immediate`, or kill -9 of all its processes; then it has to recover."""
+        """Stop the database by `pg_ctl stop -m immediate`, or kill -9 of all its processes. Then it has to recover."""
         async with self.world.database_is_ours:
             is_killed = self.chance.random() < 0.3
             self.counts["database killed" if is_killed else "database stopped"] += 1
@@ -194,7 +194,7 @@ class Storm:
         await neighbour.heal()
 
     async def _change_etags(self) -> None:
-        """On, or off: then what is being changed from outside is let land first."""
+        """Switch ETags on or off. Before they are switched off, changes from outside may land."""
         self.counts["ETags switched"] += 1
         catalog = self.world.catalog
         if catalog.etags:
@@ -204,9 +204,9 @@ class Storm:
         await catalog.heal()
 
     async def _change_manners(self) -> None:
-        """From now on the neighbours mix up calls that overlap, or do so no more.
+        """Let the neighbours mix up overlapping calls, or stop doing it.
 
-        That they do, the service has to find out. That they were mended it would find out within a day, so it is told.
+        The service has to find out the former by itself. It would find out the latter within a day, so it is told.
         """
         catalog, carts = self.world.catalog, self.world.carts
         self.counts["neighbours one at a time" if not catalog.one_at_a_time else "neighbours mended"] += 1
@@ -228,7 +228,7 @@ def _forgive(dsn: str) -> None:
 
 
 def _cut(dsn: str) -> None:
-    """End every connection but this one, in the middle of whatever it does."""
+    """End every other connection, in the middle of whatever it does."""
     connection = psycopg2.connect(dsn)
     try:
         with connection.cursor() as cursor:

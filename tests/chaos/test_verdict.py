@@ -24,7 +24,7 @@ def shopper(*attempts: Attempt, **more: Any) -> Shopper:
 
 
 def world(**changes: Any) -> Evidence:
-    """Customer 1000 ordered two of product 7, of which there were ten."""
+    """The evidence after customer 1000 ordered two of product 7, of which there were ten."""
     clean = Evidence(
         initial={7: 10},
         put_in={},
@@ -83,7 +83,7 @@ QUIET = ClaimState(1.5, 7, None, before=None, after=None, lands_until=9.0)
         {"puts": [PUT, replace(PUT, id=2, quantity=9, user_agent="outside", arrived_at=2, landed_at=3)]},
         {"puts": [replace(PUT, landed_at=None), replace(PUT, id=2)]},
         {"quiet": Quiet(1.0, ["A"], 60.0, allowed_s=9.0)},
-        {"final": {7: 7}, "drifted": [7], "contested": frozenset({7})},  # understated, and said so
+        {"final": {7: 7}, "drifted": [7], "contested": frozenset({7})},  # understated, and reported as a drift
     ],
 )
 def test_what_is_well_is_not_called_broken(changes: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ def test_what_is_well_is_not_called_broken(changes: dict[str, Any]) -> None:
         {"final": {7: 9}},
         {"final": {}},
         {"put_in": {7: 1}},
-        {"final": {7: 7}, "drifted": [7]},  # nobody wrote there but us
+        {"final": {7: 7}, "drifted": [7]},  # no writer but us
         {"final": {7: 7}, "contested": frozenset({7})},
         {"final": {7: 9}, "drifted": [7], "contested": frozenset({7})},  # oversold
         CANCELLED,  # nothing says that its stock went back
@@ -114,7 +114,7 @@ def test_i1_stock_that_does_not_add_up(changes: dict[str, Any]) -> None:
     [
         {"puts": [replace(PUT, quantity=-1)]},
         {"puts": [replace(PUT, quantity=None)]},
-        {"puts": [replace(PUT, quantity=9)]},  # nobody intended that
+        {"puts": [replace(PUT, quantity=9)]},  # this was not intended
         {"puts": [replace(PUT, arrived_at=1.0)]},  # before the intent was durable
         {"puts": [replace(PUT, arrived_at=2.0, landed_at=2.1)]},  # after the claim had ended
         {"puts": [replace(PUT, before=11)]},  # somebody else's stock was replaced
@@ -179,7 +179,7 @@ def test_i4_two_orders_for_one_key_or_one_cart_break_i3_as_well() -> None:
     [
         {"quiet": Quiet(1.2, ["A"], 9.0, allowed_s=0.5)},  # the order was decided after 0.8 s
         {"quiet": Quiet(1.2, [], 9.0, allowed_s=0.2)},  # the claim ended after 0.3 s
-        {"quiet": Quiet(1.2, [], 9.0, allowed_s=9.0), "claims": world().claims[:1]},  # it never ended
+        {"quiet": Quiet(1.2, [], 9.0, allowed_s=9.0), "claims": world().claims[:1]},  # the claim never ended
         {"quiet": Quiet(1.2, [], None, allowed_s=9.0)},  # something was left
     ],
 )
@@ -188,7 +188,7 @@ def test_i5_what_stays_half_done(changes: dict[str, Any]) -> None:
 
 
 def meeting(**changes: Any) -> Evidence:
-    """Two PUTs, both intended in their turn, of which the second comes while the first may still land."""
+    """Evidence of two PUTs, both intended in their turn. The second comes while the first may still land."""
     first = replace(PUT, **{"arrived_at": 1.2, "landed_at": 2.5, "before": 10, **changes})
     second = replace(PUT, id=2, quantity=6, arrived_at=2.2, landed_at=2.3, before=8)
     then = ClaimState(2.1, 7, BATCH, before=8, after=6, lands_until=9.0)
@@ -217,7 +217,7 @@ def test_i6_a_put_dies_with_its_catalog(killed_at: float, is_broken: bool) -> No
 
 
 def sleepwalking(*sleeps: tuple[float, float], arrivals: tuple[float, ...] = (6.1,)) -> Evidence:
-    """A product per PUT that came when its claim had ended, and undid an order."""
+    """Evidence of PUTs that came when their claim had ended, each of a product of its own, and that undid an order."""
     products = dict(enumerate(arrivals, 7))
     return world(
         initial=dict.fromkeys(products, 10),
@@ -236,8 +236,8 @@ def sleepwalking(*sleeps: tuple[float, float], arrivals: tuple[float, ...] = (6.
         (sleepwalking((1.2, 6.0)), []),
         (sleepwalking((1.2, 6.0), arrivals=(6.1, 6.2)), []),  # one batch, two products
         (sleepwalking((1.2, 6.0), (1.3, 9.0), arrivals=(6.1, 9.1)), ["limit"]),  # once is chance
-        (sleepwalking(), ["I1", "I2"]),  # nobody slept: a bug
-        (sleepwalking((1.2, 4.0)), ["I1", "I2"]),  # who slept had been awake for long
+        (sleepwalking(), ["I1", "I2"]),  # no replica slept: a bug
+        (sleepwalking((1.2, 4.0)), ["I1", "I2"]),  # the replica that slept had been awake for long
         (sleepwalking((1.6, 6.0)), ["I1", "I2"]),  # the claim had ended before
     ],
 )

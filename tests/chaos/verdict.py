@@ -1,4 +1,6 @@
-"""The invariants, each as a function of the evidence: how much was looked at, and a sentence for whatever broke it."""
+"""The invariants, each as a function of the evidence. It says how much was looked at, and a sentence for
+each breach.
+"""
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -12,7 +14,7 @@ from tests.chaos.outside import OUTSIDE
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One invariant: what it says, what was looked at, and what broke it."""
+    """One invariant: its sentence, what was looked at, and what broke it."""
 
     name: str
     promise: str
@@ -21,7 +23,7 @@ class Row:
 
 
 def judge(evidence: Evidence) -> list[Row]:
-    """The verdict: a row per invariant, and one for what is known not to be preventable."""
+    """The verdict: a row per invariant, and one for the known limit, which can't be prevented."""
     late = _sleepwalkers(evidence)
     spoilt = {put.product_id for put in late}
     rest = _without(evidence, spoilt)
@@ -49,7 +51,9 @@ def _stock_adds_up(evidence: Evidence) -> Row:
 
 
 def _wrong_stocks(evidence: Evidence) -> Iterator[str]:
-    """Exact, but where somebody wrote while a PUT was in doubt: then less, never more, and a drift was noted."""
+    """Products with a wrong stock. The stock has to be exact. If somebody wrote while a PUT was in doubt, it may be
+    less, never more, and a drift has to be noted.
+    """
     kept: dict[int, int] = defaultdict(int)
     for order in evidence.orders:
         if order.is_placed and order.status != "Cancelled":
@@ -67,7 +71,7 @@ def _wrong_stocks(evidence: Evidence) -> Iterator[str]:
 
 
 def _wrong_returns(evidence: Evidence) -> Iterator[str]:
-    """What was cancelled went back, each line once; what was not did not."""
+    """Lines whose stock did not go back once although they were cancelled, or went back although they were not."""
     given_back: dict[str, dict[int, int]] = defaultdict(dict)
     for back in evidence.returns:
         if back.is_done:
@@ -96,7 +100,7 @@ def _no_put_is_wrong(evidence: Evidence) -> Row:
 
 
 class Lives:
-    """The life of each product's claim, for looking up what it was at a moment."""
+    """The life of each product's claim, to look up its state at a moment."""
 
     def __init__(self, states: Iterable[ClaimState]) -> None:
         self._states: dict[int, list[ClaimState]] = defaultdict(list)
@@ -104,7 +108,7 @@ class Lives:
             self._states[state.product_id].append(state)
 
     def intent(self, product_id: int, at: float) -> ClaimState | None:
-        """What was intended for this product at that moment; where its claim was quiet, what had been."""
+        """The intent for this product at that moment. For a quiet claim, the intent before."""
         for state in reversed(self._until(product_id, at)):
             if state.after is not None or state.lands_until is None:
                 return state if state.after is not None else None
@@ -192,7 +196,9 @@ def _untrue_answers(shopper: Shopper, placed: Sequence[Order]) -> Iterator[str]:
 
 
 def _was_refused_for_good(shopper: Shopper) -> bool:
-    """Whether a key was answered with a refusal after all that went unanswered was over: that is its outcome."""
+    """Whether a key was answered with a refusal when all earlier unanswered requests were over. Then that is its
+    outcome.
+    """
     last = max((a.ended_at for a in shopper.attempts if a.code == NO_ANSWER), default=0.0)
     kept = bool(shopper.key) and not shopper.from_cart
     return kept and any(a.status in (400, 500) and a.began_at > last for a in shopper.attempts)
@@ -241,7 +247,8 @@ def _wrong_cart(shopper: Shopper, placed: Sequence[Order], open_carts: frozenset
     for cart_id, count in Counter(order.cart_id for order in placed if order.cart_id is not None).items():
         if count > 1:
             yield f"{name} was ordered {count} times (cart {cart_id})"
-    # Filling a cart can go unanswered and land after the order: then the customer has another, which nobody ordered.
+    # Filling a cart can go unanswered and land after the order. Then the customer has another cart, which was not
+    # ordered.
     if any(order.cart_id in open_carts for order in placed):
         yield f"{name} was ordered, and is still open"
 
@@ -322,7 +329,9 @@ def _meetings(puts: Sequence[Put], deaths: Sequence[float]) -> Iterator[str]:
 
 
 def _over_at(put: Put, deaths: Sequence[float]) -> float:
-    """When nothing could come of this PUT any more: it landed, was answered without effect, or its catalog died."""
+    """The time from which this PUT could have no effect any more: it landed, was answered without effect, or its
+    catalog died.
+    """
     if put.landed_at is not None:
         return put.landed_at
     if put.answered_at is not None:
@@ -334,13 +343,11 @@ def _over_at(put: Put, deaths: Sequence[float]) -> float:
 # The known limit ----------------------------------------------------------------------------------------------------
 
 WAKING_S = 1.0
-"""A PUT that a replica was about to send when it fell asleep comes within this after it woke."""
+"""Maximum time from a replica's waking to the PUT that it was about to send when it fell asleep."""
 
 
 def _sleepwalkers(evidence: Evidence) -> dict[Put, float]:
-    """PUTs that came when nobody expected them any more, from a replica that had slept through the end of its claim,
-    and when it woke.
-    """
+    """Unexpected PUTs of replicas that had slept through the end of their claim, and when these woke."""
     life = Lives(evidence.claims)
     woken = {
         put: _woke_at(put, life, evidence.sleeps)
@@ -356,7 +363,7 @@ def _is_expected(put: Put, life: Lives) -> bool:
 
 
 def _woke_at(put: Put, life: Lives, sleeps: Iterable[tuple[float, float]]) -> float | None:
-    """When a replica woke right before this PUT that had fallen asleep when it was intended."""
+    """The time at which a replica woke right before this PUT, if the PUT was intended when it fell asleep."""
     for asleep_at, awake_at in sleeps:
         intent = life.intent(put.product_id, asleep_at)
         if 0 <= put.arrived_at - awake_at < WAKING_S and intent is not None and intent.after == put.quantity:
@@ -375,7 +382,9 @@ def _without(evidence: Evidence, products: Container[int]) -> Evidence:
 
 
 def _known_limit(evidence: Evidence, late: Mapping[Put, float]) -> Row:
-    """Told from a bug by its rarity: a replica has to fall asleep in the split second between clock and PUT."""
+    """The row of the known limit. It is told from a bug by its rarity: a replica has to fall asleep in the split second
+    between looking at the clock and the PUT.
+    """
     names = ", ".join(f"product {put.product_id}: PUT {put.id} of {put.quantity}" for put in late)
     sleeps, nights = len(evidence.sleeps), len(set(late.values()))
     return Row(

@@ -1,6 +1,6 @@
-"""Triggers in the service's database that write down the life of every claim: what was intended when, and until when.
+"""Triggers in the service's database that write down the life of every claim: what was intended from when to when.
 
-They commit with the statement that they watch, so what they say is what was durable.
+They commit with the statement that they watch, so their rows are what was durable.
 """
 
 import psycopg2
@@ -47,7 +47,7 @@ CREATE TRIGGER note_carried AFTER UPDATE ON stock_returns FOR EACH ROW
 
 
 def install(dsn: str) -> None:
-    """Begin to write down."""
+    """Install the triggers."""
     connection = psycopg2.connect(dsn)
     try:
         with connection, connection.cursor() as cursor:

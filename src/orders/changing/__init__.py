@@ -1,1 +1,1 @@
-"""An order after it is placed: moved, cancelled, taken back, described."""
+"""Changes of a placed order: moving it, cancelling it, taking goods back, describing it."""

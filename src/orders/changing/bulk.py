@@ -1,4 +1,4 @@
-"""Many orders moved in one request: each for itself, or all or none."""
+"""Moving many orders in one request: each for itself, or all or none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
 
 AT_ONCE = 200
-"""So many orders are moved, and locked meanwhile, in one transaction: a thousand cost five commits."""
+"""Maximum number of orders that one transaction locks and moves: a thousand cost five commits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An order, and the status that it is to have."""
+    """An order, and its wanted status."""
 
     order_id: UUID
     status: str
@@ -27,10 +27,11 @@ class Move:
 async def move_each(
     database: Database, moves: Sequence[Move], instance: str, *, needs_version: bool = False
 ) -> list[Result]:
-    """Move each of these orders for itself; no order is there twice. Raises nothing."""
+    """Move each of these orders for itself. No order may be there twice. Raises nothing."""
     results: dict[UUID, Result] = {}
     room = MAX_ANSWER_BYTES
-    in_order = sorted(moves, key=lambda m: m.order_id)  # of all, so that two calls meet in the same order of locks
+    # Sorted by ID: two calls lock in the same order, so there is no deadlock.
+    in_order = sorted(moves, key=lambda m: m.order_id)
     for some in [in_order[n : n + AT_ONCE] for n in range(0, len(moves), AT_ONCE)]:
         decide, errors = judge(some, needs_version=needs_version)
         try:
@@ -44,7 +45,7 @@ async def move_each(
 
 
 async def move_all(database: Database, moves: Sequence[Move], *, needs_version: bool = False) -> list[Result]:
-    """Move all of these orders in one transaction. Raises OrderError that names each refusal: nothing was changed."""
+    """Move all of these orders in one transaction. Raises OrderError with each refusal. Then nothing was changed."""
     decide, _ = judge(moves, needs_version=needs_version, all_or_nothing=True)
     orders = await _change(database, moves, decide, MAX_ANSWER_BYTES)
     return [Result(200, shown(orders[m.order_id])) for m in moves]
@@ -56,16 +57,16 @@ async def _change(database: Database, moves: Sequence[Move], decide: DecideMany,
 
 
 def wanted_by(moves: Sequence[Move]) -> dict[UUID, str]:
-    """The status that each order is to have."""
+    """The wanted status of each order."""
     return {m.order_id: m.status for m in moves}
 
 
 def judge(
     moves: Sequence[Move], *, needs_version: bool, all_or_nothing: bool = False
 ) -> tuple[DecideMany, dict[UUID, OrderError]]:
-    """The function that decides what becomes of all these orders, and (filled by it) why some are refused.
+    """A function that decides about all these orders, and a dict of refusals that it fills.
 
-    With `all_or_nothing` it raises OrderError where one is.
+    With `all_or_nothing` the function raises OrderError at a refusal.
     """
     errors: dict[UUID, OrderError] = {}
 
@@ -93,7 +94,7 @@ def _judge_one(one: Move, standing: OrderState | None, *, needs_version: bool) -
 
 
 def _nothing_changed(moves: Sequence[Move], errors: Mapping[UUID, OrderError]) -> OrderError:
-    """409 with each order that is in the way."""
+    """The error (409) with each order that was refused."""
     found = [
         {
             "pointer": f"#/orders/{n}",

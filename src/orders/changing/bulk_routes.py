@@ -23,7 +23,7 @@ from orders.wire.parameters import Actor
 from orders.wire.problems import problem_responses
 
 MOVED_AT_ONCE = 1000
-"""Orders in one PUT: with all or nothing they are locked together, until the last of them is written."""
+"""Maximum number of orders in one PUT. With all or nothing, they all stay locked until the last one is written."""
 
 
 def _as_order_id(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Changing placed orders: lock them, see where they stand, write what was decided, each with its event."""
+"""Changing placed orders: locks them, reads their state, and writes what was decided, each with its event."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from orders.postgres.database import Connection, Cursor, transaction
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A line as it stands: `quantity` is what is left of it, of which `returned` came back."""
+    """A line of an order. `quantity` was not cancelled; `returned` of that came back."""
 
     id: int
     product_id: int
@@ -28,15 +28,17 @@ class Part:
 
     @property
     def left(self) -> int:
-        """What can still be cancelled or come back."""
+        """Units that can still be cancelled or come back."""
         return self.quantity - self.returned
 
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
-    """Where an order stands, what may follow, and (of the status that is wanted) whether the table has it as a hold,
-    and as one that gives stock back. `description_count` says how often what is attached was changed; it is counted
-    where no status is wanted and the order has a thousand versions.
+    """An order's state under lock, and the statuses that may follow.
+
+    `wanted_is_hold` and `wanted_gives_back` are about the wanted status: the table has it as a hold, or as one that
+    gives stock back. `description_count`: number of changes of the details. It is only counted if no status is wanted
+    and the order has a thousand versions.
     """
 
     id: UUID
@@ -54,11 +56,11 @@ class OrderState:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of an order, and its event. `cancelled` and `returned` map lines to quantities; `attached` is what
-    others attach to it from now on (None: as it was).
+    """What becomes of an order, and its event.
 
-    `back` maps products to stock that goes back: with `is_rest` it is all that is left of the order, which happens once
-    in its life.
+    `cancelled` and `returned` map lines to quantities. `attached`: the new details, or None if they stay. `back` maps
+    products to stock that goes back. With `is_rest` that is all that is left of the order, which happens once in its
+    life.
     """
 
     standing: OrderState
@@ -80,16 +82,16 @@ class Change:
 
 
 Decide = Callable[[OrderState], Change | None]
-"""What becomes of an order (None: nothing). What it raises undoes everything."""
+"""A function that decides what becomes of an order (None: nothing). If it raises, everything is undone."""
 
 
 def change_order(
     connection: Connection, order_id: UUID, wanted: str | None, decide: Decide, key: tuple[str, bytes] | None = None
 ) -> str | KeyInUse | None:
-    """One order, in one transaction: its JSON afterwards, or None if there is none. Two at once take turns.
+    """Change one order in one transaction. Returns its JSON afterwards, or None if there is no such order.
 
-    With a key (and its request's fingerprint) the JSON is remembered; a key that is known already changes nothing.
-    Raises ReferenceTaken.
+    Two calls at once take turns. With a key (and its request's fingerprint) the JSON is remembered. If the key is known
+    already, nothing is changed, and the known use is returned. Raises ReferenceTaken.
     """
     with transaction(connection) as cursor:
         standing = lock_orders(cursor, {order_id: wanted}).get(order_id)
@@ -105,14 +107,15 @@ def change_order(
 
 
 DecideMany = Callable[[Mapping[UUID, OrderState]], Sequence[Change]]
-"""The same of many orders, of those that exist; it may be asked twice."""
+"""A function that decides about many orders. It gets those that exist, and may be called twice."""
 
 
 def change_orders(
     connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany, max_bytes: int
 ) -> dict[UUID, str]:
-    """Many orders in one transaction: the JSON afterwards of those that exist, in short behind `max_bytes` of it. They
-    are locked in the order of their IDs, so two calls at once take turns and never wait for each other.
+    """Change many orders in one transaction. Returns the JSON of those that exist, in short beyond `max_bytes`.
+
+    Orders are locked in the order of their IDs: two calls at once take turns, and never deadlock.
     """
     with transaction(connection) as cursor:
         changes = decide(lock_orders(cursor, wanted))
@@ -120,7 +123,7 @@ def change_orders(
 
 
 class KeyTaken(Exception):
-    """A request for another order, with the same key, was first. Nothing was written."""
+    """A request for another order was first with the same key. Nothing was written."""
 
 
 class ReferenceTaken(Exception):
@@ -130,10 +133,11 @@ class ReferenceTaken(Exception):
 def change_stale(
     connection: Connection, status: str, stayed: timedelta, wanted: str, limit: int, decide: Decide
 ) -> int:
-    """Decide about placed orders that have stayed in this status for so long, the oldest first; returns how many.
+    """Decide about orders that have been in this status for at least `stayed`, the oldest first. Returns how many were
+    changed.
 
-    One transaction; orders that somebody is at work on are left to the next call. The times of adopted orders were
-    never recorded: they stay as they are.
+    This is one transaction. Locked orders are left to the next call. Adopted orders are left out, because their times
+    were never recorded.
     """
     with transaction(connection) as cursor:
         cursor.execute(_STALE, {"status": status, "stayed": stayed, "limit": limit})
@@ -144,8 +148,8 @@ def change_stale(
         return len(changes)
 
 
-# IDs begin with the time they were made (48 bits of milliseconds), so younger orders need not be looked at; the clocks
-# of replicas may differ by a minute.
+# IDs begin with the time they were made (48 bits of milliseconds), so younger orders are skipped by ID. The minute
+# allows for different clocks of the replicas.
 _STALE = """
     SELECT id FROM orders
     WHERE status = %(status)s AND coalesce(moved_at, placed_at) < now() - %(stayed)s
@@ -156,10 +160,10 @@ _STALE = """
 
 
 def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID, OrderState]:
-    """Lock those of these orders that exist until the transaction ends, and read where they stand.
+    """Lock those of these orders that exist until the transaction ends, and read their states.
 
-    `wanted` maps each to the status that it is to have (None: the one that it has). Foreign keys may go on referring to
-    them meanwhile. The lock is a statement of its own, so that what is read after it is what others have left.
+    `wanted` maps each order to its wanted status, or to None if the status stays. Meanwhile, foreign keys may still
+    refer to the orders. The lock is a statement of its own, so that the statements after it see what others committed.
     """
     cursor.execute(
         f"""
@@ -192,13 +196,13 @@ def _parts(rows: Sequence[Sequence[Any]] | None) -> tuple[Part, ...]:
 def write_changes(
     cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID], max_bytes: int | None = None
 ) -> dict[UUID, str]:
-    """Write the changes, each with its event; returns the JSON of the orders `ids` as they are then. With `max_bytes`
-    those behind the first so many bytes are `Short`.
+    """Write the changes, each with its event. Returns the JSON of the orders `ids` afterwards. With `max_bytes`, orders
+    beyond that many bytes are `Short`.
 
-    The event is first and tells the time, which no other change of the order can have been given.
+    The event is inserted first: its timestamp becomes `updated_at`. The row lock makes it unique per order.
     """
     parameters = {"read": [str(order_id) for order_id in ids], "max_bytes": max_bytes, **_parameters(changes)}
-    # Those that have something to do: each statement costs its planning.
+    # Only statements that have something to do: each one costs its planning.
     statements = [statement for need, statement in _WRITE if parameters[need]]
     statements.append(_READ if max_bytes is None else _READ_SOME)
     try:
@@ -262,7 +266,7 @@ _WRITE = (
                 ON CONFLICT DO NOTHING""",
     ),
 )
-"""In a table of statements: the parameter that has to hold something, and the statement."""
+"""Statements, each with the parameter that has to hold something."""
 
 
 def _parameters(changes: Sequence[Change]) -> dict[str, Any]:

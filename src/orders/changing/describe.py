@@ -1,4 +1,4 @@
-"""What others attach to an order (metadata, an external reference, notes), and changing that by a JSON merge patch."""
+"""Changes an order's details (metadata, an external reference, notes) by a JSON merge patch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,20 +23,22 @@ from orders.postgres.lanes import Lane
 from orders.stock.claim_sql import other_order_of_customer
 
 MAX_DESCRIPTIONS = 1000
-"""Maximum changes of what is attached to one order: each keeps what was there before, which may be MAX_ATTACHED_BYTES.
+"""Maximum number of changes of one order's details: each event keeps the details before it, up to
+MAX_ATTACHED_BYTES.
 """
 
 
 EVENT_TEXT_LENGTH = 200
-"""Of a note, this is in its event as what it became. The whole note is in the order, or in the `before` of the next."""
+"""Maximum length of a new note in its event. The whole note is in the order, or in the `before` of the next event."""
 
 
 async def patch_details(
     database: Database, order_id: UUID, patch: Mapping[str, Any], asked: Asked, rehearse: Rehearse | None = None
 ) -> str:
-    """Merge `patch` (RFC 7396) into what is attached to the order, and return its JSON; no change changes nothing.
+    """Merge `patch` (RFC 7396) into the order's details, and return the order's JSON. Without a difference nothing is
+    written.
 
-    Two at the same moment: the second is merged into what the first has made of it. Raises OrderError.
+    Of two calls at the same moment, the second is merged into the result of the first. Raises OrderError.
     """
 
     def decide(standing: OrderState) -> Change | None:
@@ -51,13 +53,13 @@ async def patch_details(
         reference = patch["external_reference"]
         other = await database.run(lambda c: other_order_of_customer(c, order_id, reference), Lane.CHANGES)
         raise reference_taken(reference, other) from None
-    if not isinstance(body, str):  # there is no key, so it is None
+    if not isinstance(body, str):  # without a key, the body is a text or None
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
     return body
 
 
 def describe(standing: OrderState, patch: Mapping[str, Any], asked: Asked) -> Change | None:
-    """What is attached to the order after `patch`. Its event names those members of the order that change.
+    """The change by `patch`, or None without a difference. Its event names the members of the order that change.
 
     Raises OrderError.
     """
@@ -88,7 +90,9 @@ def describe(standing: OrderState, patch: Mapping[str, Any], asked: Asked) -> Ch
 
 
 def _require_small(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises OrderError where it becomes too large. What is too large from earlier on may become smaller, or stay."""
+    """Raise OrderError if the details become too large. Details that are too large already may shrink, or keep their
+    size.
+    """
     metadata = wanted.get("metadata") or {}
     if dumped(metadata) != dumped(known.get("metadata") or {}):
         require_good_metadata(metadata)
@@ -97,7 +101,7 @@ def _require_small(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 
 
 def _shortened(members: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The members with long notes cut, and which those are: where they stand, and how long they really are."""
+    """The members with long notes cut, and the list of the cuts: where they are, and the whole notes' lengths."""
     notes: dict[str, str | None] = members.get("notes") or {}
     long = {name: note for name, note in notes.items() if note and len(note) > EVENT_TEXT_LENGTH}
     cut = [{"pointer": f"/after/notes/{name}", "characters": len(note)} for name, note in long.items()]

@@ -1,4 +1,4 @@
-"""A change as it would be: the order, the stock and the events. All is rolled back, nothing is sent."""
+"""Dry runs of changes: the order, the stock and the events afterwards. All is rolled back, and nothing is sent."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from orders.wire.dry_run import Stock, preview_json
 
 
 class ChangingDryRun:
-    """Says what a change would do. Reads the catalog; what it writes is rolled back."""
+    """Previews changes. It reads the catalog, and rolls back what it writes."""
 
     def __init__(self, database: Database, catalog: Catalog, settings: Settings) -> None:
         self._database = database
@@ -30,7 +30,7 @@ class ChangingDryRun:
     async def change(
         self, order_id: UUID, wanted: str | None, decide: Decide, key: tuple[str, bytes] | None
     ) -> str | KeyInUse | None:
-        """What `store.changing.change_order` would do with this order, as a preview; raises what `decide` raises."""
+        """A preview of what `change_order` would do. Raises what `decide` raises."""
 
         def decide_one(standings: Mapping[UUID, OrderState]) -> list[Change]:
             return [change for standing in standings.values() if (change := decide(standing))]
@@ -46,10 +46,12 @@ class ChangingDryRun:
     async def move_each(
         self, moves: Sequence[Move], instance: str, *, needs_version: bool, all_or_nothing: bool
     ) -> tuple[list[Result], Stock]:
-        """What moving all of these would be answered. Raises OrderError: all or nothing, and one is refused."""
+        """The answer to moving all of these, and the stock. Raises OrderError if all or nothing is wanted and one is
+        refused.
+        """
         decide, errors = judge(moves, needs_version=needs_version, all_or_nothing=all_or_nothing)
         changed = await self._rehearse(wanted_by(moves), decide, max_bytes=MAX_ANSWER_BYTES)
-        assert isinstance(changed, Changed)  # there was no key
+        assert isinstance(changed, Changed)  # no key was given
         results = results_of(changed.orders, errors, instance)
         stock = await self._stock(changed.due)
         return [_with_events(m.order_id, results[m.order_id], changed) for m in moves], stock
@@ -64,7 +66,7 @@ class ChangingDryRun:
         return await self._database.run(lambda c: rehearse_changes(c, wanted, decide, key, max_bytes), Lane.CHANGES)
 
     async def _stock(self, due: Mapping[int, int]) -> dict[int, Adjustment | None]:
-        """What the next PUT of each of these products would say. No transaction is open meanwhile."""
+        """What the next PUT of each product would change, or None if unknown. No transaction is open meanwhile."""
         reads = {p: asyncio.create_task(self._quantity(p)) for p in due}
         if reads:
             await asyncio.wait(reads.values(), timeout=self._settings.orders_request_deadline_s)

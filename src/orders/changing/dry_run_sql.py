@@ -1,4 +1,4 @@
-"""Changes as they would be: written, read, and rolled back. Nothing outlives its own transaction."""
+"""Dry runs of changes in the database: written, read, and rolled back. Nothing outlives its own transaction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from orders.postgres.database import Connection, Cursor, undone
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Orders as they would be (JSON), the events of those that would change (a JSON list each), and the stock that
-    would then be due back to the products whose stock the changes set free.
+    """Orders after a dry run: their JSON, the new events of those that change (a JSON list each), and per product the
+    stock that would be due back.
     """
 
     orders: Mapping[UUID, str]
@@ -28,9 +28,9 @@ def rehearse_changes(
     key: str | None = None,
     max_bytes: int | None = None,
 ) -> Changed | KeyInUse:
-    """`change_order` and `change_orders`, rolled back: constraints and triggers have really run.
+    """`change_order` and `change_orders`, rolled back. Constraints and triggers really run.
 
-    Raises what `decide` raises, and ReferenceTaken. With a key that is known already: what is known.
+    Raises what `decide` raises, and ReferenceTaken. If the key is known already, returns its known use.
     """
     with undone(connection) as cursor:
         standings = lock_orders(cursor, wanted)
@@ -56,7 +56,7 @@ def _events(cursor: Cursor, since: Mapping[UUID, int]) -> dict[UUID, str]:
 
 
 def _due(cursor: Cursor, products: Sequence[int]) -> dict[int, int]:
-    """What is due back to each of these products and is not on its way with a batch."""
+    """The stock that is due back to each of these products and is not carried by a batch."""
     cursor.execute(
         """SELECT p.id, (SELECT coalesce(sum(r.quantity), 0)::bigint FROM stock_returns r
                          WHERE r.product_id = p.id AND r.returned_at IS NULL AND r.batch_id IS NULL)

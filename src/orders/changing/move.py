@@ -1,6 +1,6 @@
-"""Moving a placed order to another status, cancelling it or a part of it, and taking goods back.
+"""Moves a placed order to another status, cancels it or a part of it, and takes goods back.
 
-What becomes of an order is decided by pure functions of where it stands; `store.changing` writes it.
+Pure functions decide what becomes of an order by its state. `change_sql` writes it.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
 
 RESTOCKED = "restocked"
-"""Of the conditions in which goods come back, the one in which they go back to the catalog."""
+"""The condition of returned goods in which they go back to the catalog."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks for a change and why, and which versions of the order they know (None: whichever it has)."""
+    """The author of a change, their reason and note, and the versions of the order that they know (None: any)."""
 
     author: Author = Author()  # noqa: RUF009 (frozen)
     reason: str | None = None
@@ -36,7 +36,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """So many of one line. `condition`: in which they came back."""
+    """A number of units of one line. `condition`: the state in which they came back."""
 
     line_id: int
     quantity: int
@@ -44,15 +44,15 @@ class Units:
 
 
 Rehearse = Callable[[UUID, str | None, Decide, tuple[str, bytes] | None], Awaitable[str | KeyInUse | None]]
-"""What to do instead of changing an order: `dry_run.Rehearsal.change`."""
+"""A function that previews a change instead of making it: `dry_run.ChangingDryRun.change`."""
 
 
 async def change_status(
     database: Database, order_id: UUID, status: str, asked: Asked | None = None, rehearse: Rehearse | None = None
 ) -> str:
-    """Move the order and return its JSON; the status that it has already changes nothing.
+    """Move the order and return its JSON. If it has the status already, nothing is changed.
 
-    Two at the same moment: the second is judged by what the first has made of the order. Raises OrderError.
+    Of two calls at the same moment, the second sees the result of the first. Raises OrderError.
     """
     asked = asked or Asked()
 
@@ -72,9 +72,9 @@ async def cancel_order(
     key: str | None = None,
     rehearse: Rehearse | None = None,
 ) -> Answer:
-    """Cancel the order or, where there are some, these units of it. Raises OrderError.
+    """Cancel these units of the order or, without any, the whole order. Raises OrderError.
 
-    With a key, the same request again is answered as the first was.
+    With a key, a repetition of the same request gets the first answer.
     """
     request = ("cancel", str(order_id), asked.reason, asked.note, restock, [(u.line_id, u.quantity) for u in units])
 
@@ -92,7 +92,7 @@ async def return_order(
     key: str | None = None,
     rehearse: Rehearse | None = None,
 ) -> Answer:
-    """Take back these units of the order or, where there are none, all that is left of it. Raises OrderError."""
+    """Take back these units of the order or, without any, all that is left of it. Raises OrderError."""
     goods = [(u.line_id, u.quantity, u.condition) for u in units]
     request = ("return", str(order_id), asked.reason, asked.note, goods)
 
@@ -130,7 +130,7 @@ EXPIRE_AT_ONCE = 100
 
 
 async def expire_once(database: Database, expiries: Mapping[str, timedelta]) -> int:
-    """Cancel and restock orders that have stayed in a status for longer than they may; returns how many.
+    """Cancel and restock orders that have stayed in a status for longer than allowed. Returns how many.
 
     Safe in every replica at once.
     """
@@ -149,7 +149,9 @@ async def expire_once(database: Database, expiries: Mapping[str, timedelta]) -> 
 
 
 def move(standing: OrderState, status: str, asked: Asked, *, restock: bool = True) -> Change | None:
-    """To another status; the lines stay as they are. Where that gives stock back, it is all that is left."""
+    """Move to another status. The lines stay as they are. If the new status gives stock back, everything not yet
+    returned goes back.
+    """
     require_version(standing, asked)
     if standing.status == status:
         return None
@@ -174,8 +176,8 @@ def move(standing: OrderState, status: str, asked: Asked, *, restock: bool = Tru
 
 
 def cancel(standing: OrderState, asked: Asked, units: Sequence[Units], *, restock: bool) -> Change | None:
-    """Cancel the order, or some units of it: quantities and total follow. The last units are the order itself: it keeps
-    the lines that it was cancelled with.
+    """Cancel the order, or some units of it. Then its quantities and total become smaller. Cancelling the last units
+    cancels the whole order, which keeps these lines as they are.
     """
     whole = move(standing, CANCELLED, asked, restock=restock)
     if not units:
@@ -214,7 +216,9 @@ def cancel(standing: OrderState, asked: Asked, units: Sequence[Units], *, restoc
 
 
 def take_back(standing: OrderState, asked: Asked, units: Sequence[Units]) -> Change | None:
-    """Goods came back; those that can be sold again go back to the catalog. Once all are back it is `Returned`."""
+    """Take goods back. Those that can be sold again go back to the catalog. Once all are back, the order
+    is `Returned`.
+    """
     require_version(standing, asked)
     if standing.status != RETURNED:
         _require_allowed(standing, RETURNED)
@@ -255,7 +259,7 @@ def take_back(standing: OrderState, asked: Asked, units: Sequence[Units]) -> Cha
 
 
 def require_version(standing: OrderState, asked: Asked) -> None:
-    """Raises OrderError where the order has a version that whoever asks does not know."""
+    """Raise OrderError if the order's version is none of those that the author of the change knows."""
     if asked.versions is not None and standing.version not in asked.versions:
         raise OrderError(
             Code.VERSION_CHANGED,
@@ -275,7 +279,9 @@ def _require_allowed(standing: OrderState, status: str) -> None:
 
 
 def _quantities(standing: OrderState, units: Sequence[Units]) -> dict[int, int]:
-    """How much of each line; a line that is named twice counts twice. Raises OrderError: no such line, or too much."""
+    """The units per line, summed up if a line is named twice. Raises OrderError if there is no such line, or too few
+    are left.
+    """
     left = {part.id: part.left for part in standing.parts}
     quantities: dict[int, int] = {}
     errors: list[dict[str, Any]] = []
@@ -301,7 +307,7 @@ def _quantities(standing: OrderState, units: Sequence[Units]) -> dict[int, int]:
 
 
 def _by_product(standing: OrderState, quantities: Mapping[int, int]) -> dict[int, int]:
-    """The units of lines as units of products: an adopted order may name a product in several lines."""
+    """The units per product. An adopted order may have a product in several lines."""
     units: dict[int, int] = {}
     for part in standing.parts:
         if quantity := quantities.get(part.id, 0):
@@ -310,7 +316,7 @@ def _by_product(standing: OrderState, quantities: Mapping[int, int]) -> dict[int
 
 
 def _reduced(total: int | None, parts: Sequence[Part], quantities: Mapping[int, int]) -> int | None:
-    """The total without these units; None where it, or a price, was never recorded."""
+    """The total without these units, or None if the total or a price was never recorded."""
     prices = [part.unit_price for part in parts]
     if total is None or None in prices:
         return None

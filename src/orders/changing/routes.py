@@ -107,8 +107,8 @@ async def cancel_order(
 ) -> Response:
     """Cancels the order; its stock goes back to the catalog, once, unless `restock` is false.
 
-    With `items` only these units are cancelled: the lines' quantities and the total follow, the status stays. Who
-    cancels the last of them cancels the order. A partial cancellation that may have to be repeated should have an
+    With `items` only these units are cancelled: the lines' quantities and the total follow, the status stays.
+    Cancelling the last units cancels the order. A partial cancellation that may have to be repeated should have an
     `Idempotency-Key` or an `If-Match`.
     """
     asked_for = body or Cancellation()
@@ -176,7 +176,9 @@ async def patch_order(
 
 
 def _asked(request: Request, actor: str, reason: str | None, note: str | None) -> Asked:
-    """Who asks for a change, and of which versions. Raises OrderError where If-Match is required and missing."""
+    """The author of the change, and the versions that they know. Raises OrderError if If-Match is
+    required and missing.
+    """
     versions = parse_versions(request.headers.getlist("if-match"), "If-Match")
     if versions is None and changing(request).needs_if_match:
         raise OrderError(Code.IF_MATCH_REQUIRED, "Send the order's ETag in If-Match.")

@@ -1,4 +1,4 @@
-"""What the routes of changing need."""
+"""The part of the application that the routes of changing need."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from orders.postgres.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Changing:
-    """Changes orders, or says what a change would do. `needs_if_match`: whether a change has to name a version."""
+    """Changes orders, or previews changes. `needs_if_match`: a change has to name a version."""
 
     database: Database
     workflow: Workflow
@@ -20,6 +20,6 @@ class Changing:
 
 
 def changing(request: Request) -> Changing:
-    """What changes orders, of the app that the request came to."""
+    """The Changing of the application that the request came to."""
     service: Changing = request.app.state.changing
     return service

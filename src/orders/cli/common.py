@@ -1,4 +1,4 @@
-"""What all commands share: the settings, and how an error is said."""
+"""What all commands share: the settings, and how errors are printed."""
 
 import sys
 from typing import Annotated, NoReturn

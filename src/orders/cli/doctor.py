@@ -1,4 +1,4 @@
-"""What is wrong with this installation, in words, and what a person can do about it."""
+"""`orders doctor`: finds what is wrong with this installation, and says what a person can do about it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ from orders.stock.witnesses_sql import Witnesses, witnesses
 
 
 def examine(settings: Settings, product: int | None = None, customer: int | None = None) -> list[Finding]:
-    """Look at everything, and change nothing. `product` and `customer` are asked for of the neighbours.
+    """Examine everything, and change nothing. `product` and `customer` are requested from the neighbours.
 
-    Raises SettingsError where a setting can't even be read, and never for what it finds.
+    Raises SettingsError only if a setting can't be read. Everything else that is wrong is a Finding.
     """
     readable = Finding(True, "The settings can be read.")
     unknown = [Finding(False, sentence) for sentence in unknown_settings()]
@@ -37,7 +37,7 @@ def examine(settings: Settings, product: int | None = None, customer: int | None
 
 
 def _database(settings: Settings) -> tuple[list[Finding], Witnesses]:
-    """What is found there, and what the neighbours may be asked for."""
+    """Findings about the database, and products and customers that the neighbours should know."""
     dsn = database_dsn(settings)
     complete = with_defaults(dsn)
     try:
@@ -72,7 +72,7 @@ def _tables(connection: Connection, dsn: str, settings: Settings) -> Iterator[Fi
 
 
 def _fragile(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """The neighbours that can't take two calls at once."""
+    """Findings about neighbours that can't take two calls at once."""
     urls = {"catalog": settings.catalog_url, "cart": settings.cart_url}
     keys = [Key(name, digest(url)) for name, url in urls.items() if url]
     for key, learnt in read_learnt(connection, keys).items():

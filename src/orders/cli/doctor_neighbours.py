@@ -1,6 +1,6 @@
-"""Whether CATALOG_URL and CART_URL lead to a catalog and to a cart service, and if not, where they lead.
+"""Checks that CATALOG_URL and CART_URL lead to a catalog and a cart service. If not, says where they lead.
 
-Only GET is sent, one at a time: a doctor changes nothing, and some neighbours can't take two calls at once.
+It only sends GET, one at a time: a doctor changes nothing, and some neighbours can't take two calls at once.
 """
 
 import json
@@ -21,12 +21,12 @@ from orders.settings.address import shown
 _NOWHERE = "/orders-doctor-asks-for-what-nobody-has"
 
 _GUESSES = (1, 2, 3, 4, 5)
-"""Products that are asked for beside those that are known to us: most catalogs begin with them."""
+"""IDs of products that are tried after the known ones: most catalogs begin with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     is_well: bool
     what: str
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What is asked for of one neighbour, and how a person names it."""
+    """What to request from one kind of neighbour, and how to name it to a person."""
 
     setting: str
     other_setting: str
@@ -51,19 +51,21 @@ _Read = Callable[[int], Awaitable[object | None]]
 
 
 async def check_catalog(client: Client, url: str, known: Sequence[int], named: int | None) -> Finding:
-    """What CATALOG_URL is. `known` are products that it should have; `named` is the one that a person says it has."""
+    """Check CATALOG_URL. `known`: products that the catalog should have. `named`: a product that it has, as a person
+    says.
+    """
     asked = [named] if named is not None else list(dict.fromkeys((*known, *_GUESSES)))
     return await _Place(client, url, _CATALOG).examine(asked, is_named=named is not None)
 
 
 async def check_carts(client: Client, url: str, known: Sequence[int], named: int | None) -> Finding:
-    """What CART_URL is. `known` are customers; `named` is one who has an active cart, as a person says."""
+    """Check CART_URL. `known`: customers. `named`: a customer with an active cart, as a person says."""
     asked = [named] if named is not None else list(dict.fromkeys((*known, 1)))
     return await _Place(client, url, _CARTS).examine(asked, is_named=named is not None)
 
 
 class _Place:
-    """An address that is said to be a neighbour's."""
+    """An address that should be a neighbour's."""
 
     def __init__(self, client: Client, url: str, kind: _Kind) -> None:
         self._client = client
@@ -73,7 +75,7 @@ class _Place:
         self._label = f"{kind.setting} ({shown(url)})"
 
     async def examine(self, asked: Sequence[int], *, is_named: bool) -> Finding:
-        """Ask for one thing after the other until one is there, and judge."""
+        """Request one thing after the other until one is there, and judge."""
         for number in asked:
             try:
                 found = await self._read(self._neighbour)(number)
@@ -162,7 +164,7 @@ class _Place:
         )
 
     async def _parent(self, asked: Sequence[int]) -> str | None:
-        """The address without the collection at its end, where that is the right one."""
+        """The address without the collection at its end, if that is the right one."""
         above, slash, last = self._url.rpartition("/")
         if not slash or last.lower() != self._kind.collection:
             return None
@@ -174,9 +176,9 @@ class _Place:
         return None
 
     async def _knows_the_way(self, number: int) -> bool:
-        """Whether its "not found" is about the thing, not about the address: then it differs from any other address's.
+        """Whether a "not found" is about the thing, and not about the address: at a wrong address the answer differs.
 
-        A text as the document is the contract's other way to say it.
+        The contract's other way to say "not found" is a text as the document.
         """
         path = self._path(number)
         reply, nowhere = await _look(self._neighbour, path), await _look(self._neighbour, _NOWHERE)
@@ -185,7 +187,7 @@ class _Place:
         return self._kind is _CARTS and await _has_cart_items(self._neighbour)
 
     async def _other(self) -> str | None:
-        """What it is instead, if it is the other neighbour."""
+        """A sentence if the address leads to the other neighbour, or None."""
         if self._kind is _CATALOG:
             is_other, path = await _has_cart_items(self._neighbour), "/cart_items"
             if not is_other:
@@ -198,7 +200,7 @@ class _Place:
 
 
 async def _look(neighbour: Neighbour, path: str) -> Reply:
-    """The reply as it is."""
+    """One reply, unjudged."""
     return await neighbour.get(path, Found)
 
 
@@ -208,7 +210,7 @@ async def _has_cart_items(neighbour: Neighbour) -> bool:
 
 
 def _document(reply: Reply) -> Any:
-    """The document of a 200; None for any other answer."""
+    """The document of a 200, or None for any other answer."""
     if reply.status != 200:
         return None
     try:
@@ -218,7 +220,7 @@ def _document(reply: Reply) -> Any:
 
 
 def _without(path: str, reply: Reply) -> tuple[int, bytes]:
-    """An answer without what differs from one address or moment to the next."""
+    """An answer without the parts that differ between addresses or moments."""
     return reply.status, re.sub(rb"\d+", b"0", reply.body.replace(path.encode(), b"").replace(path[1:].encode(), b""))
 
 

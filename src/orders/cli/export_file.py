@@ -1,4 +1,4 @@
-"""`orders export`: an export into a file, which is there when it is whole, with a bar that shows how far it is."""
+"""`orders export`: writes an export into a file, with a progress bar. The file appears once it is complete."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,11 @@ from orders.finding.lists_sql import Filters, count_orders, statuses_there_are
 from orders.postgres.database import Database, opened
 
 ROW_GROUP = 50_000
-"""Lines of a Parquet file that are gathered before they are written: some ten megabytes."""
+"""Number of lines of a Parquet file that are gathered before they are written: some ten megabytes."""
 
 
 class Format(StrEnum):
-    """What an export can be written as."""
+    """The formats of an export."""
 
     CSV = "csv"
     NDJSON = "ndjson"
@@ -29,11 +29,11 @@ class Format(StrEnum):
 
 
 class ExportFailed(Exception):
-    """There is no file. The message says why, and what to do."""
+    """No file was written. The message says why, and what to do."""
 
 
 def format_of(output: Path) -> Format:
-    """What the file's name ends with; CSV where it has no ending. Raises ExportFailed: the ending is another."""
+    """The format by the ending of the file's name. CSV without an ending. Raises ExportFailed for any other ending."""
     ending = output.suffix.removeprefix(".").lower() or Format.CSV
     if ending not in list(Format):
         raise ExportFailed(f"{output} ends with none of {', '.join(Format)}; say with --format which of them it is.")
@@ -42,7 +42,7 @@ def format_of(output: Path) -> Format:
 
 class _Writer(Protocol):
     def write(self, lines: Any) -> object:
-        """Take the next lines."""
+        """Write the next lines."""
 
 
 def read_statuses(dsn: str) -> list[str]:
@@ -52,9 +52,9 @@ def read_statuses(dsn: str) -> list[str]:
 
 
 async def export_file(dsn: str, filters: Filters, kind: Format, output: Path) -> int:
-    """Write the orders of this list to `output` (`-` is the standard output) and return how many they are.
+    """Write the orders of this list to `output` (`-`: standard output). Returns how many there are.
 
-    A file appears under its name when it is whole. Raises ExportFailed, DatabaseUnavailable or OrderError.
+    The file appears under its name once it is complete. Raises ExportFailed, DatabaseUnavailable or OrderError.
     """
     read: Any = {Format.CSV: csv_chunk, Format.NDJSON: ndjson_chunk, Format.PARQUET: rows_chunk}[kind]
     database, done = Database(dsn, threads=1), 0
@@ -75,7 +75,7 @@ async def _count(database: Database, filters: Filters) -> int | None:
     try:
         return await database.run(lambda c: count_orders(c, filters))
     except OrderError:
-        return None  # too many to be counted in time: the bar has no end then
+        return None  # too many to count in time: the bar then shows no end
 
 
 def _bar() -> Progress:
@@ -111,11 +111,11 @@ def _writing(file: IO[bytes], kind: Format) -> Iterator[_Writer]:
 
 
 class _Parquet:
-    """Rows of COLUMNS into a Parquet file, a row group at a time."""
+    """Writes rows of COLUMNS into a Parquet file, a row group at a time."""
 
     def __init__(self, file: IO[bytes]) -> None:
         try:
-            import pyarrow  # noqa: PLC0415 (large, and only there for who wants it)
+            import pyarrow  # noqa: PLC0415 (large, and an optional dependency)
             import pyarrow.parquet  # noqa: PLC0415
         except ImportError:
             raise ExportFailed(
@@ -134,13 +134,13 @@ class _Parquet:
         self._rows: list[Any] = []
 
     def write(self, lines: list[Any]) -> None:
-        """Take the next rows."""
+        """Write the next rows."""
         self._rows += lines
         if len(self._rows) >= ROW_GROUP:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left, and the end of the file."""
+        """Write the remaining rows, and the end of the file."""
         self._flush()
         self._writer.close()
 

@@ -1,4 +1,4 @@
-"""The command line. Errors are one clear sentence and an exit code: 2 for a setting, 1 for everything else."""
+"""The command line's entry. Errors are one clear sentence and an exit code: 2 for a setting, 1 for everything else."""
 
 import atexit
 import os
@@ -20,10 +20,10 @@ COMMANDS = (serve, orders, operate)
 
 
 def main() -> NoReturn:
-    """The entry point.
+    """Run the command line, and end the process.
 
-    The HTTP client's threads may still be at work when all is done; an interpreter that takes itself apart under them
-    now and then aborts. So it does not: what is to be done at exit is done, and the process ends.
+    Python's shutdown sometimes aborts while threads of the HTTP client still run. So we run the exit handlers, flush,
+    and call os._exit.
     """
     code: int | str | None = 0
     try:

@@ -1,4 +1,4 @@
-"""The commands of those who operate the service: migrate, worker, reconcile, doctor."""
+"""Commands for operating the service: migrate, worker, reconcile, doctor."""
 
 import asyncio
 import re

@@ -41,7 +41,7 @@ def show(
 
 
 def _find_all(database: Database, named: str) -> list[UUID]:
-    """The order of this ID or number, or those that the request of this ID changed."""
+    """The order with this ID or number, or the orders that the request with this ID changed."""
     is_orders = parse_order_id(named) is not None or (named.isdecimal() and len(named) < 19)
     if is_orders or not re.fullmatch(REQUEST_ID, named):
         return [find_order_id(database, named)]

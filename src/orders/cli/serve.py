@@ -43,7 +43,7 @@ def dev(
         }
     )
     app = create_app(settings)
-    open_database(settings)  # what is wrong with it, or with its table of statuses, is said here, in a sentence
+    open_database(settings)  # an error in the database or the table of statuses is told here, in a sentence
     config = uvicorn.Config(app, settings.host, settings.port, **options(settings))
     _run(_Announcing(config, _welcome(settings)))
 
@@ -57,11 +57,11 @@ def serve(
     """Run the service."""
     settings = settings_of(host=host, port=port)
     bound_connections(settings)
-    create_app(settings)  # says at once what a setting is missing, not once per worker
+    create_app(settings)  # a missing setting is told once, not once per worker
     _require_free(settings)
-    open_database(settings)  # what is wrong with it is said here, in a sentence
+    open_database(settings)  # an error in the database is told here, in a sentence
     typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
-    # The workers read the environment by themselves.
+    # The workers read the environment again.
     os.environ.update(HOST=settings.host, PORT=str(settings.port))
     try:
         uvicorn.run(
@@ -72,7 +72,7 @@ def serve(
             workers=workers,
             **options(settings),
         )
-    except SystemExit as ended:  # uvicorn's 3: it could not start
+    except SystemExit as ended:  # uvicorn's code 3: it could not start
         sys.exit(1 if ended.code else 0)
 
 
@@ -112,14 +112,14 @@ def _require_free(settings: Settings) -> None:
 
 
 class _Announcing(uvicorn.Server):
-    """A server that says something once it listens."""
+    """A server that prints something once it listens."""
 
     def __init__(self, config: uvicorn.Config, words: str) -> None:
         super().__init__(config)
         self._words = words
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then speak."""
+        """Start, then print."""
         await super().startup(sockets)
         if self.started:
             typer.echo(self._words)
@@ -135,7 +135,9 @@ def _run(server: uvicorn.Server) -> None:
 
 
 def _serve_in_thread(build: Callable[[], Starlette], host: str, port: int) -> None:
-    """Serve an app (built in its own thread: SQLite connections stay where they were made) until the process ends."""
+    """Serve an app until the process ends. The app is built in its own thread, because SQLite connections belong to a
+    thread.
+    """
     server = uvicorn.Server(uvicorn.Config(build, host, port, factory=True, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

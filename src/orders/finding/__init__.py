@@ -1,1 +1,3 @@
-"""Lists, one order, its history, exports and reports. Reads only, but for the sums of days that are over."""
+"""Lists, one order, its history, exports and reports. Only reads, except that it stores the sums of days
+that are over.
+"""

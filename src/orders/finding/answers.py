@@ -1,4 +1,4 @@
-"""Answering with lists: pages of orders, perhaps with their count, and pages of an order's events."""
+"""Answers with lists: pages of orders, with their count if asked for, and pages of an order's events."""
 
 import asyncio
 import math
@@ -16,13 +16,13 @@ from orders.finding.service import Finding, finding
 from orders.wire.parameters import order_or_refuse
 
 COUNT_FOR_S = 1.0
-"""Timeout for counting a list, waiting for its turn included. What takes longer is not worth a thread of the lists."""
+"""Timeout for counting a list, including the wait for its turn. A slower count is not worth a thread of the lists."""
 
 TOTAL_HINT = f"Counting took longer than {COUNT_FOR_S:g} s. Add filters, or leave include_total out."
 
 
 class EventsQuery(BaseModel):
-    """A page of an order's events."""
+    """The parameters for a page of an order's events."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,7 +36,7 @@ EventListing = Annotated[EventsQuery, Query()]
 
 
 async def answer_orders(request: Request, query: PageQuery, customer_id: int | None) -> Response:
-    """A page of a list of orders. Raises OrderError."""
+    """The answer with a page of a list of orders. Raises OrderError."""
     service = finding(request)
     filters, sort, after = await understand(query, service, customer_id)
     page = await service.read_list(lambda c: list_orders(c, filters, sort, after, limit=query.limit))
@@ -54,14 +54,14 @@ async def answer_orders(request: Request, query: PageQuery, customer_id: int | N
 async def understand(
     query: PageQuery, service: Finding, customer_id: int | None = None
 ) -> tuple[Filters, Sort, Position | None]:
-    """Which orders, in which order, and behind which place the page begins. Raises OrderError."""
+    """The filters, the sort, and the position at which the page begins. Raises OrderError."""
     filters = query.to_filters(service.workflow, customer_id, await service.other_statuses(query))
     sort = query.to_sort()
     return filters, sort, parse_cursor(query.cursor, filters, sort)
 
 
 async def _count(service: Finding, filters: Filters) -> int | None:
-    """How many orders the list has; None: it takes too long. One list is counted at a time."""
+    """Number of orders in the list, or None if counting takes too long. One list is counted at a time."""
     try:
         async with asyncio.timeout(COUNT_FOR_S), service.counting:
             return await service.read_list(lambda c: count_orders(c, filters, math.ceil(COUNT_FOR_S * 1000)))
@@ -70,7 +70,7 @@ async def _count(service: Finding, filters: Filters) -> int | None:
 
 
 async def answer_events(request: Request, id: str, query: EventsQuery) -> Response:
-    """A page of what happened to an order. Raises OrderError."""
+    """The answer with a page of an order's events. Raises OrderError."""
     service = finding(request)
     order_id = order_or_refuse(id)
     page = await service.read_list(lambda c: read_events(c, order_id, query.after, query.limit))

@@ -1,7 +1,7 @@
-"""All orders of a list, page by page in constant memory: as CSV (a line per item) or NDJSON (a line per order).
+"""Exports of whole lists, page by page in constant memory: CSV (a line per item) or NDJSON (a line per order).
 
-An export is no snapshot. It goes from the oldest order to the youngest that there was when it began; each page is read
-when its turn comes, so nothing is held open in between.
+An export is not a snapshot. It goes from the oldest order to the newest that existed when it began. Each page is read
+at its turn, so nothing is held open in between.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAGE = 1_000
-"""Maximum orders that are read at once: other lists have to wait no longer than that for a database thread."""
+"""Maximum number of orders that are read at once: other lists wait no longer than that for a database thread."""
 
 PATIENCE_S = 20.0
-"""So long does an export wait for a database that is away before it breaks off."""
+"""How long an export waits for an unreachable database before it breaks off."""
 
 COLUMNS = {
     "order_id": "o.id",
@@ -52,14 +52,14 @@ COLUMNS = {
     "cancelled": "i.cancelled",
     "returned": "i.returned",
 }
-"""The columns of a line, each with where it comes from."""
+"""The columns of a line, each with its source in SQL."""
 
 Chunk = tuple[T, int, UUID | None]
-"""Some lines, of how many orders, and where the next chunk begins (None: this was the last)."""
+"""Some lines, the number of orders in them, and the ID after which the next chunk begins (None: this was the last)."""
 
 
 def csv_chunk(connection: Connection, filters: Filters, after: UUID | None, until: UUID) -> Chunk[bytes]:
-    """The next lines as CSV (RFC 4180, UTF-8); the first chunk begins with the names of the columns."""
+    """The next lines as CSV (RFC 4180, UTF-8). The first chunk begins with the names of the columns."""
     rows, count, end = rows_chunk(connection, filters, after, until)
     text = io.StringIO()
     writer = csv.writer(text)
@@ -70,10 +70,10 @@ def csv_chunk(connection: Connection, filters: Filters, after: UUID | None, unti
 
 
 def ndjson_chunk(connection: Connection, filters: Filters, after: UUID | None, until: UUID) -> Chunk[bytes]:
-    """The next orders, each a line of JSON, as everywhere in the API."""
+    """The next orders, each as a line of the API's JSON."""
     place = None if after is None else Position(None, after)
     page = list_orders(connection, filters, OLDEST_FIRST, place, limit=PAGE, until=until)
-    # PostgreSQL breaks no line inside a JSON document: a line end in a text is \n there.
+    # PostgreSQL breaks no line inside a JSON document: a line end in a text is written as \n.
     return "".join(f"{order}\n" for order in page.orders).encode(), len(page.orders), page.end.id if page.end else None
 
 
@@ -88,9 +88,9 @@ async def chunks(
     filters: Filters,
     turn: asyncio.Semaphore,
 ) -> AsyncIterator[tuple[T, int]]:
-    """Everything there is, in chunks, and of how many orders each is.
+    """All chunks, each with the number of orders in it.
 
-    Raises DatabaseUnavailable where the database is away for PATIENCE_S in the middle.
+    Raises DatabaseUnavailable if the database is unreachable for PATIENCE_S in the middle.
     """
     until, after = first_id(datetime.now(UTC)), None
     give_up_at = 0.0
@@ -117,8 +117,8 @@ async def chunks(
 
 
 def _cell(value: Any) -> Any:
-    """As CSV has it. A text that a spreadsheet would take for a formula, or that begins with a tab or a line end, gets
-    a ' in front.
+    """The value of a CSV cell. A text gets a ' in front if a spreadsheet would read it as a formula, or if it begins
+    with a tab or a line end.
     """
     if isinstance(value, datetime):
         return f"{value.isoformat(timespec='microseconds')}Z"

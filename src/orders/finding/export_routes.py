@@ -74,7 +74,7 @@ async def _export(request: Request, query: FilterQuery, read: Any, media_type: s
     service = finding(request)
     filters = query.to_filters(service.workflow, others=await service.other_statuses(query))
     parts = chunks(service.database, read, filters, service.slow_reads)
-    first, _ = await anext(parts)  # what is wrong is a problem document, as long as nothing was sent
+    first, _ = await anext(parts)  # an error is a problem document as long as nothing was sent
 
     async def body() -> AsyncIterator[bytes]:
         yield first
@@ -87,7 +87,9 @@ async def _export(request: Request, query: FilterQuery, read: Any, media_type: s
 
 
 class _Stream(StreamingResponse):
-    """A body that breaks off where it can't go on: its end is never announced, so nobody takes it for whole."""
+    """A body that breaks off if it can't go on. Its end is then never announced, so clients know that it
+    is incomplete.
+    """
 
     async def stream_response(self, send: Send) -> None:
         try:

@@ -1,4 +1,4 @@
-"""An order as it was: what it is now, with its later events undone."""
+"""An order as it was earlier: the order as it is now, with its later events undone."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ EVENTS_AT_ONCE = 1000
 
 
 async def read_order_at(database: Database, workflow: Workflow, order_id: UUID, at: int | datetime) -> dict[str, Any]:
-    """The order as of this version or this time. Raises OrderError: no such order, or none then."""
+    """The order as of this version or this time. Raises OrderError if there is no such order, or none at that time."""
 
     def read(connection: Connection) -> dict[str, Any]:
         known = read_known(connection, order_id, None if isinstance(at, int) else at)
@@ -33,7 +33,7 @@ async def read_order_at(database: Database, workflow: Workflow, order_id: UUID, 
 
 
 def all_events(database: Database, order_id: UUID) -> Iterator[Any]:
-    """Everything that happened to the order, first things first; for callers without an event loop."""
+    """All events of the order, oldest first. For callers without an event loop."""
     page = Events([], 0)
     while page.end is not None:
         after = page.end
@@ -42,7 +42,7 @@ def all_events(database: Database, order_id: UUID) -> Iterator[Any]:
 
 
 def as_of(past: Past, version: int, workflow: Workflow) -> dict[str, Any]:
-    """The order at this version: what later events changed is again what the first of them found."""
+    """The order at this version. Each member that later events changed gets the value before the first of them."""
     order = past.order
     if order["version"] == version:
         return order
@@ -59,7 +59,7 @@ def as_of(past: Past, version: int, workflow: Workflow) -> dict[str, Any]:
 
 
 def _version_at(known: Known, at: datetime) -> int:
-    """The version that the order had at this time. Raises OrderError: that is not known."""
+    """The order's version at this time. Raises OrderError if it is unknown."""
     if known.at is not None:
         return known.at
     if known.first > 1 or known.began_at is None:

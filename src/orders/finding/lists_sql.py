@@ -1,4 +1,4 @@
-"""Finding orders: filters, sorts and pages. A page is an index range with a limit; docs/lists.md says which index."""
+"""Finding orders: filters, sorts and pages. A page is an index range with a limit. docs/lists.md names the indexes."""
 
 import json
 import unicodedata
@@ -19,22 +19,24 @@ from orders.postgres.database import Connection
 T = TypeVar("T")
 
 PATIENCE_MS = 8_000
-"""Timeout for a statement of a report or an export: shorter than anybody waits for a database thread."""
+"""Timeout for a statement of a report or an export, in milliseconds: shorter than anybody waits for a
+database thread.
+"""
 
 LIST_PATIENCE_MS = 4_000
-"""Timeout for finding a page of a list: half of that, because any client may ask for many at once, and each keeps one
-of the few threads of the lists.
+"""Timeout for finding a page of a list, in milliseconds. It is half of the other, because any client may ask for many
+pages at once, and each takes one of the few threads of the lists.
 """
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
-"""Maximum size of the orders of one page: a client that does not read them costs no more memory. A page of the usual
-hundred has some 60 kB.
+"""Maximum size of the orders of one page: it bounds the memory for a client that does not read them. A page of the
+usual hundred orders has some 60 kB.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Range(Generic[T]):
-    """From `least` on, and before `end`; None: open on that side."""
+    """Values from `least` (included) to `end` (not included). None: open on that side."""
 
     least: T | None = None
     end: T | None = None
@@ -45,9 +47,9 @@ class Range(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which orders; all of it has to hold. Without `statuses`: those that are placed.
+    """Conditions for orders; all have to hold. Without `statuses`, only placed orders count.
 
-    `created` is a range of IDs, which begin with the time. What an adopted order never recorded is in no range.
+    `created` is a range of IDs, which begin with the time. A value that an adopted order never recorded is in no range.
     """
 
     statuses: tuple[str, ...] = ()
@@ -62,7 +64,7 @@ class Filters:
 
 
 class SortKey(StrEnum):
-    """What a list can be sorted by; ties are broken by the ID."""
+    """The keys by which a list can be sorted. The ID breaks ties."""
 
     CREATED_AT = "created_at"
     UPDATED_AT = "updated_at"
@@ -72,7 +74,7 @@ class SortKey(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """A list's order. What was never recorded counts as the smallest."""
+    """A list's order. A value that was never recorded counts as the smallest."""
 
     by: SortKey = SortKey.CREATED_AT
     descending: bool = True
@@ -84,7 +86,7 @@ OLDEST_FIRST = Sort(descending=False)
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a list: behind the order with this key and ID. The key is None where it was never recorded."""
+    """A place in a list: after the order with this key and ID. The key is None if it was never recorded."""
 
     key: datetime | int | None
     id: UUID
@@ -92,13 +94,13 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some orders of a list, each one's JSON, and the place where the next page begins (None: this is the last)."""
+    """Some orders of a list as JSON, and the place where the next page begins (None: this is the last page)."""
 
     orders: list[str]
     end: Position | None
 
 
-# As in the indexes of migration 0004; the ID of an order begins with the time of its creation.
+# The same expressions as in the indexes of migration 0004. An order's ID begins with the time of its creation.
 _KEYS = {
     SortKey.CREATED_AT: "o.id",
     SortKey.UPDATED_AT: "coalesce(o.updated_at, '-infinity')",
@@ -110,11 +112,11 @@ _RECORDED_KEYS = {SortKey.UPDATED_AT: "nullif(key, '-infinity')", SortKey.TOTAL:
 _TYPES = {SortKey.UPDATED_AT: "timestamptz", SortKey.TOTAL: "bigint", SortKey.NUMBER: "bigint"}
 _NEVER = {SortKey.UPDATED_AT: "-infinity", SortKey.TOTAL: -1}
 
-SMALLEST_ID = UUID(int=1 << 80)  # of the first millisecond; those of adopted orders are smaller
+SMALLEST_ID = UUID(int=1 << 80)  # the first ID of the first millisecond; adopted orders have smaller ones
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 
 IS_PLACED = "(o.status NOT IN ('Pending', 'Failed') OR o.adopted)"
-"""Word for word what the partial indexes say."""
+"""SQL for "the order is placed", word for word as in the partial indexes."""
 
 _EITHER_REFERENCE = "IN (%(normal_reference)s, %(external_reference)s)"
 _HAS_STATUS = "o.status = ANY(%(statuses)s::text[])"
@@ -129,10 +131,10 @@ def list_orders(
     limit: int,
     until: UUID | None = None,
 ) -> Page:
-    """The orders of this list behind the place `after`, with IDs before `until`. A page ends after `limit` orders or
-    before MAX_PAGE_BYTES, and has one order at least, however large.
+    """A page of this list: the orders after the place `after`, with IDs below `until`.
 
-    Raises OrderError where that takes too long.
+    A page ends after `limit` orders or before MAX_PAGE_BYTES, but has at least one order. Raises OrderError if it takes
+    too long.
     """
     keys, parameters = _page_keys(filters, sort, after, limit + 1, until)
     ordered = _order_by("key", "id", sort)
@@ -152,7 +154,7 @@ def list_orders(
 
 
 def count_orders(connection: Connection, filters: Filters, patience_ms: int = PATIENCE_MS) -> int:
-    """How many orders there are in this list. Raises OrderError where that takes too long."""
+    """Number of orders in this list. Raises OrderError if counting takes too long."""
     where, parameters = _conditions(filters)
     counting = f"SELECT count(*) FROM orders o WHERE {' AND '.join(where)}"
     ((count,),) = fetch(connection, counting, parameters, patience_ms)
@@ -160,12 +162,12 @@ def count_orders(connection: Connection, filters: Filters, patience_ms: int = PA
 
 
 def statuses_there_are(connection: Connection) -> list[str]:
-    """Each status that some order has, also one that is not in the table. One index probe for each."""
+    """Every status that some order has, including those that are not in the table. Each costs one index probe."""
     return [status for (status,) in fetch(connection, "SELECT status FROM order_statuses_there_are()", {})]
 
 
 def page_json(page: Page, next_url: str | None, more: Mapping[str, object]) -> bytes:
-    """The page as the wire has it; `more` are its other members."""
+    """The page as JSON of the wire. `more` are its other members."""
     members = "".join(f",{json.dumps(name)}:{json.dumps(value)}" for name, value in more.items())
     return f'{{"orders":[{",".join(page.orders)}],"next":{json.dumps(next_url)}{members}}}'.encode()
 
@@ -173,9 +175,11 @@ def page_json(page: Page, next_url: str | None, more: Mapping[str, object]) -> b
 def list_lines(
     connection: Connection, columns: Sequence[str], filters: Filters, after: UUID | None, until: UUID, limit: int
 ) -> tuple[list[Any], int, UUID | None]:
-    """`columns` (SQL, of order `o` and its item `i`) of each item of the next `limit` orders of this list, oldest
-    first; one row for an order without items. Then how many orders they are of, and where the next page begins
-    (None: this is the last). As with `list_orders`, large orders end a page earlier: a line repeats its order's fields.
+    """The lines of the next `limit` orders of this list, oldest first; the number of these orders; and the ID after
+    which the next page begins (None: this is the last).
+
+    A line has the `columns` (SQL of an order `o` and its item `i`). An order without items has one line. As with
+    `list_orders`, large orders end a page earlier, because each line repeats its order's fields.
     """
     place = None if after is None else Position(None, after)
     keys, parameters = _page_keys(filters, OLDEST_FIRST, place, limit, until)
@@ -200,7 +204,9 @@ def list_lines(
 _LINES_BYTES = """(SELECT greatest(count(*), 1) * (300 + coalesce(octet_length(o.metadata::text), 0)
         + coalesce(octet_length(o.public_note), 0) + coalesce(octet_length(o.private_note), 0))
         + coalesce(sum(octet_length(i.name)), 0) FROM order_items i WHERE i.order_id = o.id)"""
-"""About how many bytes the lines of order `o` are in an export: what is in every line, and 300 for the numbers."""
+"""SQL for the approximate size of order `o` in an export: the texts that each line has, and 300 bytes
+for the numbers.
+"""
 
 
 def _page_keys(
@@ -208,10 +214,10 @@ def _page_keys(
 ) -> tuple[str, dict[str, Any]]:
     """The statement that finds a page's orders (ID and sort key), and its parameters.
 
-    Where an index begins with the status, the page is merged from one range per status: each gives at most a page's
-    worth of rows in the right order (by number there is no such index: docs/lists.md). The statuses that are asked for
-    are written out one by one: of a parameter PostgreSQL can't tell whether it is rare, and would look for three open
-    orders among a million that are done.
+    If an index begins with the status, the page is merged from one range per status. Each range gives at most a page of
+    rows, already sorted. There is no such index by number (docs/lists.md). The statuses are separate parts and not one
+    array parameter: of that, PostgreSQL can't tell how rare it is, and would look for three open orders among a million
+    finished ones.
     """
     of_ids = [*(_behind_id(sort) if after else ()), *(["{} < %(until)s::uuid"] if until else ())]
     where, parameters = _conditions(filters, of_ids)
@@ -228,7 +234,7 @@ def _page_keys(
     if filters.statuses:
         where.remove(_HAS_STATUS)
         if sort.by is SortKey.NUMBER and IS_PLACED in where:
-            where.remove(IS_PLACED)  # the status says it, and `adopted` is not in the index of numbers
+            where.remove(IS_PLACED)  # the status implies it, and the index of numbers has no `adopted`
         parameters |= {f"status_{n}": str(status) for n, status in enumerate(filters.statuses)}
         parts = [f"({found(f'o.status = %(status_{n})s')})" for n in range(len(filters.statuses))]
         return f"SELECT * FROM ({' UNION ALL '.join(parts)}) f {order_by} LIMIT {limit}", parameters
@@ -239,7 +245,7 @@ def _page_keys(
 
 
 def _behind_id(sort: Sort) -> Sequence[str]:
-    """What has to hold of the IDs behind a place, where the ID is the key."""
+    """Conditions for IDs after a place, with {} for the ID. Empty unless the ID is the sort key."""
     return [f"{{}} {_sign(sort)} %(after_id)s::uuid"] if sort.by is SortKey.CREATED_AT else []
 
 
@@ -257,10 +263,10 @@ def _order_by(key: str, order_id: str, sort: Sort) -> str:
 
 
 def _conditions(filters: Filters, of_ids: Sequence[str] = ()) -> tuple[list[str], dict[str, Any]]:
-    """What has to hold of the order `o`, and the parameters.
+    """Conditions for the order `o`, and their parameters.
 
-    `of_ids` has to hold of its ID ({} in it), and so has the range of creation: that is said of the other tables' order
-    IDs too, because PostgreSQL does not conclude it.
+    `of_ids`: conditions for the order's ID, with {} for the column; the range of creation is one, too. They are
+    repeated for the joined tables, because PostgreSQL does not infer them.
     """
     parameters: dict[str, Any] = {
         "statuses": [str(status) for status in filters.statuses],
@@ -274,7 +280,7 @@ def _conditions(filters: Filters, of_ids: Sequence[str] = ()) -> tuple[list[str]
     where += [f"o.{name} = %({name})s" for name in ("customer_id", "number") if getattr(filters, name) is not None]
     if filters.external_reference is not None:
         parameters["normal_reference"] = normal = unicodedata.normalize("NFC", filters.external_reference)
-        # References from before they were normalised are found as they are.
+        # References from before normalisation are found by their exact text.
         is_normal = normal == filters.external_reference
         where.append("o.external_reference " + ("= %(normal_reference)s" if is_normal else _EITHER_REFERENCE))
     created, bounds = _bounds("created", filters.created, "{}", SMALLEST_ID)
@@ -292,7 +298,8 @@ def _conditions(filters: Filters, of_ids: Sequence[str] = ()) -> tuple[list[str]
         ("updated", filters.updated, SortKey.UPDATED_AT, _FIRST_MOMENT),
         ("total", filters.total, SortKey.TOTAL, 0),
     ):
-        for key in (_KEYS[sort_key], _RECORDED[sort_key]) if wanted else ():  # the index, and what statistics are of
+        # one condition for the index, one for the statistics
+        for key in (_KEYS[sort_key], _RECORDED[sort_key]) if wanted else ():
             conditions, bounds = _bounds(name, wanted, key, smallest)
             where += conditions
             parameters |= bounds
@@ -305,7 +312,9 @@ def _exists(table: str, condition: str, of_ids: Sequence[str]) -> str:
 
 
 def _bounds(name: str, wanted: Range[Any], key: str, smallest: Any) -> tuple[list[str], dict[str, Any]]:
-    """A range as conditions; its lower end is at least `smallest`, which nothing that was never recorded reaches."""
+    """The range as conditions. Its lower end is at least `smallest`, so that values that were never recorded are left
+    out.
+    """
     conditions: list[str] = []
     least = smallest if wanted.least is None else max(wanted.least, smallest)
     if wanted:
@@ -319,9 +328,9 @@ def _bounds(name: str, wanted: Range[Any], key: str, smallest: Any) -> tuple[lis
 def fetch(
     connection: Connection, statement: str, parameters: dict[str, Any], patience_ms: int = PATIENCE_MS
 ) -> list[Any]:
-    """The rows of `statement`, which may take `patience_ms`. One string is one transaction, so the limit is its alone.
+    """The rows of `statement`. One string is one transaction, so the timeout applies to this statement only.
 
-    Raises OrderError: it took longer.
+    Raises OrderError if it takes longer than `patience_ms`.
     """
     try:
         with connection.cursor() as cursor:

@@ -17,7 +17,7 @@ OneOrMany = Annotated[OneOrManyQuery, Query()]
 
 
 async def _refuse_repeated(request: Request) -> None:
-    """Only a few filters may be said several times."""
+    """Refuse parameters that came several times, except the few filters that may repeat."""
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
         if name in seen and name not in MAY_REPEAT:

@@ -1,5 +1,6 @@
-"""What happened to an order, page by page, and what its members were at an earlier version. PostgreSQL looks through
-the events; however many there are, little of it comes here.
+"""An order's events, page by page, and the values that its members had at an earlier version.
+
+PostgreSQL searches the events, so only a small part of them is sent here.
 """
 
 import json
@@ -15,20 +16,20 @@ from orders.postgres.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Some events of an order, each one's JSON, and the number behind which the next page begins (None: no more)."""
+    """Some events of an order as JSON, and the number after which the next page begins (None: no more events)."""
 
     events: list[str]
     end: int | None
 
 
 def orders_of_request(connection: Connection, request_id: str) -> list[UUID]:
-    """The orders with an event of this request, oldest first. Reads the whole history: placing pays no index."""
+    """The orders with an event of this request, oldest first. It reads the whole history: placing pays for no index."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT DISTINCT order_id FROM order_events WHERE request_id = %s ORDER BY 1", (request_id,))
         return [UUID(order_id) for (order_id,) in cursor]
 
 
-# Event after event, so that PostgreSQL reads none behind the end of the page.
+# Event by event, so that PostgreSQL reads none beyond the end of the page.
 _EVENTS = f"""
     WITH RECURSIVE page AS (
         (SELECT e.number, {EVENT_JSON}::text AS event, 0::bigint AS before
@@ -46,10 +47,10 @@ _EVENTS = f"""
 
 
 def read_events(connection: Connection, order_id: UUID, after: int, limit: int) -> Events | None:
-    """The order's events behind the number `after`, first things first; None if there is no such order. A page ends
-    after `limit` events or before MAX_PAGE_BYTES, and has one event at least, unless none is left.
+    """The order's events after the number `after`, oldest first, or None if there is no such order.
 
-    Raises OrderError where that takes too long.
+    A page ends after `limit` events or before MAX_PAGE_BYTES, but has at least one event if any is left. Raises
+    OrderError if it takes too long.
     """
     parameters = {"id": str(order_id), "after": after, "limit": limit}
     rows = fetch(connection, _EVENTS, parameters, LIST_PATIENCE_MS)
@@ -61,14 +62,16 @@ def read_events(connection: Connection, order_id: UUID, after: int, limit: int) 
 
 
 def events_json(page: Events, next_url: str | None) -> bytes:
-    """The page as the wire has it."""
+    """The page as JSON of the wire."""
     return f'{{"events":[{",".join(page.events)}],"next":{json.dumps(next_url)}}}'.encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """As far back as an order is known: the first version and the last, the version that it had at the time that was
-    asked for (None: before its first event, or no time was asked for), and when it began (None: nobody recorded it).
+    """The known versions of an order: the `first` and the `last`.
+
+    `at`: the version at the requested time, or None before its first event, or without a requested time. `began_at`:
+    the time of its beginning, or None if it was never recorded.
     """
 
     first: int
@@ -78,9 +81,9 @@ class Known:
 
 
 def read_known(connection: Connection, order_id: UUID, moment: datetime | None) -> Known | None:
-    """What is known of this order's past; None if there is no such order.
+    """What is known of this order's past, or None if there is no such order.
 
-    Orders from before there was a history begin with the version that they had then, the one before their first event.
+    An order from before there was a history begins with the version before its first event.
     """
     rows = fetch(
         connection,
@@ -103,8 +106,10 @@ def read_known(connection: Connection, order_id: UUID, moment: datetime | None) 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """An order as it is now, and what is to be undone of it: for each of its members that a later event changed (and
-    `held_from`), and by line for its lines', what the first of these events found there. `at`: of the version.
+    """An order as it is now, and the values that undo its later events.
+
+    `members` (with `held_from`) and `lines` (by line) hold the value of each changed member before the first of these
+    events. `at`: the time of the version.
     """
 
     order: dict[str, Any]
@@ -116,9 +121,9 @@ class Past:
 
 
 def read_past(connection: Connection, order_id: UUID, version: int) -> Past:
-    """The order with what happened to it after this version, of one moment. The order is there.
+    """The order, and what happened to it after this version, read at one moment. The order has to exist.
 
-    Raises OrderError where that takes too long.
+    Raises OrderError if it takes too long.
     """
     rows = fetch(
         connection,

@@ -1,4 +1,4 @@
-"""Lists on the wire: the parameters that say which orders, in which order, and the cursors that `next` carries."""
+"""Lists on the wire: the parameters for filters, sort and page, and the cursors in `next`."""
 
 import base64
 import hashlib
@@ -35,7 +35,7 @@ _NO_KEY = -(2**63)
 _CURSOR = struct.Struct(">8sq16s")
 MAX_METADATA_FILTERS = 5
 MAY_REPEAT = frozenset({"status", "metadata"})
-"""The parameters of lists that may come several times."""
+"""Parameters of lists that may come several times."""
 
 
 def _moment(text: object) -> datetime:
@@ -55,7 +55,7 @@ Amount = Annotated[int, Field(ge=0, le=MAX_ID)]
 
 
 def _ranged(name: str, bound: str, words: str, example: object) -> Any:
-    """A parameter with two names: generated clients have no brackets."""
+    """A parameter with two names, because generated clients can't have the brackets."""
     return Field(
         validation_alias=AliasChoices(f"{name}_{bound}", f"{name}[{bound}]"),
         description=f"Only orders {words} this. `{name}[{bound}]` is the same.",
@@ -68,11 +68,11 @@ def _time(name: str, bound: str, words: str) -> Any:
 
 
 class OrderFilters(BaseModel):
-    """Which orders, of all or of the one customer whom the address names. `metadata[key]=value` is another way to write
-    `metadata=key=value`, and the only one for a key that has an equals sign.
+    """Filters for orders, of all customers or of the one in the address. `metadata[key]=value` is another way to write
+    `metadata=key=value`, and the only one for a key with an equals sign.
     """
 
-    model_config = ConfigDict(extra="allow")  # for metadata[…]; whatever else nobody knows is refused in `to_filters`
+    model_config = ConfigDict(extra="allow")  # for metadata[…]; other unknown parameters are refused in `to_filters`
 
     status: Annotated[
         list[Status],
@@ -109,8 +109,8 @@ class OrderFilters(BaseModel):
     total_lt: Annotated[Amount | None, _ranged("total", "lt", "with a total of less than", 1000)] = None
 
     def to_filters(self, workflow: Workflow, customer_id: int | None = None, others: Collection[str] = ()) -> Filters:
-        """The filters; `customer_id` is the customer whom the address names, `others` are statuses that orders have and
-        that may not be in the table. Raises OrderError.
+        """The filters. `customer_id`: the customer in the address. `others`: statuses that orders have, maybe not in
+        the table. Raises OrderError.
         """
         return Filters(
             statuses=tuple(dict.fromkeys(self._statuses(workflow, others))),
@@ -125,7 +125,7 @@ class OrderFilters(BaseModel):
         )
 
     def names_unknown_status(self, workflow: Workflow) -> bool:
-        """Whether a status is asked for that is not in the table: adopted orders may have it all the same."""
+        """Whether a wanted status is not in the table. Adopted orders may have it all the same."""
         return not all(workflow.parse(text) for text in self.status)
 
     def _statuses(self, workflow: Workflow, others: Collection[str]) -> Iterator[str]:
@@ -134,7 +134,7 @@ class OrderFilters(BaseModel):
             yield from found or [parse_status_or_refuse(text, "query/status", workflow)]
 
     def _members(self) -> tuple[tuple[str, str], ...]:
-        """The members of the metadata that an order must have, each once."""
+        """The members that an order's metadata must have, without duplicates."""
         members = set(self._bracketed())
         for text in self.metadata:
             if not _MEMBER.fullmatch(text):
@@ -147,7 +147,7 @@ class OrderFilters(BaseModel):
         return tuple(sorted(members))
 
     def _bracketed(self) -> Iterator[tuple[str, str]]:
-        """The members that were sent as `metadata[key]=value`; whatever else is no field has no meaning."""
+        """The members that were sent as `metadata[key]=value`. Raises OrderError for any other unknown parameter."""
         for name, value in (self.model_extra or {}).items():
             key = _METADATA.fullmatch(name)
             if key is None:
@@ -158,7 +158,7 @@ class OrderFilters(BaseModel):
             yield key[1], value
 
     def _range(self, name: str, step: Any) -> Range[Any]:
-        """The range that the parameters of `name` leave; steps are the smallest difference there is."""
+        """The range that the parameters of `name` define. `step`: the smallest difference between two values."""
         at_least, more, at_most, less = (getattr(self, f"{name}_{bound}") for bound in ("gte", "gt", "lte", "lt"))
         least = [*_given(at_least), *(_next(value, step) for value in _given(more))]
         end = [*(_next(value, step) for value in _given(at_most)), *_given(less)]
@@ -171,17 +171,17 @@ class OrderFilters(BaseModel):
 
 
 class FilterQuery(OrderFilters):
-    """Which of all orders."""
+    """Filters for the orders of all customers."""
 
     customer_id: Annotated[AnyCustomer | None, Field(description="Only this customer's orders.")] = None
 
     def to_filters(self, workflow: Workflow, customer_id: int | None = None, others: Collection[str] = ()) -> Filters:
-        """As above. Where the parameter is there, no address names a customer."""
+        """The filters. Without a customer in the address, the parameter `customer_id` counts."""
         return super().to_filters(workflow, self.customer_id if customer_id is None else customer_id, others)
 
 
 class Paging(BaseModel):
-    """In which order, and how many at once."""
+    """The sort, and the size of a page."""
 
     sort: SortBy = "-created_at"
     limit: Annotated[int, Field(ge=1, le=1000, description="Orders per page.")] = 100
@@ -200,15 +200,15 @@ class Paging(BaseModel):
 
 
 class ListQuery(Paging, FilterQuery):
-    """A page of all orders."""
+    """The parameters for a page of all orders."""
 
 
 class CustomerListQuery(Paging, OrderFilters):
-    """A page of one customer's orders."""
+    """The parameters for a page of one customer's orders."""
 
 
 class OneOrManyQuery(CustomerListQuery):
-    """What goes with one order, or with the list of a customer's orders."""
+    """The parameters for one order, or for the list of a customer's orders."""
 
     at: Annotated[
         str | None,
@@ -222,7 +222,8 @@ PageQuery = ListQuery | CustomerListQuery
 
 
 def parse_filters(texts: Sequence[str], workflow: Workflow, others: Callable[[], Collection[str]]) -> Filters:
-    """The filters of some `name=value`, as in the address of a list. `others` reads the statuses that orders have.
+    """The filters in texts like `name=value`, as in the address of a list. `others` reads the statuses that orders
+    have.
 
     Raises OrderError.
     """
@@ -246,7 +247,9 @@ def parse_filters(texts: Sequence[str], workflow: Workflow, others: Callable[[],
 
 
 def _twice_or_unknown(name: str, model: type[BaseModel]) -> OrderError:
-    """422 for a parameter that is no field: nobody knows it, or it is there under its other name already."""
+    """The error (422) for an unknown parameter: it does not exist, or the same parameter was sent under
+    its other name.
+    """
     bracketed = _BRACKETED.fullmatch(name)
     other = "_".join(bracketed.groups()) if bracketed else name
     if bracketed and other in model.model_fields:
@@ -255,7 +258,7 @@ def _twice_or_unknown(name: str, model: type[BaseModel]) -> OrderError:
 
 
 def sent_as(field: str, names: Container[str]) -> str:
-    """The name, of its two, under which a parameter of ours was sent."""
+    """The name under which one of our parameters was sent: it has two."""
     name, _, bound = field.rpartition("_")
     return bracketed if (bracketed := f"{name}[{bound}]") in names else field
 
@@ -265,7 +268,7 @@ def _given(value: T | None) -> list[T]:
 
 
 def _next(value: Any, step: Any) -> Any:
-    """The smallest value that is larger; the largest there is stays as it is."""
+    """The next larger value. The largest possible value stays as it is."""
     try:
         return value + step
     except OverflowError:
@@ -273,13 +276,15 @@ def _next(value: Any, step: Any) -> Any:
 
 
 def first_id(moment: datetime) -> UUID:
-    """No order that was created at `moment` or later has a smaller ID. IDs count milliseconds."""
+    """The smallest possible ID of an order that was created at `moment` or later. IDs count milliseconds."""
     ms = -((_EPOCH - moment) // _MILLISECOND)
     return UUID(int=min(max(ms, 0), _LAST_MS) << 80)
 
 
 def next_url(path: str, asked: str, query: PageQuery, filters: Filters, end: Position | None) -> str | None:
-    """The address of the page that begins at `end`, with everything that the client has `asked` for, as it was sent."""
+    """The address of the page that begins at `end`. It keeps all parameters that the client `asked` with, as they were
+    sent.
+    """
     if end is None:
         return None
     parameters: dict[str, Any] = parse_qs(asked, keep_blank_values=True)
@@ -289,7 +294,7 @@ def next_url(path: str, asked: str, query: PageQuery, filters: Filters, end: Pos
 
 
 def cursor_for(position: Position, filters: Filters, sort: Sort) -> str:
-    """An opaque cursor: the page behind this place in this list."""
+    """An opaque cursor for the page after this place in this list."""
     key = position.key
     number = (key - _EPOCH) // _MICROSECOND if isinstance(key, datetime) else _NO_KEY if key is None else key
     packed = _CURSOR.pack(_fingerprint(filters, sort), number, position.id.bytes)
@@ -297,9 +302,9 @@ def cursor_for(position: Position, filters: Filters, sort: Sort) -> str:
 
 
 def parse_cursor(cursor: str | None, filters: Filters, sort: Sort) -> Position | None:
-    """The place behind a cursor of this list. Raises OrderError.
+    """The place of a cursor for this list. Raises OrderError.
 
-    A cursor is not signed: whatever it says is a key and an ID of the right types, so the page stays an index range.
+    Cursors are not signed. Any cursor means a key and an ID of the right types, so the page stays an index range.
     """
     if cursor is None:
         return None

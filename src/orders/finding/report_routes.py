@@ -30,7 +30,7 @@ _EXAMPLE_SUMS = {"orders": 3, "units": 7, "revenue": 70}
 
 
 class Span(BaseModel):
-    """From one day to another, both included; days are UTC."""
+    """The parameters for the days from one to another, both included. Days are UTC."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,13 +58,13 @@ class Nothing(BaseModel):
 
 
 class SalesQuery(Span):
-    """Which sales."""
+    """The parameters of the sales report."""
 
     by: Annotated[Period, Field(description="A line per day, per week (from Monday) or per month.")] = "day"
 
 
 class ProductsQuery(Span):
-    """Which products."""
+    """The parameters of the products report."""
 
     by: Annotated[Measure, Field(description="What counts for being at the top.")] = "units"
     limit: Annotated[int, Field(ge=1, le=1000, description="How many products.")] = 20

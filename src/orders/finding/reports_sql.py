@@ -1,4 +1,4 @@
-"""Reports, counted by PostgreSQL: days that are over from their sums, the others from the orders."""
+"""Reports, computed by PostgreSQL: days that are over from stored sums, other days from the orders."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -13,7 +13,7 @@ Measure = Literal["units", "revenue", "orders"]
 
 @dataclass(frozen=True, slots=True)
 class Sales:
-    """What was sold in the period that begins on `begin`."""
+    """The sales of the period that begins on `begin`."""
 
     begin: date
     orders: int
@@ -23,7 +23,7 @@ class Sales:
 
 @dataclass(frozen=True, slots=True)
 class ProductSales:
-    """What was sold of a product. `name` is that of its last order."""
+    """The sales of a product. `name` is the name in its last order."""
 
     product_id: int
     name: str | None
@@ -34,7 +34,7 @@ class ProductSales:
 
 @dataclass(frozen=True, slots=True)
 class StatusCount:
-    """How many orders stand at a status; since when the first of them does, and the one in the middle."""
+    """Number of orders at a status, since when the oldest has been there, and since when the median one."""
 
     status: str
     orders: int
@@ -51,7 +51,7 @@ _DAYS = """
 
 
 def read_sales(connection: Connection, by: Period, first: date, last: date) -> list[Sales]:
-    """The sales from the first day to the last, both included; a period without any is there, with zeros."""
+    """The sales from the first day to the last, both included. A period without sales has zeros."""
     rows = fetch(
         connection,
         f"""WITH {_DAYS}, sales AS (
@@ -68,7 +68,7 @@ def read_sales(connection: Connection, by: Period, first: date, last: date) -> l
 def read_product_sales(
     connection: Connection, measure: Measure, first: date, last: date, limit: int
 ) -> list[ProductSales]:
-    """The products that sold most from the first day to the last, both included."""
+    """The best-selling products from the first day to the last, both included."""
     rows = fetch(
         connection,
         f"""WITH {_DAYS}, sales AS (
@@ -91,9 +91,9 @@ def read_product_sales(
 
 
 def read_standings(connection: Connection) -> list[StatusCount]:
-    """The statuses at which placed orders stand. Adopted orders are counted, but since when is not asked of them.
+    """The statuses of placed orders. Adopted orders are counted, but have no time.
 
-    The oldest and the one in the middle are looked for among the orders of the day on which counting comes to them.
+    The sums of days tell on which day the oldest and the median order fall. Only the orders of these days are read.
     """
     rows = fetch(
         connection,
@@ -114,12 +114,12 @@ def read_standings(connection: Connection) -> list[StatusCount]:
 
 
 def sum_up_a_day(connection: Connection) -> date | None:
-    """Sum up the sales of one day that is over; None: all are summed up, or someone else is at it."""
+    """Sum up the sales of one day that is over. Returns None if there is none left, or another replica is at work."""
     return _one_day(connection, "SELECT sum_up_a_day()")
 
 
 def count_standings(connection: Connection) -> date | None:
-    """Count who came to their status on one day that is over, as above."""
+    """Count the orders that came to their status on one day that is over. Returns None like `sum_up_a_day`."""
     return _one_day(connection, "SELECT count_standings()")
 
 

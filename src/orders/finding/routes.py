@@ -1,4 +1,4 @@
-"""The routes that read orders. They pass through as the JSON that PostgreSQL built."""
+"""The routes that read orders. They pass on the JSON that PostgreSQL built."""
 
 from collections.abc import Container
 
@@ -38,8 +38,8 @@ _LIST_PROBLEMS = (*READ_PROBLEMS, Code.TOO_SLOW)
     responses={200: {"model": OrderList, "description": "A page of orders"}, **problem_responses(*_LIST_PROBLEMS)},
 )
 async def get_orders(request: Request, query: Listing) -> Response:
-    """Placed orders, newest first unless `sort` says otherwise; all filters have to hold. Those that are being placed,
-    or failed, are there for who asks with `status`.
+    """Placed orders, newest first unless `sort` says otherwise. All filters have to hold. Orders that are being placed,
+    or that failed, are only listed if `status` asks for them.
     """
     return await answer_orders(request, query, None)
 
@@ -66,7 +66,8 @@ async def get_order(
     of the customer's orders, newest first; what the ID looks like decides. The other parameters are for the list;
     beside one order they are refused, unless they have their default, which generated clients send.
     """
-    known = parse_versions(request.headers.getlist("if-none-match"), "If-None-Match")  # refused beside a list, too
+    # read here, so that a malformed header is refused for lists, too
+    known = parse_versions(request.headers.getlist("if-none-match"), "If-None-Match")
     order_id = parse_order_id(id)
     if order_id is None:
         if query.at is not None:
@@ -76,7 +77,7 @@ async def get_order(
         )
     service = finding(request)
     if query.model_fields_set:
-        await understand(query, service)  # what is malformed, or known to nobody, is said first
+        await understand(query, service)  # so that a malformed or unknown parameter is the error that is told
         _refuse_what_is_for_lists(query, request)
     if query.at is not None:
         order = await read_order_at(service.database, service.workflow, order_id, parse_moment(query.at))
@@ -88,7 +89,7 @@ async def get_order(
 
 
 def _unless_known(known: Container[int] | None, answer: Response) -> Response:
-    """The answer, or 304 where the client has that version."""
+    """The answer, or 304 if the client knows the version already."""
     if known is not None and int(answer.headers["etag"].strip('"')) in known:
         return Response(status_code=304, headers={"ETag": answer.headers["etag"]})
     return answer

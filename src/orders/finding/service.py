@@ -1,4 +1,6 @@
-"""What the routes of reading need: a database, the table of statuses, and how much is read at once."""
+"""The part of the application that the routes of finding need: database, table of statuses, and limits
+for slow reads.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -18,17 +20,17 @@ from orders.postgres.lanes import Lane
 from orders.postgres.unavailable import DatabaseBusy
 
 LOADS_AT_ONCE = 2
-"""Queries for orders by ID that run at once; the next batch gathers meanwhile."""
+"""Number of queries for orders by ID that run at once. The next batch gathers meanwhile."""
 
 LOAD = 100
-"""Maximum orders in one such query: the largest orders are 170 kB each."""
+"""Maximum number of orders in one such query: the largest orders have 170 kB each."""
 
 
 T = TypeVar("T")
 
 
 class Finding:
-    """Reads orders. Reads by ID that arrive together are answered together; lists and reports wait for their turn."""
+    """Reads orders. Reads by ID that arrive together become one query. Lists and reports wait for their turn."""
 
     def __init__(self, database: Database, workflow: Workflow) -> None:
         self.database = database
@@ -36,12 +38,14 @@ class Finding:
         self.orders: Coalescer[UUID, str] = Coalescer(
             lambda ids: database.run(lambda c: read_orders(c, ids), Lane.READS), parallel=LOADS_AT_ONCE, size=LOAD
         )
-        # Of the threads of the lists one is for lists alone, where there are two: a report may take eight seconds.
+        # If the lists have two threads or more, one is for lists alone: a report may take eight seconds.
         self.slow_reads = asyncio.Semaphore(max(1, database.threads_of(Lane.LISTS) - 1))
         self.counting = asyncio.Semaphore(1)
 
     async def read_list(self, query: Callable[[Connection], T]) -> T:
-        """A query of a list, on a thread that nobody needs for placing. Raises OrderError: there is too much to do."""
+        """The result of a list's query, on a thread that placing does not need. Raises OrderError if there is too much
+        to do.
+        """
         try:
             return await self.database.run(query, Lane.LISTS)
         except DatabaseBusy:
@@ -54,12 +58,12 @@ class Finding:
         return await self.read_list(statuses_there_are)
 
     async def read_slowly(self, query: Callable[[Connection], T]) -> T:
-        """A query of a report, which may take seconds: it waits for its turn. Raises OrderError as above."""
+        """The result of a report's query, which may take seconds. It waits for its turn. Raises OrderError as above."""
         async with self.slow_reads:
             return await self.read_list(query)
 
 
 def finding(request: Request) -> Finding:
-    """What reads orders, of the app that the request came to."""
+    """The Finding of the application that the request came to."""
     service: Finding = request.app.state.finding
     return service

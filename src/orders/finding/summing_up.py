@@ -1,4 +1,4 @@
-"""Days that are over are summed up, so that reports stay quick. One replica at a time does it."""
+"""Sums up days that are over, so that reports stay quick. One replica at a time does it."""
 
 import logging
 from datetime import date
@@ -17,7 +17,7 @@ async def sum_up_once(database: Database) -> bool:
 
 
 async def _sum_up(database: Database, a_day: Query[date | None]) -> bool:
-    """Whether there was a day to sum up. What goes wrong with the one report does not keep the other."""
+    """Sum up one day of one report. Returns whether there was one. An error in one report does not stop the other."""
     try:
         return await database.run(a_day, Lane.LISTS) is not None
     except DatabaseUnavailable as error:

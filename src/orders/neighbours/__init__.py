@@ -1,1 +1,1 @@
-"""The catalog and the cart service: what they answer, how much they can take, and when they get a rest."""
+"""Clients of the catalog and the cart service: what replies mean, how many calls overlap, and the circuit breaker."""

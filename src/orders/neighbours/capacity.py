@@ -1,4 +1,4 @@
-"""How much a neighbour can take: calls wait here for their turn, and what their answers were like is learnt from."""
+"""Runs the calls to one neighbour: each waits for its turn, and its answer teaches how many calls may overlap."""
 
 import asyncio
 import logging
@@ -14,13 +14,13 @@ from orders.postgres.database import DatabaseUnavailable
 log = logging.getLogger(__name__)
 
 MAX_CALLS = 64
-"""Maximum of calls at once where no other is set: connections are not free for a neighbour either."""
+"""Maximum number of calls at once if no other is set: connections are not free for a neighbour either."""
 
 
 @dataclass(slots=True)
 class Answered:
-    """A call that was answered. `was_alone`: no other was under way meanwhile; `was_full`: as many were as may be.
-    Times are the event loop's, in seconds.
+    """A call that was answered. `was_alone`: no other call was under way meanwhile. `was_full`: the limit of calls was
+    reached. Times are the event loop's, in seconds.
     """
 
     reply: Reply
@@ -31,9 +31,10 @@ class Answered:
 
 
 class Capacity:
-    """How much the neighbour called `name` can take. `bound`: maximum of calls at once; `call_s`: time-out of a call.
+    """The calls to the neighbour called `name`. `bound`: maximum number of calls at once. `call_s`: timeout of a call.
 
-    Without `turns`, calls of other replicas are taken for harmless. `on_news` is called when replicas have to be told.
+    Without `turns`, calls of other replicas are assumed to do no harm. `on_news` is called when other replicas have to
+    be told.
     """
 
     def __init__(
@@ -50,33 +51,34 @@ class Capacity:
 
     @property
     def is_proven(self) -> bool:
-        """Whether calls may overlap."""
+        """Whether calls may overlap: the neighbour is proven."""
         return self._concurrency.is_proven
 
     @property
     def allows_one(self) -> bool:
-        """Whether calls must not overlap just now."""
+        """Whether only one call at a time is allowed just now."""
         return self._concurrency.limit(self._now()) == 1
 
     def learnt(self) -> Learnt:
-        """What was learnt so far."""
+        """What this replica has learnt of the neighbour so far."""
         return self._concurrency.learnt(self._now())
 
     def adopt(self, learnt: Learnt) -> None:
-        """Go on from what another replica has learnt, or this one before a restart."""
+        """Continue from what another replica has learnt, or this one before a restart."""
         if learnt.is_fragile:
             log.warning("%s is known to mix up calls that overlap: it gets one at a time.", self._name)
         self._concurrency.adopt(learnt, self._now())
 
     def believes(self, *, was_alone: bool) -> bool:
-        """Whether a bad answer counts; if not, it has to be asked for again alone."""
+        """Whether a bad answer counts. If not, the question has to be asked again alone."""
         return self._concurrency.believes(was_alone=was_alone)
 
     async def call(
         self, exchange: Callable[[], Awaitable[Reply]], flow: Hashable, *, alone: bool, first: bool = False
     ) -> Answered:
-        """`exchange()`, once its turn has come, or before all that wait (`first`). Raises what it raises, NoAnswer with
-        `was_alone`.
+        """Await the turn, then `exchange()`. With `first`, this call goes before all that wait.
+
+        Raises what `exchange` raises. A NoAnswer then has its `was_alone`.
         """
         call = self._gate.enter_now(flow, alone=alone, first=first)
         call = call or await self._gate.enter(flow, alone=alone, first=first)
@@ -103,20 +105,20 @@ class Capacity:
             self._concurrency.on_trouble(now, began_at)
 
     async def _in_turn(self, exchange: Callable[[], Awaitable[Reply]]) -> Reply:
-        """Where calls must not overlap, those of other replicas must not either."""
+        """Make a call to a neighbour that is not proven. Its calls must not overlap those of other replicas either."""
         if self._turns is None:
             return await exchange()
         try:
             await self._turns.enter()
         except DatabaseUnavailable as error:
-            raise NotSent(f"whose turn it is to call {self._name} can't be found out: {error}") from None
+            raise NotSent(f"the turn to call {self._name} can't be taken: {error}") from None
         try:
             return await exchange()
         finally:
             self._turns.leave()
 
     def note_right(self, answered: Answered, *, is_checked: bool) -> None:
-        """The answer was right. `is_checked`: it names what was asked for."""
+        """Note that the answer was right. `is_checked`: the answer names what was asked for."""
         was_proven = self._concurrency.is_proven
         self._concurrency.on_right(
             self._now(),
@@ -129,11 +131,11 @@ class Capacity:
 
     def _tell_if_proven(self, was_proven: bool) -> None:
         if self._concurrency.is_proven != was_proven:
-            log.info("%s answers calls that overlap rightly: it gets up to %d at once.", self._name, self._bound)
+            log.info("%s does not mix up calls that overlap: it gets up to %d at once.", self._name, self._bound)
             self.on_news()
 
     def note_wrong(self, what: str, began_at: float) -> None:
-        """An answer to a call that began then was mixed up. `what`: where that was seen."""
+        """Note that a call which began at `began_at` got a mixed-up answer. `what`: where that was seen."""
         now = self._now()
         if self._concurrency.on_wrong(now, began_at):
             log.warning(
@@ -145,12 +147,12 @@ class Capacity:
             self.on_news()
 
     def note_confirmed(self, *, was_alone: bool, is_checked: bool) -> None:
-        """A bad answer was given again alone. `was_alone`: so it was the first time."""
+        """Note that a bad answer was given again alone. `was_alone`: the first call was alone, too."""
         was_proven = self._concurrency.is_proven
         self._concurrency.on_confirmed(self._now(), overlapped=not was_alone, is_checked=is_checked)
         self._tell_if_proven(was_proven)
 
     async def close(self) -> None:
-        """Let another replica have its turn."""
+        """Pass this replica's turn on."""
         if self._turns:
             await self._turns.close()

@@ -13,15 +13,15 @@ from orders.order.model import MAX_ID, MAX_QUANTITY, Line, merge_lines
 _CLOSE = b'{"status": "Ordered"}'
 
 MAX_ITEMS_BYTES = 8 * 1024 * 1024
-"""Maximum size of `GET /cart_items`, which answers with the items of all carts: 120,000 of them fit."""
+"""Maximum size of the reply to `GET /cart_items`, which holds the items of all carts: 120,000 of them fit."""
 
 _ITEMS_READS = 1
-"""Number of those replies that are read at once. Requests that come meanwhile share the next one."""
+"""Number of concurrent `GET /cart_items`. Requests that arrive during one share the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cart:
-    """A customer's cart. `is_active` is False for one that was ordered already, where the service still shows it."""
+    """A customer's cart. `is_active` is False if the cart is ordered already and the service still shows it."""
 
     id: int
     is_active: bool
@@ -38,7 +38,7 @@ class Carts:
     async def read(self, customer_id: int, flow: Hashable = None, *, surely: bool = False) -> Cart | None:
         """The customer's cart with its lines merged, or None. Raises NotSent, NoAnswer or MalformedReply.
 
-        `flow` is on whose behalf; `surely`: None only where that was said three times.
+        `flow`: on whose behalf. `surely`: return None only if the service said three times that there is no cart.
         """
         understand = functools.partial(_understand, customer_id)
         found = await self._neighbour.get(f"/carts/{customer_id}", understand, flow=flow, surely=surely)
@@ -50,14 +50,14 @@ class Carts:
         return Cart(found.id, found.is_active, _lines(items or []))
 
     async def close(self, customer_id: int) -> bool:
-        """Tell the service that the customer's cart is ordered; safe to repeat. False: it refused.
+        """Tell the service that the customer's cart is ordered. Safe to repeat. Returns False if the service refused.
 
         Raises NotSent, NoAnswer or MalformedReply.
         """
         reply = await self._neighbour.put(f"/carts/{customer_id}", _CLOSE)
         if _is_done(reply):
             return True
-        # A text may be "closed", "not found", or another call's answer: the cart tells.
+        # A text may mean "closed" or "not found", or be another call's answer. The cart itself tells which.
         cart = await self.read(customer_id, surely=True)
         return cart is None or not cart.is_active
 
@@ -73,7 +73,7 @@ class Carts:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """A cart as the service sent it. `items` None: they have to be asked for."""
+    """A cart as the service sent it. If `items` is None, the items have to be asked for."""
 
     id: int
     is_active: bool
@@ -81,7 +81,7 @@ class _Document:
 
 
 def _is_done(reply: Reply) -> bool:
-    """Whether a PUT was acknowledged, and not with a text."""
+    """Whether the service acknowledged the PUT with something other than a text."""
     return 200 <= reply.status < 300 and not reply.body.lstrip().startswith(b'"')
 
 
@@ -108,12 +108,12 @@ def _understand(customer_id: int, reply: Reply) -> Found[_Document | None]:
 
 
 def _belongs(item: Any, cart_id: int) -> bool:
-    """Whether a cart's own item is its own: one that names no cart is."""
+    """Whether an item belongs to the cart that it came with. An item that names no cart does."""
     return not isinstance(item, dict) or item.get("cart_id", cart_id) == cart_id
 
 
 def _understand_items(cart_ids: frozenset[int], reply: Reply) -> Found[dict[int, list[Any]]]:
-    """The items of these carts. Those of all others are not kept while the reply is read."""
+    """The items of these carts. Items of other carts are dropped while the reply is read."""
     if reply.status != 200:
         raise MalformedReply(f"it answered {reply.status} to GET /cart_items")
     document = reply.json(keep=lambda found: "cart_id" not in found or _cart_of(found) in cart_ids)
@@ -129,13 +129,13 @@ def _understand_items(cart_ids: frozenset[int], reply: Reply) -> Found[dict[int,
 
 
 def _cart_of(item: Any) -> int:
-    """The cart that an item names; 0: none."""
+    """The cart that an item names, or 0 if it names none."""
     cart_id = item.get("cart_id") if isinstance(item, dict) else None
     return cart_id if type(cart_id) is int else 0
 
 
 def _lines(items: list[Any]) -> tuple[Line, ...]:
-    """The lines; those of a quantity of 0 or less, which naive services keep, are left out."""
+    """The lines. Items with a quantity of 0 or less, which naive services keep, are left out."""
     if not all(isinstance(item, dict) for item in items):
         raise MalformedReply("a cart's item is not a JSON object")
     lines = [

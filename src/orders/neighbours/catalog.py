@@ -15,16 +15,17 @@ from orders.order.model import MAX_ID
 
 _ENVELOPES = ("product_detail", "data", "product")
 _MAX_NAME = 10_000
-_ELSEWHERE = (301, 302, 307, 308)  # to be done at another address; after a 303, say, it may have been done here
-_MAX_DEPTH = 100  # far from what Python's JSON can write again
+# the PUT belongs at another address; not 303: after that one it may have been done here
+_ELSEWHERE = (301, 302, 307, 308)
+_MAX_DEPTH = 100  # far below the depth that Python's JSON can write again
 _STRONG_ETAG = re.compile(r'"[!#-~]*"')
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product as the catalog has it. `fields` is all that the catalog gave, for our PUT to give back.
+    """A product as the catalog has it. `fields` holds all that the catalog sent: our PUT sends it back.
 
-    A negative quantity, which naive services make, is sold out: 0.
+    A negative quantity, which naive services allow, is read as 0: sold out.
     """
 
     id: int
@@ -39,9 +40,9 @@ class Written(Enum):
     """What became of one PUT."""
 
     DONE = auto()  # acknowledged
-    DISPUTED = auto()  # it answered no: it will not take it, or this is another call's answer. See what it has
-    REFUSED = auto()  # a definite no: it answered so several times, and still has what it had
-    CHANGED = auto()  # 412: someone else wrote since we read
+    DISPUTED = auto()  # the catalog said no: it refuses, or this is another call's answer. Read the product to find out
+    REFUSED = auto()  # a definite no: the catalog said so several times, and its stock is unchanged
+    CHANGED = auto()  # 412: someone else wrote since our read
     NOT_SENT = auto()  # a definite no: nothing left this machine
     UNKNOWN = auto()  # sent, no answer: it may have landed, or may land yet
 
@@ -53,10 +54,10 @@ class Catalog:
         self._neighbour = neighbour
 
     async def read(self, product_id: int, flow: Hashable = None, *, surely: bool = False) -> Product | None:
-        """The product, or None where the catalog does not know it. Raises NotSent, NoAnswer or MalformedReply.
+        """The product, or None if the catalog does not know it. Raises NotSent, NoAnswer or MalformedReply.
 
-        `flow` is on whose behalf; `surely`: for a product that was there. That it is gone has to be said three
-        times.
+        `flow`: on whose behalf. `surely`: for a product that existed before. Return None only if the catalog said three
+        times that it is gone.
         """
         understand = functools.partial(_understand, product_id)
         return await self._neighbour.get(f"/products/{product_id}", understand, flow=flow, surely=surely)
@@ -70,7 +71,7 @@ class Catalog:
         *,
         alone: bool = False,
     ) -> Written:
-        """Set the product's quantity, once; with `If-Match` where the catalog gave an ETag. Raises nothing.
+        """Set the product's quantity with one PUT, with `If-Match` if the catalog gave an ETag. Raises nothing.
 
         Nothing is sent once the event loop's time is `not_after`.
         """
@@ -111,7 +112,7 @@ def _outcome(product_id: int, reply: Reply) -> Written:
 
 
 def _is_acknowledged(product_id: int, reply: Reply) -> bool:
-    """Whether a 2xx means that the PUT was done. Where calls may be mixed up it has to say something of a product."""
+    """Whether a 2xx means that the PUT was done. If calls may be mixed up, the reply has to be about a product."""
     document = reply.json() if reply.body else None
     if isinstance(document, str) or not (reply.is_proven or isinstance(document, dict)):
         return False
@@ -119,7 +120,7 @@ def _is_acknowledged(product_id: int, reply: Reply) -> bool:
 
 
 def _is_of_another(product_id: int, document: Any) -> bool:
-    """Whether a PUT was acknowledged with another product: then it is another call's answer."""
+    """Whether the PUT was acknowledged with another product. Such a reply is another call's answer."""
     fields = _unwrap(document) if isinstance(document, dict) else {}
     return type(fields.get("id")) is int and fields["id"] != product_id
 
@@ -159,7 +160,7 @@ def _count(product_id: int, fields: dict[str, Any], name: str, least: int = 0) -
 
 
 def _refuse_unwritable(product_id: int, fields: dict[str, Any]) -> None:
-    """A number beyond a double (1e999) reads as infinity; it could not be given back unchanged."""
+    """Refuse a number beyond a double (1e999). It reads as infinity and could not be sent back unchanged."""
     inner: list[Any] = [fields]
     for _ in range(_MAX_DEPTH):
         inner = [v for value in inner for v in _members(value) if type(v) in (dict, list, float)]
@@ -171,7 +172,7 @@ def _refuse_unwritable(product_id: int, fields: dict[str, Any]) -> None:
 
 
 def _members(value: Any) -> Iterable[Any]:
-    """What is in an object or a list."""
+    """The values in an object or a list."""
     if type(value) is dict:
         return value.values()
     return value if type(value) is list else ()

@@ -1,4 +1,4 @@
-"""Whose call to a neighbour is next: as many at once as it can take, alone where that is asked for, flow by flow."""
+"""The gate before a neighbour: admits as many calls at once as allowed, some of them alone, and takes turns by flow."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -9,13 +9,13 @@ DRY_RUN = "dry run"
 """The flow of all dry runs."""
 
 DRY_RUN_SHARE = 8
-"""Part of the limit that dry runs may have: one call in eight, and at least one. Orders that are placed come first."""
+"""Divisor of the limit for dry runs: they get one call in eight, and at least one. Placing orders comes first."""
 
 
 @dataclass(slots=True)
 class Call:
-    """A call that is under way. From `Gate.leave` on, `was_alone` says whether no other call was meanwhile, and
-    `was_full` whether as many were as may be.
+    """A call that is under way. After `Gate.leave`, `was_alone` says whether no other call was under way meanwhile, and
+    `was_full` whether the limit was reached.
     """
 
     flow: Hashable
@@ -25,7 +25,7 @@ class Call:
 
 
 _Waiting = tuple[asyncio.Future[Call], bool]
-"""A call whose turn has not come, and whether it has to be alone."""
+"""A call that waits for its turn, and whether it has to be alone."""
 
 _NO_FLOW = object()
 
@@ -33,8 +33,8 @@ _NO_FLOW = object()
 class Gate:
     """Admits up to `limit()` calls at once.
 
-    Calls of one request or batch are a flow. Flows take turns, so that one with a thousand calls delays another's two
-    calls by two. A call that has to be alone waits until no other is under way, and all others wait for it.
+    The calls of one request or batch are a flow. Flows take turns, so a flow of a thousand calls delays another flow's
+    two calls by two. A call that has to be alone waits until no other is under way, and all others wait for it.
     """
 
     def __init__(self, limit: Callable[[], int]) -> None:
@@ -43,24 +43,26 @@ class Gate:
         self._dry_runs = 0
         self._admitted = 0
         self._is_closed = False  # a call that has to be alone is under way
-        self._flows: OrderedDict[Hashable, deque[_Waiting]] = OrderedDict()  # in the order of turns
+        self._flows: OrderedDict[Hashable, deque[_Waiting]] = OrderedDict()  # the first flow has the next turn
 
     def enter_now(self, flow: Hashable = None, *, alone: bool = False, first: bool = False) -> Call | None:
-        """`enter`, if there is nothing to wait for."""
+        """Like `enter`, but returns None if the call would have to wait."""
         if (self._flows and not first) or not self._has_room(flow, alone=alone):
             return None
         return self._admit(flow, alone=alone)
 
     async def enter(self, flow: Hashable = None, *, alone: bool = False, first: bool = False) -> Call:
-        """Wait for the turn. `leave` has to be called with what this returns. `first`: before all that wait; for one
-        call at a time, or those that wait would starve.
+        """Wait for the turn. Pass the returned call to `leave`.
+
+        With `first`, the call goes before all that wait. Use this for one call at a time, or those that wait would
+        starve.
         """
         if call := self.enter_now(flow, alone=alone, first=first):
             return call
         future: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
         waiting = (future, alone)
         self._queue(flow, waiting, first=first)
-        self._open()  # dry runs that wait for their share keep nobody else waiting
+        self._open()  # a dry run that waits for its share delays nobody else
         try:
             return await future
         except asyncio.CancelledError:
@@ -68,11 +70,11 @@ class Gate:
                 self.leave(future.result())
             else:
                 self._forget(flow, waiting)
-                self._open()  # it may have been the one that the others waited for
+                self._open()  # the others may have waited for this call
             raise
 
     def leave(self, call: Call) -> None:
-        """The call has ended, in whatever way."""
+        """Note that the call has ended, in whatever way."""
         call.was_alone = call.was_alone and self._admitted == call.number
         call.was_full = self._under_way >= self._limit()
         self._under_way -= 1
@@ -101,21 +103,21 @@ class Gate:
         while (flow := self._next_flow()) is not _NO_FLOW:
             waiting = self._flows[flow]
             future, alone = waiting.popleft()
-            while future.done():  # it has given up
+            while future.done():  # its caller has given up
                 future, alone = waiting.popleft()
             if waiting:
-                self._flows.move_to_end(flow)  # the others have their turn first
+                self._flows.move_to_end(flow)  # other flows have their turn first
             else:
                 del self._flows[flow]
             future.set_result(self._admit(flow, alone=alone))
 
     def _next_flow(self) -> Hashable:
-        """The first flow whose call may go. Only dry runs are passed over, and not one that has to be alone: it would
-        wait for as long as others come.
+        """The first flow whose next call may go. Only dry runs are passed over. A call that has to be alone is never
+        passed over: it would wait for as long as others come.
         """
         for flow, waiting in self._flows.items():
             alone = next((alone for future, alone in waiting if not future.done()), None)
-            if alone is None:  # all of them have given up
+            if alone is None:  # all callers of this flow have given up
                 continue
             if self._has_room(flow, alone=alone):
                 return flow
@@ -132,7 +134,7 @@ class Gate:
             calls.append(waiting)
 
     def _forget(self, flow: Hashable, waiting: _Waiting) -> None:
-        """It waits no longer."""
+        """Remove a call whose caller no longer waits."""
         calls = self._flows.get(flow, deque())
         if waiting in calls:
             calls.remove(waiting)

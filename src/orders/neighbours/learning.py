@@ -1,4 +1,4 @@
-"""What is learnt of the neighbours is kept in the database, so that a restart and other replicas begin with it."""
+"""Shares what is learnt of the neighbours through the database, so that other replicas and restarts begin with it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,7 +9,9 @@ from orders.neighbours.learnt_sql import Key, keep_learnt, make_rows, read_learn
 from orders.postgres.database import Database
 
 WORTH_KEEPING = 1.5
-"""Factor by which a limit has to change to be kept: each replica finds its own, this one is only where it begins."""
+"""Factor by which a limit has to change before it is saved. The saved limit is only a start: each replica finds its
+own.
+"""
 
 
 class Learning:
@@ -24,11 +26,11 @@ class Learning:
             capacity.on_news = self.news.set
 
     def learnt(self) -> dict[str, Learnt]:
-        """What is known here of each neighbour, by its name."""
+        """What this replica knows of each neighbour, by the neighbour's name."""
         return {key.name: capacity.learnt() for key, capacity in self._capacities.items()}
 
     async def share_once(self) -> None:
-        """Keep what is new here, then take over what is new elsewhere. Raises DatabaseUnavailable."""
+        """Save what is new here, then adopt what is new elsewhere. Raises DatabaseUnavailable."""
         for key, capacity in self._capacities.items():
             known, learnt = self._known.get(key), capacity.learnt()
             if known and _is_news(learnt, known):
@@ -42,7 +44,7 @@ class Learning:
         found = await self._database.run(lambda c: read_learnt(c, keys))
         for key, learnt in found.items():
             verdict = self._capacities[key].learnt().verdict
-            is_news_here = verdict != before[key]  # learnt while the row was read: it is kept in the next round
+            is_news_here = verdict != before[key]  # learnt while the row was read: saved in the next round
             if not is_news_here and (key not in self._known or learnt.verdict != verdict):
                 self._capacities[key].adopt(learnt)
             self._known[key] = learnt

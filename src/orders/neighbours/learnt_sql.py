@@ -1,4 +1,4 @@
-"""What the replicas tell each other about a neighbour: what was learnt of it, and whose turn it is to call it."""
+"""The table `neighbours`: what the replicas learnt of each neighbour, and which replica has the turn to call it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from orders.postgres.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Which neighbour (`catalog` or `cart`), and a digest of its address: at another address all is learnt anew."""
+    """A neighbour (`catalog` or `cart`) and a digest of its address. At another address everything is learnt anew."""
 
     name: str
     address: str
 
 
 NAMES = {"catalog": "The Product Catalog Service", "cart": "The Shopping Cart Service"}
-"""What people are told that a neighbour is."""
+"""Names of the neighbours in messages for people."""
 
 
 def digest(url: str) -> str:
-    """What an address is known by: it may hold a password."""
+    """A digest that stands for an address, which may hold a password."""
     return hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
 def read_learnt(connection: Connection, keys: Sequence[Key]) -> dict[Key, Learnt]:
-    """What is known of these neighbours; those that were never called are left out."""
+    """What is known of these neighbours. Neighbours that were never called are left out."""
     with connection.cursor() as cursor:
         cursor.execute(_READ, ([k.name for k in keys], [k.address for k in keys]))
         return {Key(name, address): Learnt(*rest) for name, address, *rest in cursor}
 
 
 def make_rows(connection: Connection, keys: Sequence[Key]) -> None:
-    """Make the rows of neighbours that were never called. Safe to repeat."""
+    """Insert the rows of neighbours that were never called. Safe to repeat."""
     with connection.cursor() as cursor:
         cursor.execute(_MAKE, ([k.name for k in keys], [k.address for k in keys]))
 
@@ -49,7 +49,9 @@ _MAKE = "INSERT INTO neighbours (name, address) SELECT * FROM unnest(%s::text[],
 
 
 def keep_learnt(connection: Connection, key: Key, learnt: Learnt, known: Learnt) -> bool:
-    """Keep what was learnt since `known` was read. False: another replica has learnt otherwise, and nothing is kept."""
+    """Save what was learnt since `known` was read. Returns False, and saves nothing, if another replica learnt
+    otherwise.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """UPDATE neighbours SET concurrency = %(limit)s, is_proven = %(is_proven)s, wrong_count = %(wrong)s,
@@ -71,9 +73,10 @@ def keep_learnt(connection: Connection, key: Key, learnt: Learnt, known: Learnt)
 
 
 def take_turn(connection: Connection, key: Key, holder: UUID, lease_s: float, wanted_s: float) -> bool:
-    """Take the turn, or keep it, for `lease_s`. False: another replica has it; it is told that this one waits.
+    """Take the turn, or keep it, for `lease_s`. Returns False if another replica has it, and tells that one that we
+    wait.
 
-    The row is made where it is missing, as in a database that was restored.
+    Inserts the row if it is missing, as in a restored database.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -100,7 +103,7 @@ def take_turn(connection: Connection, key: Key, holder: UUID, lease_s: float, wa
 
 
 def pass_turn(connection: Connection, key: Key, holder: UUID, *, only_if_wanted: bool) -> bool:
-    """End the turn; with `only_if_wanted` only where another replica waits for it. Returns whether it has ended."""
+    """End the turn. With `only_if_wanted`, end it only if another replica waits. Returns whether it has ended."""
     with connection.cursor() as cursor:
         cursor.execute(
             """UPDATE neighbours SET holder = NULL, held_until = NULL

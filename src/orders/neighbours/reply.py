@@ -1,4 +1,4 @@
-"""What a neighbour sends back, read with bounds: a reply of any other kind than JSON of a sane size is rubbish."""
+"""A neighbour's reply, read with bounds. Anything but JSON of a sane size is malformed."""
 
 import json
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from pyreqwest.exceptions import PyreqwestError
 from pyreqwest.response import Response
 
 MAX_REPLY_BYTES = 1024 * 1024
-"""Maximum size of a reply. A product, or a cart of the most lines that an order may have, fits many times."""
+"""Maximum size of a reply. A product, or a cart with the maximum number of lines, fits many times."""
 
 
 class NotSent(Exception):
-    """No connection was made: the request has certainly had no effect."""
+    """No connection was made. The request certainly had no effect."""
 
 
 class CircuitOpen(NotSent):
-    """The neighbour kept failing and is given a rest: nothing was sent."""
+    """The circuit breaker is open, because the neighbour kept failing. Nothing was sent."""
 
 
 class NoAnswer(Exception):
-    """The request was sent and no usable answer came (time-out, reset, 5xx): its effect is unknown.
+    """The request was sent and no usable answer came (timeout, reset, 5xx). Its effect is unknown.
 
     `was_alone`: whether no other call to the neighbour was under way meanwhile.
     """
@@ -36,20 +36,20 @@ class TimedOut(NoAnswer):
 
 
 class MalformedReply(Exception):
-    """The neighbour answered something that its contract does not know."""
+    """The neighbour's answer breaks its contract."""
 
 
 class TooLarge(MalformedReply):
-    """The reply is larger than it may be."""
+    """The reply is larger than allowed."""
 
 
 class MixedUp(MalformedReply):
-    """The neighbour answered with somebody else's answer: another product, another customer's cart."""
+    """The neighbour sent the answer to another question: another product, or another customer's cart."""
 
 
 @dataclass(slots=True)
 class Reply:
-    """A neighbour's answer that is not a 5xx. `etag` is None where there is none.
+    """A neighbour's answer that is not a 5xx. `etag` is None if there is none.
 
     `was_alone`: no other call of ours was under way meanwhile. `is_proven`: the neighbour does not mix up calls.
     """
@@ -61,9 +61,11 @@ class Reply:
     is_proven: bool = True
 
     def json(self, keep: Callable[[dict[str, Any]], bool] | None = None) -> Any:
-        """The body as JSON. Objects that `keep` does not want are None: of a large reply only a part is held in memory.
+        """The body as JSON. Objects that `keep` rejects become None, so that only a part of a large reply is held in
+        memory.
 
-        Raises MalformedReply: not JSON, nested too deep, with a NaN, an infinity or a name that is twice in one object.
+        Raises MalformedReply if the body is not JSON, is nested too deep, has NaN or infinity, or has a name twice in
+        one object.
         """
 
         def read_object(members: list[tuple[str, Any]]) -> dict[str, Any] | None:
@@ -90,15 +92,15 @@ def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def brief(value: Any) -> str:
-    """What a neighbour sent, for an error's sentence."""
+    """The first characters of what a neighbour sent, for an error's sentence."""
     return repr(str(value)[:40])
 
 
 def build_client(timeout_s: float) -> Client:
-    """The HTTP client that both neighbours share. To be closed by whoever made it.
+    """The HTTP client that both neighbours share. The caller has to close it.
 
-    Redirects are not followed (a PUT must reach the address that was configured) and compressed replies are not
-    asked for (a small one could unpack to any size).
+    Redirects are not followed: a PUT must reach the configured address. Compressed replies are not requested: a small
+    one could unpack to any size.
     """
     builder = ClientBuilder().timeout(timedelta(seconds=timeout_s)).connect_timeout(timedelta(seconds=timeout_s))
     builder = builder.follow_redirects(False).gzip(False).brotli(False).zstd(False).deflate(False)
@@ -107,7 +109,7 @@ def build_client(timeout_s: float) -> Client:
 
 async def read_body(response: Response, max_bytes: int) -> bytes:
     if _is_small(response, max_bytes):
-        return bytes(await response.bytes())  # in one go, which costs less CPU
+        return bytes(await response.bytes())  # in one piece, which costs less CPU
     chunks: list[bytes] = []
     size = 0
     while (chunk := await response.body_reader.read_chunk()) is not None:
@@ -119,14 +121,16 @@ async def read_body(response: Response, max_bytes: int) -> bytes:
 
 
 def _is_small(response: Response, max_bytes: int) -> bool:
-    """Whether the reply says that it is not too long, in the header that counts then (RFC 9112, 6.3)."""
+    """Whether the reply announces an allowed length, in the header that counts (RFC 9112, 6.3)."""
     announced = header(response, "content-length") or ""
     is_counted = announced.isdecimal() and header(response, "transfer-encoding") is None
     return is_counted and int(announced) <= max_bytes
 
 
 def header(response: Response, name: str) -> str | None:
-    """The headers we read are ASCII (RFC 9110); the library raises on others, which we could not give back anyway."""
+    """The value of a reply's header. The headers that we read are ASCII (RFC 9110). The library raises on others; we
+    could not send those back anyway.
+    """
     try:
         return response.get_header(name)
     except ValueError:
@@ -134,9 +138,11 @@ def header(response: Response, name: str) -> str | None:
 
 
 def was_not_sent(error: PyreqwestError) -> bool:
-    """Whether no connection was made. The class does not tell: the library's ConnectError is also a connection that
-    broke after the request was sent, its ConnectTimeoutError also an answer that did not come. What lies below does;
-    should it ever be worded otherwise, everything counts as sent, which is the safe side.
+    """Whether no connection was made, so the request was not sent.
+
+    The error's class does not tell. The library's ConnectError can also mean that a connection broke after the request
+    was sent, and its ConnectTimeoutError that the answer did not come. The causes below the error do tell. If their
+    words change, every error counts as sent, which is the safe side.
     """
     return "client error (Connect)" in _causes(error)
 

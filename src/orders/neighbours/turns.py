@@ -1,6 +1,6 @@
-"""Whose turn it is to call a neighbour that can't take two calls at once: one replica's, by a lease in the database.
+"""Turns of the replicas at a neighbour that can't take two calls at once: a lease in the database.
 
-The lease costs a statement now and then while calls go on, and one when they stop. Neighbours that can take more are
+The lease costs one statement now and then while calls go on, and one when they stop. Neighbours that can take more are
 called without it.
 """
 
@@ -16,16 +16,16 @@ from orders.postgres.database import Database, DatabaseUnavailable
 log = logging.getLogger(__name__)
 
 TURN_S = 0.2
-"""How long a replica calls before it lets another one that waits have its turn."""
+"""How long a replica keeps calling before another one that waits gets the turn."""
 
 POLL_S = 0.015
-"""Pause between two looks of a replica that waits: about as long as one call takes."""
+"""Pause between two polls of a replica that waits: about as long as one call."""
 
 LINGER_S = 0.02
-"""How long an idle replica keeps its turn: an order's next call comes after a commit of ours."""
+"""How long an idle replica keeps its turn: an order's next call follows a commit of ours."""
 
 MARGIN_S = 1.0
-"""How much longer than one call a lease is, so that many calls need one statement."""
+"""How much longer than one call a lease lasts, so that many calls need one statement."""
 
 
 class Turns:
@@ -43,14 +43,14 @@ class Turns:
         self._passing: asyncio.Task[None] | None = None
 
     async def enter(self) -> None:
-        """Return once a call may be made; it has to `leave`. Raises DatabaseUnavailable."""
+        """Wait until a call may be made. Each `enter` needs its `leave`. Raises DatabaseUnavailable."""
         async with self._asking:
             while not await self._is_ours():  # noqa: ASYNC110 (no event can tell: another process has it)
                 await asyncio.sleep(POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 (a pause is no secret)
             self._under_way += 1
 
     def leave(self) -> None:
-        """The call has ended. The turn is passed on if no other call follows."""
+        """Note that a call has ended. The turn is passed on if no other call follows."""
         self._under_way -= 1
         if not self._under_way and (self._passing is None or self._passing.done()):
             self._passing = asyncio.create_task(self._pass_when_idle())
@@ -71,19 +71,19 @@ class Turns:
         is_new = self._lease_until < now
         lease_s = self._call_s + MARGIN_S
         is_ours = await self._database.run(lambda c: take_turn(c, self._key, self._me, lease_s, 4 * POLL_S))
-        # Counted from before the statement was sent: our copy of the lease ends earlier than PostgreSQL's.
+        # Measured before the statement is sent: our copy of the lease ends earlier than PostgreSQL's.
         self._lease_until = now + lease_s if is_ours else -float("inf")
         self._began_at = now if is_new else self._began_at
         return is_ours
 
     async def _pass(self, *, only_if_wanted: bool) -> None:
-        lease_until, self._lease_until = self._lease_until, -float("inf")  # nobody knows until the answer is there
+        lease_until, self._lease_until = self._lease_until, -float("inf")  # unknown until the answer is there
         if lease_until < asyncio.get_running_loop().time():
             return
         if not await self._database.run(lambda c: pass_turn(c, self._key, self._me, only_if_wanted=only_if_wanted)):
             self._lease_until = lease_until if only_if_wanted else -float("inf")
         else:
-            await asyncio.sleep(2 * POLL_S if only_if_wanted else 0)  # the one that waits looks meanwhile
+            await asyncio.sleep(2 * POLL_S if only_if_wanted else 0)  # the replica that waits polls meanwhile
 
     async def _pass_when_idle(self) -> None:
         try:
@@ -92,4 +92,4 @@ class Turns:
                 if not self._under_way:
                     await self._pass(only_if_wanted=False)
         except DatabaseUnavailable as error:
-            log.info("a turn at the %s is not passed on, and runs out: %s", self._key.name, error)
+            log.info("the turn at the %s could not be passed on, and ends with its lease: %s", self._key.name, error)

@@ -1,1 +1,1 @@
-"""What an order is, on every side: the model, the wire, the statuses, and the SQL that makes its document."""
+"""An order as all journeys know it: the model, the wire format, the statuses, and the SQL that makes its document."""

@@ -1,4 +1,4 @@
-"""What may be attached to an order, as requests have it: a reference and notes (`Metadata` has a name of its own)."""
+"""Requests' types for an external reference and for notes. `Metadata` is in `named_types`."""
 
 from typing import Annotated
 

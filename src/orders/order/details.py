@@ -1,4 +1,4 @@
-"""What others attach to an order (metadata, an external reference, notes): its limits, and a JSON merge patch. Pure."""
+"""Metadata, external reference and notes of an order: their limits, and a JSON merge patch. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from orders.order.model import Details
 from orders.order.sizes import MAX_ATTACHED_BYTES, stored_bytes
 
 MAX_METADATA_BYTES = 8192
-"""Maximum size of the metadata as they are stored and sent."""
+"""Maximum size of the metadata, as stored and sent."""
 
 
 MAX_METADATA_MEMBERS = 50
@@ -22,11 +22,13 @@ MAX_KEY_LENGTH = 100
 
 
 MAX_VALUE_LENGTH = 500
-"""Of a string that orders can be found by: a member of the metadata itself."""
+"""Maximum length of a string that is a member of the metadata itself. Orders can be found by such strings."""
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7396: members of `patch` replace those of `target`, null removes one, objects are merged."""
+    """The merged document (RFC 7396): members of `patch` replace those of `target`, null removes one, objects are
+    merged.
+    """
     if not isinstance(patch, Mapping):
         return patch
     merged = dict(target) if isinstance(target, Mapping) else {}
@@ -39,7 +41,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def to_document(details: Details) -> dict[str, Any]:
-    """As the wire has it, without what is not there."""
+    """The details as a JSON object of the wire, without members that are not set."""
     notes = {"public": details.public_note, "private": details.private_note}
     document = {
         "external_reference": details.external_reference,
@@ -50,7 +52,7 @@ def to_document(details: Details) -> dict[str, Any]:
 
 
 def to_details(document: Mapping[str, Any]) -> Details:
-    """From the wire, where it was checked. Raises OrderError where the metadata can't be kept."""
+    """Details from a JSON object that was checked on the wire. Raises OrderError if the metadata can't be kept."""
     require_good_metadata(document.get("metadata") or {})
     return as_details(document)
 
@@ -66,7 +68,7 @@ TOO_LARGE = f"must be at most {MAX_ATTACHED_BYTES} bytes altogether: the metadat
 
 
 def attached_bytes(document: Mapping[str, Any]) -> int:
-    """The size of an order's metadata and notes, as they are stored and sent."""
+    """The size of an order's metadata and notes, as stored and sent."""
     texts = (document.get("notes") or {}).values()
     return stored_bytes(document.get("metadata") or {}) + sum(stored_bytes(text) for text in texts if text)
 
@@ -82,7 +84,7 @@ def as_details(document: Mapping[str, Any]) -> Details:
 
 
 def as_members(details: Details) -> dict[str, Any]:
-    """As members of the order: what is not there is null, or empty."""
+    """The details as members of an order. A member that is not set is null or empty."""
     return {
         "external_reference": details.external_reference,
         "metadata": json.loads(details.metadata) if details.metadata else {},
@@ -91,7 +93,7 @@ def as_members(details: Details) -> dict[str, Any]:
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> None:
-    """Raises ValueError: small, flat enough, and nothing in it that a database can't keep."""
+    """Check that the metadata is small, flat enough, and storable. Raises ValueError."""
     _check(metadata, MAX_METADATA_DEPTH)
     if len(metadata) > MAX_METADATA_MEMBERS:
         raise ValueError(f"must have at most {MAX_METADATA_MEMBERS} members")

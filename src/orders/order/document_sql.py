@@ -1,4 +1,4 @@
-"""Reading orders. PostgreSQL builds the JSON; nobody takes it apart again on its way to the client."""
+"""Reading orders. PostgreSQL builds the JSON, and nothing parses it again on its way to the client."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -8,14 +8,14 @@ from orders.postgres.functions import ALWAYS, Function, Step
 
 TIME = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
-# As the function orders_allowed() has it, written out: called for each order it made a list six times slower.
+# Inlined copy of the SQL function orders_allowed(): calling it per row made lists six times slower. Keep both in step.
 ALLOWED = """coalesce(
         (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
                 THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
          FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END)"""
 
-# psycopg2 reads % in a statement as a placeholder; these have none.
+# psycopg2 reads % in a statement as a placeholder. This text has none.
 ORDER_JSON = f"""json_build_object(
     'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
     'items', coalesce((
@@ -29,15 +29,15 @@ ORDER_JSON = f"""json_build_object(
     'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{{}}'),
     'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', {TIME.format("o.created_at")}, 'updated_at', {TIME.format("o.updated_at")})::text"""
-"""The order `o` as the wire has it."""
+"""SQL for the order `o` as JSON of the wire."""
 
 
 SHORT_JSON = "json_build_object('id', o.id, 'status', o.status, 'version', o.version)::text"
-"""The order `o` where there is no room for all of it."""
+"""SQL for the order `o` in short, for answers without room for all of it."""
 
 
 class Short(str):
-    """The JSON of an order in short."""
+    """An order's JSON in short."""
 
     __slots__ = ()
 
@@ -79,7 +79,9 @@ PAGE = Function(
     rows="id uuid, document text",
     only_reads=True,
 )
-"""The first of these orders, as many as come to `bytes`, and one at least: PostgreSQL builds no more than these."""
+"""The first of these orders whose sizes sum up to at most `bytes`, but at least one. PostgreSQL builds no more than
+these.
+"""
 
 
 def read_orders(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
@@ -101,4 +103,4 @@ EVENT_JSON = f"""json_build_object(
         'number', e.number, 'type', e.type, 'before', e.before, 'after', e.after, 'details', e.details,
         'actor', e.actor, 'reason', e.reason, 'note', e.note, 'request_id', e.request_id,
         'at', {TIME.format("e.at")})"""
-"""The event `e` as the wire has it."""
+"""SQL for the event `e` as JSON of the wire."""

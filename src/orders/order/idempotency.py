@@ -1,4 +1,4 @@
-"""What a client is told, and what an Idempotency-Key remembers of it."""
+"""Answers to clients, and what an Idempotency-Key remembers of them."""
 
 import json
 from dataclasses import dataclass
@@ -8,12 +8,14 @@ from orders.errors import Code, OrderError, problem
 from orders.order.keys_sql import KeyInUse, Outcome
 
 RECORDED = (201, 400, 500)
-"""Statuses that are the outcome of a request with an Idempotency-Key. After any other nothing has been decided."""
+"""Statuses that a key remembers as the request's outcome. With any other status nothing has been decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client is told: HTTP status, JSON body, the order if it is placed, and whether this is a repetition."""
+    """An answer to a client: HTTP status, JSON body, the order if one was placed, and whether the answer is a
+    repetition.
+    """
 
     status: int
     body: str
@@ -22,7 +24,9 @@ class Answer:
 
 
 def replay(known: KeyInUse, fingerprint: bytes) -> Answer:
-    """The first outcome of a key. Raises OrderError: it is another request's (422), or still running (409)."""
+    """The first answer to this key's request. Raises OrderError if the key is another request's (422), or still in use
+    (409).
+    """
     if known.fingerprint != fingerprint:
         raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another request.")
     if known.outcome is None:

@@ -1,4 +1,6 @@
-"""Idempotency-Keys: what is known of one, and remembering an answer outside a batch (inside, `placing` does it)."""
+"""Idempotency-Keys in the database: finds them, and stores outcomes outside a batch. Inside a batch, `stock` stores
+them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from orders.postgres.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request with an Idempotency-Key was answered: HTTP status, JSON body, and the order if it was placed."""
+    """The answer that a key remembers: HTTP status, JSON body, and the order if one was placed."""
 
     status: int
     body: str
@@ -18,19 +20,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class KeyInUse:
-    """An Idempotency-Key that is known already: whose request it was and, unless that still runs, its outcome."""
+    """An Idempotency-Key that is known: its request's fingerprint, and the outcome, or None while the request runs."""
 
     fingerprint: bytes
     outcome: Outcome | None
 
 
 def find_key(connection: Connection, key: str) -> KeyInUse | None:
-    """What is known of this Idempotency-Key."""
+    """The known use of this key, or None."""
     return keys_in_use(connection, [key]).get(key)
 
 
 def keys_in_use(connection: Connection, keys: Sequence[str]) -> dict[str, KeyInUse]:
-    """Which of these keys are known already."""
+    """The known uses of these keys."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT key, fingerprint, status, body, order_id FROM idempotency_keys WHERE key = ANY(%s)", (list(keys),)
@@ -46,8 +48,8 @@ def keys_in_use(connection: Connection, keys: Sequence[str]) -> dict[str, KeyInU
 def keep_outcome(
     connection: Connection, key: str, fingerprint: bytes, outcome: Outcome, batch: UUID | None = None
 ) -> bool:
-    """Remember the answer to a request that placed nothing itself. A key that is another batch's stays as it is; then
-    this is False.
+    """Store the answer to a request that placed nothing itself. Returns False, and stores nothing, if another batch has
+    the key.
     """
     with connection.cursor() as cursor:
         cursor.execute(

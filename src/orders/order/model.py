@@ -1,21 +1,21 @@
-"""What an order is made of, and who asks for it. Pure; which statuses there are is in `workflow`."""
+"""What an order is made of, and who asked for a change. Pure. `statuses` has the statuses."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_ID = 2**63 - 1
-"""Customer, product and cart identifiers are 1 … 2^63-1: PostgreSQL's bigint."""
+"""Maximum customer, product and cart ID: PostgreSQL's bigint. The minimum is 1."""
 
 MAX_QUANTITY = 2**31 - 1
-"""A line's quantity is 1 … 2^31-1: PostgreSQL's integer, as in the tables that this service adopts."""
+"""Maximum quantity of a line: PostgreSQL's integer, as in the tables that this service adopts. The minimum is 1."""
 
 MAX_LINES = 500
-"""More different products than this in one order is a mistake or an attack; it also bounds a batch's work."""
+"""Maximum number of different products in one order. More is a mistake or an attack; it also bounds a batch's work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who asked for a change and in which request: what the order's history remembers of them."""
+    """The author of a change and their request, as the order's history records them."""
 
     actor: str = "api"
     request_id: str | None = None
@@ -23,7 +23,7 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """So many of one product. `quantity` is 1 … 2^31-1."""
+    """A line of an order: a quantity of one product, 1 … 2^31-1."""
 
     product_id: int
     quantity: int
@@ -31,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What others attach to an order. `metadata` is a JSON object as text; None everywhere: nothing."""
+    """Metadata, external reference and notes of an order. `metadata` is a JSON object as text. None: not set."""
 
     external_reference: str | None = None
     metadata: str | None = None
@@ -43,7 +43,7 @@ NO_DETAILS = Details()
 
 
 def merge_lines(lines: Iterable[Line]) -> tuple[Line, ...]:
-    """One line per product, in the order of product IDs (the order in which products are claimed: no deadlocks)."""
+    """One line per product, sorted by product ID. Products are claimed in this order, which prevents deadlocks."""
     quantities: dict[int, int] = {}
     for line in lines:
         quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity

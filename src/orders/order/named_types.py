@@ -1,4 +1,6 @@
-"""The types of the wire that are no objects and have a name of their own, in the document and in generated clients."""
+"""Types of the wire that are not objects and have a name of their own, in the OpenAPI document and in generated
+clients.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +12,7 @@ from orders.order.details import MAX_METADATA_BYTES, check_metadata
 from orders.order.statuses import load_workflow
 
 STATUSES = list(load_workflow().by_name)
-"""The built-in ones. `api.document` puts a shop's own into the OpenAPI document instead."""
+"""Names of the built-in statuses. For a shop's own table, `openapi` puts its names into the document instead."""
 
 Status = TypeAliasType(
     "Status",
@@ -24,7 +26,9 @@ Status = TypeAliasType(
         ),
     ],
 )
-"""Not an enum: a client with one could not read a list that has an adopted order, or a status newer than the client."""
+"""The name of a status. It is not an enum: a client with an enum could not read a list that has an adopted order, or a
+status newer than the client.
+"""
 
 Reason = TypeAliasType("Reason", Literal["customer", "declined", "fraud", "inventory", "staff", "expired", "other"])
 
@@ -54,7 +58,7 @@ SortBy = TypeAliasType(
         Literal["created_at", "-created_at", "updated_at", "-updated_at", "total", "-total", "number", "-number"],
         Field(
             description="What to sort by; with a minus: the largest or newest first.",
-            # The minus is lost in a name that a generator makes of it.
+            # Names for generators, which lose the minus.
             json_schema_extra={
                 "x-enum-varnames": [
                     name + direction
@@ -67,7 +71,7 @@ SortBy = TypeAliasType(
 )
 
 WITHOUT_NUL = r"^[^\x00]*$"
-"""PostgreSQL keeps every character but this one."""
+"""Pattern of text without the one character that PostgreSQL can't keep."""
 
 
 def _small(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""What stands in addresses and headers: IDs, keys, versions, moments. Each is read, or refused in a sentence."""
+"""Parsers for texts in addresses and headers: IDs, keys, versions, moments. What can't be read is refused in a
+sentence.
+"""
 
 import re
 from collections.abc import Container
@@ -10,19 +12,21 @@ from orders.order.model import MAX_ID
 from orders.order.statuses import Workflow
 
 CUSTOMER_ID = "[1-9][0-9]{0,18}"
-"""A customer's ID as it stands in an address; no more than 2^63-1, which a pattern can't say."""
+"""Pattern of a customer's ID in an address. The maximum is 2^63-1, which a pattern can't say."""
 
 
 ANY_CUSTOMER_ID = "-?[1-9][0-9]{0,18}|0"
-"""The same where orders are read that were adopted from the simpler service: -2^63 … 2^63-1."""
+"""Pattern of the ID of a customer whose orders are read: orders adopted from the simpler service have
+-2^63 … 2^63-1.
+"""
 
 
 KEY = r'"(?:[!#-\[\]-~]|\\["\\]){1,255}"|[!#-~][!-~]{0,254}'
-"""An `Idempotency-Key`: 1 … 255 visible ASCII characters, quoted (RFC 9651 string) or bare."""
+"""Pattern of an `Idempotency-Key`: 1 … 255 visible ASCII characters, quoted (an RFC 9651 string) or bare."""
 
 
 CURSOR = "[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
-"""32 bytes in URL-safe base64, without its padding."""
+"""Pattern of a cursor: 32 bytes in URL-safe base64, without padding."""
 
 
 _ORDER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -38,18 +42,18 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+ -]\d\d:\d
 
 
 def parse_customer_id(text: str) -> int | None:
-    """1 … 2^63-1 in plain digits, or None."""
+    """The ID, 1 … 2^63-1 in plain digits, or None."""
     return int(text) if re.fullmatch(CUSTOMER_ID, text) and int(text) <= MAX_ID else None
 
 
 def parse_any_customer_id(text: str) -> int | None:
-    """-2^63 … 2^63-1 in plain digits, or None."""
+    """The ID, -2^63 … 2^63-1 in plain digits, or None."""
     is_one = re.fullmatch(ANY_CUSTOMER_ID, text, re.ASCII) and -MAX_ID - 1 <= int(text) <= MAX_ID
     return int(text) if is_one else None
 
 
 def parse_order_id(text: str) -> UUID | None:
-    """A UUID in its usual form, or None."""
+    """The UUID in its usual form, or None."""
     return UUID(text) if _ORDER.fullmatch(text) else None
 
 
@@ -64,7 +68,7 @@ def parse_key(values: list[str]) -> str | None:
 
 
 def parse_status_or_refuse(text: str, pointer: str, workflow: Workflow) -> str:
-    """The status that `text` names. Raises OrderError with the known ones."""
+    """The status that `text` names. Raises OrderError with a list of the statuses."""
     status = workflow.parse(text)
     if status is None:
         known = ", ".join(workflow.by_name)
@@ -83,7 +87,8 @@ def parse_versions(values: list[str], header: str) -> Container[int] | None:
         raise invalid(
             f"header/{header}", "etag_invalid", f'{header}: send the ETag as it was, like "3" with the quotes.'
         )
-    is_weak_enough = header == "If-None-Match"  # a weak ETag, from a proxy on the way, is not for changing things
+    # a weak ETag comes from a proxy on the way, and must not decide about a change
+    is_weak_enough = header == "If-None-Match"
     return {
         int(tag)
         for weak, tag in _ETAG.findall(text)
@@ -97,7 +102,7 @@ def parse_moment(text: str) -> int | datetime:
         if re.fullmatch("[1-9][0-9]{0,9}", text):
             return int(text)
         if _TIME.fullmatch(text):
-            return datetime.fromisoformat(text.upper().replace(" ", "+"))  # a + that was not escaped arrives as a space
+            return datetime.fromisoformat(text.upper().replace(" ", "+"))  # an unescaped + arrives as a space
     except ValueError:
         pass
     raise invalid("query/at", "at_invalid", "at: a version like 2, or a time like 2026-11-24T08:00:00Z.")

@@ -1,4 +1,4 @@
-"""What became of each entry of a request for many orders."""
+"""The result of each entry of a request for many orders."""
 
 import json
 import logging
@@ -15,35 +15,35 @@ log = logging.getLogger(__name__)
 
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""Maximum size of the orders in one answer, as in a page of a list; those behind it are in short."""
+"""Maximum size of the orders in one answer, as in a page of a list. Orders beyond it are given in short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one entry: the HTTP status that it would have had alone, and its other members as JSON."""
+    """The result of one entry: the HTTP status that it would have had alone, and its other members as JSON."""
 
     status: int
     members: Mapping[str, str]
 
     def json(self) -> str:
-        """As the wire has it."""
+        """The result as JSON of the wire."""
         return f'{{"status":{self.status}{"".join(f",{json.dumps(n)}:{text}" for n, text in self.members.items())}}}'
 
 
 def answered(answer: Answer) -> Result:
-    """The result of an entry that was answered; a failure that was remembered, too."""
+    """The result of an entry that was answered. The answer can be a failure that a key remembered."""
     member = "order" if answer.status < 300 else "problem"
     return Result(answer.status, {member: answer.body, **({"replayed": "true"} if answer.replayed else {})})
 
 
 def refused(error: OrderError, instance: str) -> Result:
-    """The result of an entry that was refused. Pointers in it are those of the entry, wherever that stands."""
+    """The result of an entry that was refused. Pointers in its problem begin at the entry."""
     again = {} if error.retry_after_s is None else {"retry_after_s": str(error.retry_after_s)}
     return Result(error.code.value.status, {"problem": json.dumps(problem(error, instance)), **again})
 
 
 def as_order_error(error: Exception) -> OrderError:
-    """What one entry is told, so that the others are told what became of them."""
+    """The error for one entry. Other entries still get their own results."""
     if isinstance(error, OrderError):
         return error
     if isinstance(error, DatabaseUnavailable):
@@ -59,7 +59,7 @@ def shown(order: str) -> dict[str, str]:
 
 
 def in_bounds(results: Sequence[Result]) -> list[Result]:
-    """The results, with those orders in short for which there is no room."""
+    """The results, with orders in short once MAX_ANSWER_BYTES are reached."""
     room = MAX_ANSWER_BYTES
     bounded = []
     for result in results:
@@ -79,6 +79,6 @@ def _in_short(result: Result, order: str) -> Result:
 def results_of(
     orders: Mapping[UUID, str], errors: Mapping[UUID, OrderError], instance: str, status: int = 200
 ) -> dict[UUID, Result]:
-    """The results of orders, of which some were refused."""
+    """The results of these orders, some of which were refused."""
     moved = {i: Result(status, shown(body)) for i, body in orders.items() if i not in errors}
     return {**moved, **{i: refused(error, instance) for i, error in errors.items()}}

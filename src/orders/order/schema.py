@@ -54,7 +54,9 @@ ORDER_EXAMPLE: dict[str, Any] = {
 
 
 def _without_fraction(value: Any) -> Any:
-    """2.0 is an integer to JSON Schema. Beyond 2^53 a float may have lost digits on its way, and stays one."""
+    """2.0 as 2: JSON Schema calls it an integer. A float beyond 2^53 stays one, as it may have lost
+    digits on its way.
+    """
     return int(value) if type(value) is float and value.is_integer() and abs(value) <= 2**53 else value
 
 
@@ -105,7 +107,9 @@ Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
 
 
 AnyCustomer = Annotated[int, Field(ge=-MAX_ID - 1, le=MAX_ID)]
-"""A customer whose orders are read: the simpler service had some with IDs of 0 and less. Nothing is placed for them."""
+"""The ID of a customer whose orders are read: the simpler service had some of 0 and less. Nothing is
+placed for them.
+"""
 
 
 Note = Annotated[
@@ -203,7 +207,7 @@ class WorkflowGraph(BaseModel):
 
 
 class OrderList(BaseModel):
-    """A page of orders. `next` is the address of the following page, or null; `total_count` is there for who asks."""
+    """A page of orders. `next` is the address of the following page, or null; `total_count` is there if asked for."""
 
     model_config = ConfigDict(
         json_schema_extra={

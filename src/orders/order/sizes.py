@@ -1,7 +1,7 @@
-"""How large things are as they are stored and sent, and how names are cut to fit. Pure.
+"""Sizes of values as they are stored and sent, and how names are cut to fit. Pure.
 
-An order's document is at most 64 KiB and its lines' numbers: MAX_ATTACHED_BYTES, MAX_NAMES_BYTES, and about 220 bytes
-for each of at most 500 lines.
+The maximum size of an order's document is 64 KiB and its lines' numbers. It consists of MAX_ATTACHED_BYTES,
+MAX_NAMES_BYTES, and about 220 bytes for each of at most 500 lines.
 """
 
 import json
@@ -12,19 +12,21 @@ from decimal import Decimal
 from typing import Any
 
 MAX_ATTACHED_BYTES = 24 * 1024
-"""Maximum size of an order's metadata and notes together: notes of 4,000 characters each with metadata of
-8 KiB fit, and notes in Chinese without.
+"""Maximum size of an order's metadata and notes together: two notes of 4,000 characters fit with metadata of 8 KiB, or
+in Chinese without metadata.
 """
 
 MAX_NAMES_BYTES = 40 * 1024
-"""Maximum size of the names of an order's products together: 500 names may have 80 bytes each."""
+"""Maximum size of all product names of an order together: 500 names may have 80 bytes each."""
 
 _CUT = "…"
 
 
 def stored_bytes(value: Any) -> int:
-    """The size of a JSON value as PostgreSQL's jsonb writes it, in UTF-8: with spaces, and with numbers written out
-    (1e308 has 309 digits). Raises ValueError: a number is infinite or none, or a text has half of a surrogate pair.
+    """The size of a JSON value in UTF-8 as PostgreSQL's jsonb writes it: with spaces, and with numbers written out
+    (1e308 has 309 digits).
+
+    Raises ValueError if a number is infinite or NaN, or a text has half of a surrogate pair.
     """
     if isinstance(value, Mapping):
         members = sum(stored_bytes(name) + 2 + stored_bytes(part) for name, part in value.items())
@@ -42,7 +44,7 @@ def stored_bytes(value: Any) -> int:
 
 
 def names_that_fit(names: Sequence[str]) -> list[str]:
-    """These names, the longest of them cut, so that all of them fit into MAX_NAMES_BYTES."""
+    """The names, with the longest of them cut so that all fit into MAX_NAMES_BYTES."""
     if 6 * sum(map(len, names)) <= MAX_NAMES_BYTES:  # at most six bytes a character, as JSON
         return list(names)
     sizes = [stored_bytes(name) for name in names]
@@ -53,7 +55,7 @@ def names_that_fit(names: Sequence[str]) -> list[str]:
 
 
 def _largest_size(sizes: Sequence[int]) -> int:
-    """The size to which the longest have to be cut, so that all fit: what the short ones leave is theirs."""
+    """The size to which the longest have to be cut so that all fit. Room that short ones leave is used by long ones."""
     left = MAX_NAMES_BYTES
     in_order = sorted(sizes)
     for n, size in enumerate(in_order):
@@ -65,6 +67,8 @@ def _largest_size(sizes: Sequence[int]) -> int:
 
 
 def _cut_to(name: str, size: int) -> str:
-    """The longest beginning that has this size together with the mark; as JSON no character is shorter than a byte."""
+    """The longest beginning of this size, including the mark. The search relies on each character taking at least a
+    byte.
+    """
     length = bisect_right(range(size), size, key=lambda n: stored_bytes(name[:n] + _CUT)) - 1
     return name[: max(0, length)] + _CUT

@@ -1,7 +1,7 @@
-"""The table of statuses: which there are, which may follow which, which are final, which give stock back.
+"""The table of statuses: which exist, which may follow which, which are final, which give stock back.
 
-Read from a TOML file and checked; the built-in one is `workflow.toml`. The database holds the same table
-(`store.statuses`), and that one is asked.
+It is read from a TOML file and checked; the built-in one is `workflow.toml`. The database holds the same table
+(`statuses_sql`), and the one in the database decides.
 """
 
 import difflib
@@ -20,13 +20,13 @@ from orders.settings import SettingsError
 BUILT_IN = Path(__file__).with_name("workflow.toml")
 
 PENDING, FAILED = "Pending", "Failed"
-"""Only placing an order and its recovery move an order into or out of these; no file names them."""
+"""Statuses that only placing and its recovery set or leave. A file must not name them."""
 
 ORDERED = "Ordered"
-"""Where every placed order begins."""
+"""The first status of every placed order."""
 
 CANCELLED, RETURNED = "Cancelled", "Returned"
-"""Where cancelling and returning a whole order lead, in a table that has them."""
+"""Statuses to which cancelling and returning a whole order lead, in a table that has them."""
 
 _NAME = re.compile(r"[^\W_]+([ -][^\W_]+)*")
 _MAX_NAME = 40
@@ -34,7 +34,7 @@ _MAX_NAME = 40
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A status, and those that may follow it, in the table's order. From a hold it also goes back to where it was."""
+    """A status, and the statuses that may follow it, in the table's order. From a hold an order may also go back."""
 
     name: str
     label: str
@@ -47,7 +47,9 @@ class Status:
 
 @dataclass(frozen=True)
 class Workflow:
-    """The table. `statuses` is in the order of an order's life, along `line` it goes forward; `text` is the file."""
+    """The table. `statuses` is in the order of an order's life. An order goes forward along `line`.
+    `text` is the file.
+    """
 
     statuses: tuple[Status, ...]
     line: tuple[str, ...]
@@ -59,13 +61,15 @@ class Workflow:
         return {status.name: status for status in self.statuses}
 
     def parse(self, text: str) -> str | None:
-        """The status that `text` names ("on hold", "On_Hold" and "ON  HOLD" are one); None if there is none."""
+        """The status that `text` names, or None. "on hold", "On_Hold" and "ON  HOLD" are the same."""
         return self._by_key.get(status_key(text))
 
     def allowed(self, status: str, held_from: str | None = None, *, adopted: bool = False) -> tuple[str, ...]:
-        """The statuses that may follow `status`. An adopted order may stand in one that was never in the table, or in
-        `Pending` in another sense: it may go to every status that a person can set. Another order whose status is
-        not in the table stands in a final one of an earlier table.
+        """The statuses that may follow `status`.
+
+        An adopted order may have a status that was never in the table, or `Pending` with another meaning. It may then
+        go to every status that a person can set. Any other order whose status is missing in the table has a final one
+        of an earlier table.
         """
         known = self.by_name.get(status)
         if adopted and (known is None or status == PENDING):
@@ -79,7 +83,7 @@ class Workflow:
         return {status_key(status.name): status.name for status in self.statuses}
 
     def document(self) -> dict[str, Any]:
-        """The graph, as `GET /workflow` answers it."""
+        """The table as `GET /workflow` shows it."""
         return {
             "initial": ORDERED,
             "line": list(self.line),
@@ -99,7 +103,9 @@ class Workflow:
         }
 
     def mermaid(self) -> str:
-        """The graph as a Mermaid diagram. Thick: the line, along which skipping is allowed. Dotted: there and back."""
+        """The graph as a Mermaid diagram. Thick arrows are the line, where skipping is allowed. Dotted arrows go there
+        and back.
+        """
         names = {status.name: f"s{n}" for n, status in enumerate(self.statuses)}
         lines = ["flowchart LR"]
         for status in self.statuses:
@@ -121,7 +127,7 @@ class Workflow:
 
 
 def load_workflow(path: Path | None = None) -> Workflow:
-    """The table in this file, or the built-in one. Raises SettingsError with a line for everything that is wrong."""
+    """The table in this file, or the built-in one. Raises SettingsError with a line per mistake."""
     file = path or BUILT_IN
     try:
         text = file.read_text(encoding="utf-8")
@@ -134,7 +140,7 @@ def load_workflow(path: Path | None = None) -> Workflow:
 
 
 def parse_workflow(text: str) -> Workflow:
-    """The table in this text. Raises ValueError with a line for everything that is wrong."""
+    """The table in this text. Raises ValueError with a line per mistake."""
     try:
         read = _File.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -168,7 +174,7 @@ class _File(BaseModel):
 
 
 def _statuses(read: _File) -> tuple[Status, ...]:
-    """The file's statuses between the service's own, each with all that may follow it."""
+    """The file's statuses between the service's own. Each has all statuses that may follow it."""
     entries = [
         Status(
             name,
@@ -192,7 +198,7 @@ def _following(name: str, entry: _Entry, read: _File) -> tuple[str, ...]:
 
 
 def _wrong_names(read: _File) -> Iterator[str]:
-    """What is wrong with the names in the file, before there is a graph."""
+    """Mistakes in the names of the file. They are looked for first, because the graph needs right names."""
     if ORDERED not in read.statuses:
         yield f"statuses: {ORDERED} is missing; every placed order begins there"
     seen: dict[str, str] = {}
@@ -228,7 +234,7 @@ def _unknown(where: str, names: Iterable[str], read: _File) -> Iterator[str]:
 
 
 def _wrong_graph(workflow: Workflow) -> Iterator[str]:
-    """What is wrong with the graph; the names are right."""
+    """Mistakes in the graph. The names are right."""
     steps = _steps(workflow)
     reached = _reachable(ORDERED, steps)
     for status in workflow.statuses[1:-1]:
@@ -255,7 +261,7 @@ def _wrong_status(status: Status, workflow: Workflow) -> Iterator[str]:
 
 
 def _twice_back(workflow: Workflow, steps: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Stock that went back is not the order's any more, so nothing that follows may give it back again."""
+    """Statuses that would give stock back a second time. Stock that went back is not the order's any more."""
     givers = [s.name for s in workflow.statuses if s.gives_stock_back or s.name == RETURNED]
     for name in givers:
         for again in givers:
@@ -267,7 +273,9 @@ def _twice_back(workflow: Workflow, steps: Mapping[str, Sequence[str]]) -> Itera
 
 
 def _steps(workflow: Workflow) -> dict[str, tuple[str, ...]]:
-    """Every step that some order can take; a hold leads back to whatever leads to it."""
+    """The steps that an order can take from each status. From a hold it can go back to each status that leads to the
+    hold.
+    """
     back = {
         hold.name: tuple(s.name for s in workflow.statuses if hold.name in s.following)
         for hold in workflow.statuses
@@ -277,7 +285,7 @@ def _steps(workflow: Workflow) -> dict[str, tuple[str, ...]]:
 
 
 def _reachable(start: str, steps: Mapping[str, Sequence[str]]) -> set[str]:
-    """Where one can get from `start`, in one step or more."""
+    """The statuses that can be reached from `start` in one step or more."""
     reached: set[str] = set()
     ahead = list(steps[start])
     while ahead:
@@ -289,7 +297,7 @@ def _reachable(start: str, steps: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def status_key(text: str) -> str:
-    """The same for all spellings of one status."""
+    """A key that is the same for all spellings of one status."""
     return " ".join(text.replace("_", " ").split()).casefold()
 
 
@@ -298,5 +306,5 @@ def _place(loc: Iterable[str | int]) -> str:
 
 
 def _escaped(label: str) -> str:
-    """As Mermaid's labels have it: `#35;` and its like are characters that mean something to it."""
+    """The label for Mermaid: characters with a meaning there become codes like `#35;`."""
     return re.sub(r'[#"<>&;]', lambda found: f"#{ord(found[0])};", label)

@@ -1,11 +1,11 @@
-"""The table of statuses in the database: the one that counts. It is put there from the file that a replica brings."""
+"""The table of statuses in the database, which decides. A replica installs it from its file."""
 
 from orders.order.statuses import Workflow
 from orders.postgres.database import Connection, transaction
 
 
 def installed_workflow(connection: Connection) -> str | None:
-    """The file whose table the database holds; None where none was put there yet."""
+    """The file whose table is in the database, or None if there is no table yet."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT document FROM order_workflow")
         row = cursor.fetchone()
@@ -13,13 +13,13 @@ def installed_workflow(connection: Connection) -> str | None:
 
 
 def install_workflow(connection: Connection, workflow: Workflow, *, replace: bool) -> list[str]:
-    """Make this the table, for every replica at once; without `replace` only where none was put there yet.
+    """Make this the table for all replicas at once. Without `replace`, only if there is no table yet.
 
-    Changes nothing and returns the statuses in question where orders stand in one (or are on hold from one) that it
-    does not have. Orders in a final status keep it, and adopted ones whatever they have.
+    Returns the statuses that the new table lacks although orders have them, or are on hold from them. Then nothing is
+    changed. Orders in a final status may keep it, and adopted orders any status.
     """
     if not replace and installed_workflow(connection) is not None:
-        return []  # nothing is written, which a standby could not
+        return []  # nothing is written: a standby could not write
     names = [status.name for status in workflow.statuses]
     with transaction(connection) as cursor:
         cursor.execute("LOCK TABLE order_workflow IN SHARE ROW EXCLUSIVE MODE; SELECT count(*) FROM order_workflow")

@@ -1,4 +1,4 @@
-"""Which characters a text may have that people see, or that is to be found again. Pure."""
+"""Which characters a text may have, if people read it or if it has to be found again. Pure."""
 
 import unicodedata
 
@@ -8,10 +8,10 @@ VISIBLE = (
     r"^[^\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
     r"\u2060-\u206f\ufdd0-\ufdef\ufeff\ufff9-\ufffb\ufffe\uffff]*$"
 )
-"""What `as_reference` takes, as far as a pattern for every client's regular expressions can say it."""
+"""Pattern of the texts that `as_reference` accepts, as far as every client's regular expressions can express it."""
 
 PROSE = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]*$"
-"""The same of `as_prose`."""
+"""Pattern of the texts that `as_prose` accepts, in the same way."""
 
 _INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, format characters, surrogates, line and paragraph separators
 _CONTROLS = ("Cc", "Cs")
@@ -20,8 +20,8 @@ _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def as_reference(text: str) -> str:
-    """The text in Unicode's normal form C, so that two that look alike are alike. Raises ValueError: it holds a
-    character that nobody sees.
+    """The text in Unicode's normal form C, so that references that look alike are equal. Raises ValueError if it has an
+    invisible character.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -35,8 +35,10 @@ def as_reference(text: str) -> str:
 
 
 def as_prose(text: str) -> str:
-    """The text as it is. Raises ValueError: it holds a control character (but tabs and line ends), one that turns the
-    direction of what follows round, or what is no character.
+    """The text as it is.
+
+    Raises ValueError if it has a control character (except tabs and line ends), a character that reverses the direction
+    of the text, or a code point that is no character.
     """
     if text.isprintable():
         return text
@@ -48,8 +50,8 @@ def as_prose(text: str) -> str:
 
 
 def is_formula(text: str) -> bool:
-    """Whether a spreadsheet would run this text: it begins with = + - or @, also in another width, perhaps behind
-    something that nobody sees.
+    """Whether a spreadsheet would run this text as a formula: it begins with = + - or @, in any width, possibly after
+    invisible characters.
     """
     if not text or (text[0].isascii() and text[0].isalnum()):
         return False
@@ -64,7 +66,7 @@ def _is_blank(character: str) -> bool:
 
 
 def _is_none(character: str) -> bool:
-    """The code points that Unicode keeps free for ever."""
+    """Whether the code point is one that Unicode never assigns."""
     point = ord(character)
     return point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF
 

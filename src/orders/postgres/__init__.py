@@ -1,1 +1,3 @@
-"""How we talk to PostgreSQL: connections, threads, lanes, migrations, the embedded server. Knows no table of ours."""
+"""How we talk to PostgreSQL: connections, threads, lanes, migrations, the embedded server. It knows no
+table of ours.
+"""

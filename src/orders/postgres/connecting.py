@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how a DSN is read, one connection is made, and a server that is not up yet awaited."""
+"""Connections to PostgreSQL: reads a DSN, makes one connection, and waits for a server that is not up yet."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ _RDS_HOST = ".rds.amazonaws.com"
 _CONNECTION_DEFAULTS = {
     "application_name": "orders",
     "connect_timeout": "5",
-    # An idle peer that vanished (a failover, a dropped NAT entry) is noticed in half a minute, not in two hours.
+    # Notices a peer that vanished (a failover, a dropped NAT entry) in half a minute, not in two hours.
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -34,7 +34,7 @@ _MISREAD = (
     ("connection option", "it has a key that libpq does not know"),
     ("unterminated quoted string", "a quote (') is not closed; in a value write \\'"),
 )
-"""What libpq says where it can't read a DSN, and what we say. Its own words quote the DSN, password and all."""
+"""Messages of libpq for a DSN that it can't read, and ours. Those of libpq go on to quote the DSN with its password."""
 
 
 class SchemaError(Exception):
@@ -42,9 +42,9 @@ class SchemaError(Exception):
 
 
 def with_defaults(dsn: str) -> str:
-    """`dsn` with our connection defaults where it is silent; for Amazon RDS also `sslmode=verify-full`.
+    """`dsn` with our defaults for options that it does not set. For Amazon RDS these include `sslmode=verify-full`.
 
-    Raises SettingsError where libpq can't read it.
+    Raises SettingsError if libpq can't read it.
     """
     given = _parse(dsn)
     defaults = dict(_CONNECTION_DEFAULTS)
@@ -60,7 +60,7 @@ def _parse(dsn: str) -> dict[str, str]:
         said = str(error)
         why = next((ours for theirs, ours in _MISREAD if theirs in said), "libpq can't read it")
         raise SettingsError(f"DATABASE_URL: {why}.") from None
-    # libpq looks at these only when it connects, and would quote them.
+    # libpq checks ports only when it connects, and would quote them.
     if not all(port.isdecimal() for port in given.get("port", "").split(",") if port):
         raise SettingsError("DATABASE_URL: its port is not a number; in a password write %2F for / and %3F for ?.")
     if "@" in given.get("host", ""):
@@ -73,15 +73,15 @@ def dsn_from_parts(name: str, user: str | None, password: str | None, host: str 
     parts = {"dbname": name, "user": user, "password": password, "host": host, "port": port}
     try:
         return psycopg2.extensions.make_dsn(**{key: str(value) for key, value in parts.items() if value is not None})
-    except (psycopg2.Error, ValueError):  # what they say would quote it
+    except (psycopg2.Error, ValueError):  # their messages would quote the password
         raise SettingsError("The DB_… settings: one has a character that is no text.") from None
 
 
 def connect(dsn: str) -> Connection:
-    """A new connection in autocommit: a string of statements is one transaction and one round trip.
+    """A new connection in autocommit: a string of several statements is one transaction and one round trip.
 
-    PostgreSQL runs the statements of one simple query as one implicit transaction, also through a pooler in
-    transaction mode. Raises DatabaseUnavailable.
+    PostgreSQL runs the statements of one simple query as one implicit transaction, also through a pooler in transaction
+    mode. Raises DatabaseUnavailable.
     """
     try:
         connection = psycopg2.connect(dsn)
@@ -92,9 +92,9 @@ def connect(dsn: str) -> Connection:
 
 
 def wait_until_up(dsn: str, patience_s: float = float("inf")) -> None:
-    """Return once the database answers; say every few seconds that it does not.
+    """Wait until the database answers. Log every few seconds that it does not.
 
-    Raises DatabaseUnavailable once the patience is over, and SettingsError where a server is there and refuses us.
+    Raises DatabaseUnavailable after `patience_s`, and SettingsError if a server is there and refuses us.
     """
     complete = with_defaults(dsn)
     give_up_at = time.monotonic() + patience_s

@@ -1,4 +1,4 @@
-"""A database thread's connection, which other threads can cut, and the query that is at work on it."""
+"""A database thread's connection, which other threads can cut, and the query that runs on it."""
 
 import contextlib
 import os
@@ -20,16 +20,20 @@ Query = Callable[[Connection], T]
 
 
 class Line:
-    """A thread's connection, with a second handle of its socket by which other threads can cut it."""
+    """A thread's connection, with a second handle of its socket. Other threads can cut the connection by
+    that handle.
+    """
 
     def __init__(self, connection: Connection, opened_at: float) -> None:
-        """`opened_at`: a moment before the connection was begun (`time.monotonic()`)."""
+        """`opened_at`: a moment before connecting began (`time.monotonic()`)."""
         self.opened_at = opened_at
         self.connection = connection
         self._socket = socket.socket(fileno=os.dup(connection.fileno()))
 
     def is_well(self) -> bool:
-        """Whether the server has not closed it while it was idle: seen before anything is sent, so nothing is lost."""
+        """Whether the server left the connection open while it was idle. This is checked before anything is sent, so
+        nothing is lost.
+        """
         if self.connection.closed:
             return False
         idle = select.poll()
@@ -37,7 +41,9 @@ class Line:
         return not idle.poll(0)
 
     def cut(self) -> None:
-        """The thread that waits for an answer gets an error instead, also where the server has fallen silent."""
+        """Cut the connection. The thread that waits for an answer gets an error, even if the server has
+        fallen silent.
+        """
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -48,7 +54,7 @@ class Line:
 
 
 class Job(Generic[T]):
-    """A query, the future that is its result, and the line that is at work on it."""
+    """A query, the future for its result, and the line on which it runs."""
 
     def __init__(self, query: Query[T]) -> None:
         self.future: Future[T] = Future()
@@ -59,7 +65,7 @@ class Job(Generic[T]):
         self.began_at: float | None = None
 
     def run(self, line: Line) -> T:
-        """The query's result; once more where PostgreSQL ended it for a deadlock: it has changed nothing then."""
+        """The query's result. After a deadlock the query runs once more, because PostgreSQL has undone it."""
         with self._lock:
             if self._is_given_up:
                 raise DatabaseUnavailable("nobody waits any more")
@@ -73,12 +79,12 @@ class Job(Generic[T]):
                 self._line = None
 
     def begin(self) -> bool:
-        """A thread has come to it; False: nobody waits any more."""
+        """Note that a thread starts with it. Returns False if nobody waits any more."""
         self.began_at = time.monotonic()
         return self.future.set_running_or_notify_cancel()
 
     def give_up(self) -> bool:
-        """Don't begin. If it is running, cut the line, and return True."""
+        """Prevent the start. If the query is running, cut its line and return True."""
         with self._lock:
             self._is_given_up = True
             if self._line:

@@ -1,4 +1,7 @@
-"""PostgreSQL: worker threads that own a connection each, and the schema's migrations. Knows no table of ours."""
+"""PostgreSQL for the event loop: worker threads that own a connection each, and the schema's migrations.
+
+It knows no table of ours.
+"""
 
 import asyncio
 import contextlib
@@ -20,26 +23,26 @@ from orders.postgres.unavailable import DatabaseBusy, DatabaseFull, DatabaseUnav
 from orders.postgres.upgrading import MIGRATIONS, VERSION_TABLE, upgrade
 
 __all__ = ["Connection", "DatabaseUnavailable", "Query", "SchemaError", "connect", "wait_until_up", "with_defaults"]
-# What callers get here although it is at home elsewhere: most need it beside Database.
+# Types that callers import from here, although their home is elsewhere: most callers need them beside Database.
 
 T = TypeVar("T")
 Cursor = psycopg2.extensions.cursor
 _Jobs: TypeAlias = "queue.SimpleQueue[Job[Any] | None]"
 
 PATIENCE_S = 10.0
-"""So long is a statement waited for; then its connection is cut. It may still have happened, or happen later."""
+"""Timeout for a statement. After it the connection is cut; the statement may still take effect, then or later."""
 
 RECONNECT_AFTER_S = 0.25
 
 FULL_FOR_S = 15.0
-"""How long `/health` says that the database is full after it has refused something for that: longer than between two
-probes, and than between two rounds of recovery.
+"""How long `/health` reports a full database after one statement failed for that reason. It is longer than the pause
+between two probes, and than that between two rounds of recovery.
 """
 
 
 @contextlib.contextmanager
 def opened(dsn: str) -> Iterator[Connection]:
-    """A connection for a while, with our defaults. Raises DatabaseUnavailable, also where it breaks meanwhile."""
+    """A temporary connection with our defaults. Raises DatabaseUnavailable, also if the connection breaks meanwhile."""
     connection = connect(with_defaults(dsn))
     try:
         yield connection
@@ -54,9 +57,9 @@ def opened(dsn: str) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def transaction(connection: Connection) -> Iterator[Cursor]:
-    """One transaction of several round trips, with our own code in between; nothing in it may wait for anyone else.
+    """A transaction of several round trips, with our own code in between. Nothing in it may wait for anyone else.
 
-    A replica that is stopped in the middle of it loses its locks after a while.
+    If a replica is stopped inside it, PostgreSQL ends the transaction and its locks after 5 s.
     """
     with connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'")
@@ -71,7 +74,7 @@ def transaction(connection: Connection) -> Iterator[Cursor]:
 
 @contextlib.contextmanager
 def undone(connection: Connection) -> Iterator[Cursor]:
-    """A transaction that is always rolled back: what would be written can be read in it, and nothing is."""
+    """A transaction that is always rolled back: its writes can be read inside it, and nothing is kept."""
     with connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'")
         try:
@@ -84,7 +87,7 @@ def undone(connection: Connection) -> Iterator[Cursor]:
 class Database:
     """Threads with a connection each, in lanes. `run` is for the event loop, `run_sync` for the command line.
 
-    A connection is opened when its thread has something to do for the first time.
+    A thread connects when it gets its first job.
     """
 
     def __init__(self, dsn: str, threads: int) -> None:
@@ -107,7 +110,9 @@ class Database:
             thread.start()
 
     async def run(self, query: Query[T], lane: Lane = Lane.PLACING) -> T:
-        """`query(connection)` on a thread of the lane. Raises DatabaseUnavailable, or what `query` raises."""
+        """The result of `query(connection)` on a thread of the lane. Raises DatabaseUnavailable, or what `query`
+        raises.
+        """
         job = self._submit(query, lane)
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -119,7 +124,7 @@ class Database:
             raise
 
     def run_sync(self, query: Query[T]) -> T:
-        """`run` for callers without an event loop."""
+        """Like `run`, for callers without an event loop."""
         job = self._submit(query, Lane.PLACING)
         try:
             return job.future.result(PATIENCE_S)
@@ -127,20 +132,20 @@ class Database:
             raise self._give_up(job) from None
 
     def threads_of(self, lane: Lane) -> int:
-        """How many threads work for this lane."""
+        """Number of threads that work for this lane."""
         return len(self._threads.get(lane) or self._threads[Lane.PLACING])
 
     async def require_health(self) -> None:
-        """Raise DatabaseUnavailable: it does not answer, or it had no room for what was asked lately.
+        """Raise DatabaseUnavailable if the database does not answer, or was full a short while ago.
 
-        A full disk can still be read, and so SELECT 1 would not tell.
+        SELECT 1 alone would not tell: a full disk can still be read.
         """
         await self.run(_ask, Lane.HEALTH)
         if time.monotonic() < self._full_at + FULL_FOR_S:
             raise DatabaseFull(f"it had no room left {time.monotonic() - self._full_at:.0f} s ago")
 
     def close(self) -> None:
-        """Let the threads finish what they were given, and close their connections."""
+        """Let the threads finish their jobs, and close their connections."""
         for lane, threads in self._threads.items():
             for _ in threads:
                 self._queues[lane].put(None)
@@ -173,7 +178,7 @@ class Database:
             line.close()
 
     def _understood(self, error: BaseException, line: Line | None) -> BaseException:
-        """What the caller gets instead. Where a connection broke, all others are replaced before they are used."""
+        """The error that the caller gets. After a broken connection all others are replaced before their next use."""
         if isinstance(error, psycopg2.Error):
             is_broken = is_about_connection(error, line.connection if line else None)
             if is_broken:
@@ -184,7 +189,9 @@ class Database:
         return error
 
     def _line_that_works(self, line: Line | None) -> Line:
-        """This line, or a new one. Where one broke, all that were open then are replaced: a dead one looks idle."""
+        """This line, or a new one. When a line breaks, all lines opened before are replaced, because a dead one looks
+        idle.
+        """
         if line and line.opened_at > self._broken_at and line.is_well():
             return line
         if line:
@@ -192,7 +199,10 @@ class Database:
         return self._connect()
 
     def _connect(self) -> Line:
-        """A new line. After a failure one thread tries again, after a while; meanwhile callers are answered at once."""
+        """A new line.
+
+        After a failure, only one thread tries again, after a pause. Meanwhile the others fail at once.
+        """
         with self._connecting:
             if time.monotonic() < self._down_until:
                 assert self._why_down
@@ -216,7 +226,7 @@ def _ask(connection: Connection) -> None:
 
 
 def schema_version(connection: Connection) -> str | None:
-    """The newest migration that was applied, or None on a database without our tables."""
+    """The newest applied migration, or None on a database without our tables."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (VERSION_TABLE,))
         if not _one(cursor):
@@ -227,7 +237,7 @@ def schema_version(connection: Connection) -> str | None:
 
 
 def newest_version() -> str:
-    """The newest migration that this version of the service brings."""
+    """The newest migration of this version of the service."""
     return max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
@@ -237,9 +247,9 @@ def _one(cursor: Any) -> Any:
 
 
 def migrate(dsn: str) -> str | None:
-    """Make or upgrade the tables; safe from several replicas at once. Returns the version before.
+    """Make or upgrade the tables. Safe from several replicas at once. Returns the version before.
 
-    A database that a newer version has upgraded is left as it is: migrations keep a running older replica working.
+    A database that a newer version has upgraded stays as it is: migrations keep a running older replica working.
     """
     before = _version_at(dsn)
     if before is None or before < newest_version():
@@ -248,7 +258,7 @@ def migrate(dsn: str) -> str | None:
 
 
 def require_schema(dsn: str) -> None:
-    """Raise SchemaError unless the tables are there (for who turned migration at start-up off)."""
+    """Raise SchemaError unless the tables are up to date. For services that run without migration at start-up."""
     version = _version_at(dsn)
     if version is None or version < newest_version():
         raise SchemaError(

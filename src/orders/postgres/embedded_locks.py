@@ -1,6 +1,7 @@
-"""Who is let into the embedded PostgreSQL: the account that runs it, and root. Nobody is trusted, there is no password.
+"""Access to the embedded PostgreSQL: the account that runs it, and root. No other user is trusted, and there is no
+password.
 
-Databases that older versions made trusted every local user who reached the socket; those are mended at the next start.
+Databases of older versions trusted every local user who reached the socket. They are mended at the next start.
 """
 
 import os
@@ -21,7 +22,7 @@ local replication all peer map={_MAP}
 
 
 def lock_out(home: Home, *, is_new: bool) -> None:
-    """Let nobody else in. Beside a new database's, a pg_hba.conf is replaced only if it trusts someone."""
+    """Let only these two in. The pg_hba.conf of an older database is replaced only if it trusts someone."""
     home.folder.chmod(0o700)
     hba, ident = home.folder / "pg_hba.conf", home.folder / "pg_ident.conf"
     is_open = is_new or "trust" in _methods(hba.read_text(errors="replace"))
@@ -36,19 +37,21 @@ def lock_out(home: Home, *, is_new: bool) -> None:
 
 
 def _methods(hba: str) -> set[str]:
-    """Every word of the lines that count: a method stands at another place with each type of connection."""
+    """Every word of the lines that count. All words are returned because the method's place depends on the connection
+    type.
+    """
     return {word for line in hba.splitlines() for word in line.partition("#")[0].lower().split()}
 
 
 def _who(home: Home) -> list[str]:
-    """The lines of pg_ident.conf: the server's own account, and root, may be any role."""
+    """The lines of pg_ident.conf: the server's own account and root may be any role."""
     owner = pwd.getpwuid(home.folder.stat().st_uid).pw_name
     accounts = dict.fromkeys((owner, pwd.getpwuid(0).pw_name))
     return [f'{_MAP} "{account}" all' for account in accounts]
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write the file anew, as its folder's owner's. Never through a link: root must not write where that leads."""
+    """Write the file anew, with its folder's owner. Never follow a link: root must not write where it leads."""
     owner = path.parent.stat()
     handle, new = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "w") as file:

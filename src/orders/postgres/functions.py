@@ -1,6 +1,8 @@
-"""Steps as functions in the database. What is in a function PostgreSQL plans once per connection, what comes as text
-each time, and that was half of what an order cost it. A function belongs to no connection, as a prepared statement
-does, so it works through a pooler in transaction mode too (ADR 16).
+"""Functions in the database, put together from steps.
+
+PostgreSQL plans a function once per connection, and text each time: planning was half of what an order cost PostgreSQL.
+Unlike a prepared statement, a function belongs to no connection, so it also works through a pooler in transaction mode
+(ADR 16).
 """
 
 import contextlib
@@ -18,8 +20,8 @@ T = TypeVar("T")
 
 _PARAMETER = re.compile(r"%\((\w+)\)s(?:::(\w+(?:\[\])?))?")
 
-# Planned for any values: those of the first call are no better known. Never along a whole table: a plan may be made
-# while the table has a dozen rows, and be kept until there are many.
+# force_generic_plan: the values of the first calls must not shape a plan that is kept. enable_seqscan = off: a plan may
+# be made while the table has a dozen rows, and kept when it has many.
 _CREATE = """
 CREATE FUNCTION {name}({parameters}) RETURNS {returns} LANGUAGE plpgsql {volatility}
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $function$
@@ -36,9 +38,9 @@ ALWAYS = "true"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a function: the condition, and the PL/pgSQL that is run where it holds.
+    """A step of a function: a condition, and the PL/pgSQL that runs if it holds.
 
-    In both, `%(name)s::type` is a parameter; its type has to be named once.
+    In both, `%(name)s::type` is a parameter. Its type has to be named at least once.
     """
 
     when: str
@@ -46,29 +48,30 @@ class Step:
 
     @property
     def body(self) -> str:
-        """As it stands in the function."""
+        """The step as it stands in the function."""
         statements = self.run.strip().rstrip(";") + ";"
         return statements if self.when == ALWAYS else f"IF {self.when} THEN\n{statements}\nEND IF;"
 
 
 def any_of(parameter: str, kind: str) -> str:
-    """The condition that a parameter, an array of this type, is not empty."""
+    """The condition that the parameter, an array of this type, is not empty."""
     return f"cardinality(%({parameter})s::{kind}[]) > 0"
 
 
 def is_true(parameter: str) -> str:
-    """The condition that a parameter is true."""
+    """The condition that the parameter is true."""
     return f"%({parameter})s::boolean"
 
 
 class Function:
-    """A function in the database, made where it is missing. Its name ends with a digest of its text: replicas of two
-    versions have each their own.
+    """A function in the database, made if it is missing.
+
+    Its name ends with a digest of its text, so that replicas of two versions each have their own.
     """
 
     def __init__(self, name: str, steps: Iterable[Step], rows: str | None = None, *, only_reads: bool = False) -> None:
-        """`rows` are the columns of what is returned: `id uuid, document text`. A function that `only_reads` sees what
-        the statement sees that calls it. Raises ValueError: a parameter has no type.
+        """`rows`: the columns of the result, like `id uuid, document text`. `only_reads`: the function sees the same
+        rows as the statement that calls it. Raises ValueError if a parameter has no type.
         """
         text = "\n".join(step.body for step in steps)
         types = _types(text)
@@ -85,16 +88,16 @@ class Function:
         self._call = "SELECT * FROM " + self.of(*(f"%({parameter})s::{kind}" for parameter, kind in types.items()))
 
     def of(self, *arguments: str) -> str:
-        """What stands in a FROM for its rows."""
+        """The function's rows, for a FROM."""
         return f"{self.name}({', '.join(arguments)}){self._rows}"
 
     def call(self, cursor: Cursor, parameters: Mapping[str, Any]) -> None:
-        """Run it; the cursor has the rows then."""
+        """Call the function. The cursor then has its rows."""
         self.run(cursor, lambda: cursor.execute(self._call, parameters))
 
     def run(self, cursor: Cursor, query: Callable[[], T]) -> T:
-        """A query that needs it, outside of a transaction. It is made where it is missing: the database may have come
-        from an older backup.
+        """Run a query that uses the function, outside a transaction. The function is made if it is missing, because the
+        database may have come from an older backup.
         """
         try:
             return query()
@@ -103,13 +106,13 @@ class Function:
             return query()
 
     def create(self, cursor: Cursor) -> None:
-        """Make it. Safe from several replicas at once."""
+        """Make the function. Safe from several replicas at once."""
         with contextlib.suppress(psycopg2.errors.DuplicateFunction, psycopg2.errors.UniqueViolation):
             cursor.execute(self._create)
 
 
 def install(connection: Connection, functions: Iterable[Function]) -> None:
-    """Make those that are missing. Raises SchemaError: this role may not."""
+    """Make the missing ones of these functions. Raises SchemaError if this role may not."""
     with connection.cursor() as cursor:
         for function in missing(cursor, functions):
             try:
@@ -120,7 +123,7 @@ def install(connection: Connection, functions: Iterable[Function]) -> None:
 
 
 def missing(cursor: Cursor, functions: Iterable[Function]) -> list[Function]:
-    """Those that the database does not have yet."""
+    """The functions that the database does not have yet."""
     by_name = {function.name: function for function in functions}
     cursor.execute("SELECT name FROM unnest(%s::text[]) name WHERE to_regproc(name) IS NULL", (list(by_name),))
     return [by_name[name] for (name,) in cursor.fetchall()]

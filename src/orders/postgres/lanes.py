@@ -1,4 +1,4 @@
-"""Who waits for whom at the database: each kind of work has threads and a queue of its own, its lane."""
+"""Lanes (bulkheads): each kind of work at the database has threads and a queue of its own."""
 
 import itertools
 from collections import Counter
@@ -6,25 +6,26 @@ from enum import StrEnum
 
 
 class Lane(StrEnum):
-    """A kind of work. What is in one lane never waits for what is in another."""
+    """A kind of work. Work in one lane never waits for work in another."""
 
     PLACING = "placing"
     """Placing orders, closing their carts, and recovery."""
     LISTS = "lists"
-    """Whatever may take seconds: lists, counts, events, the past, exports, reports, and summing days up."""
+    """Work that may take seconds: lists, counts, events, the past, exports, reports, and summing days up."""
     READS = "reads"
-    """Orders by their ID."""
+    """Reading orders by their ID."""
     CHANGES = "changes"
-    """Moving, cancelling, returning and describing orders, one or many, and dry runs of it."""
+    """Moving, cancelling, returning and describing orders, one or many, and dry runs of these."""
     HEALTH = "health"
-    """Whether the database answers. It has one thread more, and does nothing else."""
+    """Asking whether the database answers. It has one thread, in addition to the others, and no other work."""
 
 
 _IN_TURN = (Lane.PLACING, Lane.LISTS, Lane.READS, Lane.CHANGES)
 
 
 def share_threads(threads: int) -> dict[Lane, int]:
-    """How many of these threads each lane gets. They are dealt out in turn, so that eight are two for each; a lane
-    that gets none (of less than four) is not there, and its work is placing's.
+    """Number of threads of each lane. They are dealt out in turn, so eight threads are two for each.
+
+    With fewer than four threads some lanes get none. The work of these lanes is done in the lane for placing.
     """
     return {**Counter(itertools.islice(itertools.cycle(_IN_TURN), threads)), Lane.HEALTH: 1}

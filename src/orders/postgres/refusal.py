@@ -1,7 +1,7 @@
-"""Whether a PostgreSQL that does not let us in is to be waited for, or has refused us for good.
+"""Tells a PostgreSQL that has refused us for good from one that is not up yet.
 
-psycopg2 has no SQLSTATE for a connection that failed, and the server's words are in its language. So the failure is
-asked for once more, with libpq told to write the SQLSTATE (`PQsetErrorVerbosity`) instead of the words.
+psycopg2 has no SQLSTATE for a failed connection, and the server's words are in its own language. So this module
+connects once more and tells libpq to write the SQLSTATE (`PQsetErrorVerbosity`) instead of the words.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ import psycopg2._psycopg
 import psycopg2.extensions
 
 _REFUSALS = {
-    "28P01",  # wrong password, or no such role where there is one to ask for
+    "28P01",  # wrong password, or no such role on a server that asks for passwords
     "28000",  # no such role, not allowed to log in, no line in pg_hba.conf
     "3D000",  # no such database
     "42501",  # no CONNECT on the database
 }
 
 _POOLERS_REFUSAL = "08P01"
-"""PgBouncer's code for everything: then its words decide. Those that it passes on from a server in another language
-are not known here, and are waited for.
+"""PgBouncer's code for every error; its words then decide. If it passes on words from a server in another language,
+they are not recognised, and we wait.
 """
 
 _POOLERS_WORDS = re.compile(
@@ -35,16 +35,16 @@ _OUR_SIDE = re.compile(
     r"no password supplied|root certificate file .* does not exist|certificate verify failed"
     r"|server certificate for .* does not match host name|server does not support SSL"
 )
-"""What libpq itself says, in English always: the one in psycopg2's wheel speaks nothing else."""
+"""Errors of libpq itself, always in English: the libpq in psycopg2's wheel has no other language."""
 
 _SQLSTATE = re.compile(r":  ([0-9A-Z]{5})\b")
 _ONLY_SQLSTATE = 3  # PQERRORS_SQLSTATE
 _LOOK_S = 5.0
-"""Timeout for the second look: as long as a connection may take (`connect_timeout`)."""
+"""Timeout for the second connection: as long as any connection may take (`connect_timeout`)."""
 
 
 def refusal(dsn: str, said: str) -> str | None:
-    """A sentence where the server, or the pooler, that said this is there and won't have us; None: wait for it."""
+    """A sentence if the server or pooler that said `said` is up and refuses us, or None: wait for it."""
     said = " ".join(said.split())
     advice = "Check the user, the password and the database's name in DATABASE_URL (or the DB_… settings)"
     if _OUR_SIDE.search(said):
@@ -53,27 +53,29 @@ def refusal(dsn: str, said: str) -> str | None:
 
 
 def _is_refused(dsn: str, said: str) -> bool:
-    if "timeout expired" in said:  # the second look would take as long
+    if "timeout expired" in said:  # the second connection would take as long
         return False
     code = _sqlstate(dsn)
     return code in _REFUSALS or (code in (_POOLERS_REFUSAL, None) and _POOLERS_WORDS.search(said) is not None)
 
 
 def _sqlstate(dsn: str) -> str | None:
-    """The SQLSTATE with which a new connection ends, "00000" where it is made; None: there is none, or unknown."""
+    """The SQLSTATE with which a new connection ends, "00000" if it succeeds, or None if there is none or
+    it is unknown.
+    """
     try:
         with contextlib.closing(psycopg2.connect(dsn, async_=True)) as connection:
             return "00000" if _write_sqlstates(connection) and _is_made(connection) else None
     except psycopg2.Error as error:
         found = _SQLSTATE.findall(str(error))
-        return found[-1] if found else None  # of several hosts libpq asks no further one after a refused password
+        return found[-1] if found else None  # with several hosts, libpq stops asking after a refused password
 
 
 def _write_sqlstates(connection: psycopg2.extensions.connection) -> bool:
-    """Tell libpq, through the pointer that psycopg2 gives for this, to write codes for words."""
+    """Tell libpq to write codes instead of words, through the pointer that psycopg2 gives for this."""
     try:
         tell = ctypes.CDLL(psycopg2._psycopg.__file__).PQsetErrorVerbosity
-    except (OSError, AttributeError):  # a psycopg2 with a libpq that can't be reached from outside
+    except (OSError, AttributeError):  # this psycopg2's libpq can't be reached from outside
         return False
     tell.argtypes = [ctypes.c_void_p, ctypes.c_int]
     tell(connection.pgconn_ptr, _ONLY_SQLSTATE)

@@ -1,7 +1,8 @@
-"""Upgrading the tables: all pending migrations in one transaction, which says who holds a lock that it waits for.
+"""Upgrades the tables: all pending migrations in one transaction. The log says who holds a lock that it waits for.
 
-Whatever asks for a table waits behind a migration that waits for it. So the migration waits for a lock only a moment,
-gives up, and begins again once the holders are gone; meanwhile an old service that still runs goes on.
+Every other statement on a table queues behind a migration that waits for that table. So the migration waits only a
+moment for a lock, gives up, and begins again once the holders are gone. Meanwhile an older service that still runs goes
+on.
 """
 
 import logging
@@ -21,19 +22,23 @@ log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "orders_schema_version"
-_MIGRATION_LOCK = 0x6F726465  # "orde": any number that is ours alone; taken for the length of the migration
+_MIGRATION_LOCK = 0x6F726465  # "orde": any number that only we use; held during the migration
 
 _LOCK_TIMEOUT_S = 1.0
-"""How long the migration waits for a table. For so long others' statements wait behind it: as long as a slow one."""
+"""Timeout for a lock on a table. Other statements queue behind the migration meanwhile: no longer than behind a slow
+one.
+"""
 
 _PAUSE_S = 4.0
-"""Longest pause before it tries again while the holders stay: others wait behind us a fifth of the time at most."""
+"""Maximum pause before the next attempt while the holders stay. With it, others wait behind us a fifth of the time at
+most.
+"""
 
 _LOOK_S = 0.2
-"""How often the second connection looks who holds what the migration waits for."""
+"""Pause between two looks of the second connection at the holders of the lock."""
 
 _TELL_EVERY_S = 5.0
-"""How often the log says it. The first time is at once."""
+"""Minimum pause between two log lines about the holders. The first line comes at once."""
 
 _NOT_NOW = (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected)
 
@@ -51,9 +56,9 @@ WHERE pg_stat_activity.xact_start IS NOT DISTINCT FROM holder.xact_start
 
 
 class _Holder(NamedTuple):
-    """A session that holds what the migration waits for. `statement` is a first word only: the rest may be private.
+    """A session that holds a lock which the migration waits for.
 
-    What this role may not see is None.
+    `statement` is only its first word, because the rest may be private. Values that this role may not see are None.
     """
 
     pid: int
@@ -73,7 +78,7 @@ class _Holder(NamedTuple):
 
 
 def upgrade(dsn: str) -> None:
-    """Run all pending migrations; wait for those who hold the tables for as long as they do.
+    """Run all pending migrations. Wait as long as sessions hold the tables.
 
     Raises DatabaseUnavailable or SchemaError.
     """
@@ -86,8 +91,8 @@ def upgrade(dsn: str) -> None:
 
 
 def _attempt(dsn: str, watch: "_Watch") -> bool:
-    """Whether the tables are upgraded. If not, someone holds a lock, and nothing was changed."""
-    # Imported here: Alembic and SQLAlchemy take longer to load than a database at the right version takes to open.
+    """Try once. Returns whether the tables are upgraded. If not, someone holds a lock, and nothing was changed."""
+    # Imported here: Alembic and SQLAlchemy take longer to load than opening a database at the right version takes.
     import sqlalchemy  # noqa: PLC0415
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -113,7 +118,7 @@ def _attempt(dsn: str, watch: "_Watch") -> bool:
 
 
 class _Watch:
-    """A second connection, with a thread that looks who holds what the migration waits for, and says it."""
+    """A second connection, with a thread that watches who holds the lock that the migration waits for, and logs it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -125,15 +130,15 @@ class _Watch:
         self._thread.start()
 
     def begin(self, pid: int) -> None:
-        """The migration's transaction begins, in this server process."""
+        """Note that the migration's transaction begins, in the server process `pid`."""
         self._holders, self._migrating = [], pid
 
     def end(self) -> None:
-        """It has ended."""
+        """Note that the transaction has ended."""
         self._migrating = None
 
     def pause(self) -> None:
-        """Return when the holders' transactions are over, or after a while."""
+        """Wait until the holders' transactions are over, or for at most _PAUSE_S."""
         holders, give_up_at = self._holders, time.monotonic() + _PAUSE_S
         self._say(holders)
         time.sleep(_LOOK_S)
@@ -151,8 +156,8 @@ class _Watch:
             while not self._is_over.wait(_LOOK_S):
                 if pid := self._migrating:
                     self._look(pid)
-        except psycopg2.Error as error:  # the migration itself finds out whether the database is away
-            log.warning("nobody watches who holds the tables: %s", " ".join(str(error).split()))
+        except psycopg2.Error as error:  # the migration itself will notice if the database is away
+            log.warning("the watch on who holds the tables has ended: %s", " ".join(str(error).split()))
 
     def _look(self, pid: int) -> None:
         found = [_Holder(*row) for row in self._ask(_HOLDERS, (pid,))]

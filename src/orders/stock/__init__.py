@@ -1,1 +1,1 @@
-"""Who may write a product's stock, and the commits around that: claim, intent, settlement, what a dead replica left."""
+"""A product's stock: who may write it, the commits around the write (claim, intent, settlement), and recovery's SQL."""

@@ -1,4 +1,4 @@
-"""Giving a batch up that has sent nothing."""
+"""Gives up a batch that has sent nothing."""
 
 from uuid import UUID
 
@@ -15,11 +15,11 @@ FAIL = """
         SELECT id, 1, 'failed', '{"status": "Pending"}', '{"status": "Failed"}', 'recovery', 'order_failed'
         FROM failed)
 """
-"""The orders of a batch that will not be placed, and their events."""
+"""SQL parts that fail the `Pending` orders of a batch and add their events."""
 
 
 def abandon(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -> None:
-    """Undo CLAIM and INTEND of a batch that has sent nothing. Safe to repeat; does nothing to a batch that is gone."""
+    """Undo CLAIM and INTEND of a batch that has sent nothing. Safe to repeat. Does nothing to a batch that is gone."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""

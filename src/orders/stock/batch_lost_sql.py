@@ -1,4 +1,4 @@
-"""How the database says that a batch is no longer ours."""
+"""The error with which the database says that a batch is no longer ours."""
 
 import psycopg2.errors
 
@@ -6,7 +6,7 @@ _BATCH_IS_GONE = "OR001"  # raised by orders_require()
 
 
 class BatchLost(Exception):
-    """The batch is no longer ours: its lease ran out and a recovering replica has taken it over."""
+    """The batch is no longer ours: its lease ran out, and a recovering replica has taken it over."""
 
 
 RETURN_AGAIN_AFTER = "interval '5 s'"

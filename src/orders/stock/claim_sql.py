@@ -1,4 +1,4 @@
-"""CLAIM: who gets a product's row may write its stock. What it got, what stood in the way, and how to give it up."""
+"""CLAIM: the batch that has a product's row in `stock_claims` may write its stock. Also how claims are released."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from orders.postgres.functions import ALWAYS, Function, Step, any_of
 
 @dataclass(frozen=True, slots=True)
 class CartOrder:
-    """The order that a cart has become, or is becoming (then `is_placed` is False)."""
+    """The order that a cart has become. While `is_placed` is False, the order is still being placed."""
 
     order_id: UUID
     is_placed: bool
@@ -22,7 +22,7 @@ class CartOrder:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceOrder:
-    """The order that has an external reference already, or is being placed with it (then `is_placed` is False)."""
+    """The order that has an external reference. While `is_placed` is False, the order is still being placed."""
 
     order_id: UUID
     is_placed: bool
@@ -31,7 +31,7 @@ class ReferenceOrder:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Stock that is due back: a row of `stock_returns`."""
+    """Stock that is due back to the catalog: a row of `stock_returns`."""
 
     order_id: UUID
     product_id: int
@@ -41,7 +41,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What CLAIM got, and what stood in the way of the rest."""
+    """What CLAIM got, and what prevented the rest."""
 
     products: frozenset[int]
     keys: frozenset[str]
@@ -93,7 +93,9 @@ def claim(
     carts: Sequence[tuple[int, int]],
     references: Sequence[str] = (),
 ) -> Claimed:
-    """CLAIM: a row per product and per key, as many as are free. Products of which a quiet time has ended are free."""
+    """CLAIM: insert a row per product and per key, except for those that are taken. A product whose quarantine has
+    ended is free.
+    """
     parameters = {
         "batch": str(batch),
         "lease": lease_s,
@@ -104,7 +106,8 @@ def claim(
     with connection.cursor() as cursor:
         CLAIM.call(cursor, parameters)
         row: Any = cursor.fetchone()
-        if len(row[0] or ()) < len(products):  # only now: looking for quiet times first was a quarter of CLAIM's cost
+        # only then: looking for ended quarantines each time was a quarter of CLAIM's cost
+        if len(row[0] or ()) < len(products):
             cursor.execute(_END_QUIET_TIMES, parameters)
             if cursor.rowcount:
                 CLAIM.call(cursor, parameters)
@@ -125,7 +128,7 @@ def claim(
 def look(
     connection: Connection, products: Sequence[int], carts: Sequence[tuple[int, int]], references: Sequence[str]
 ) -> Claimed:
-    """What CLAIM would find if all of these products were free; nothing is claimed."""
+    """What CLAIM would return if all of these products were free. Nothing is claimed."""
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT order_id, product_id, number, quantity FROM stock_returns
@@ -139,7 +142,7 @@ def look(
 
 
 def reference_orders(connection: Connection, references: Sequence[str]) -> dict[str, ReferenceOrder]:
-    """The orders that have these external references. One that failed has none any more."""
+    """The orders that have these external references. A failed order has lost its reference."""
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT external_reference, id, status <> 'Pending' OR adopted, customer_id FROM orders
@@ -153,7 +156,7 @@ def reference_orders(connection: Connection, references: Sequence[str]) -> dict[
 
 
 def other_order_of_customer(connection: Connection, order_id: UUID, reference: str) -> UUID | None:
-    """The order with this reference, if it is the same customer's as this order."""
+    """The order with this reference, if it belongs to the same customer as this order, or None."""
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT other.id FROM orders o JOIN orders other USING (customer_id)
@@ -179,8 +182,10 @@ def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> di
 
 
 def order_of_cart(connection: Connection, customer_id: int, cart_id: int | None, within_s: float) -> CartOrder | None:
-    """The order that this cart has become; where the cart's ID is not known (None), the customer's newest order of a
-    cart, if it was placed within the last `within_s` seconds.
+    """The placed order that this cart has become, or None.
+
+    If the cart's ID is unknown (None), it is the customer's newest order of a cart, if that was placed within the last
+    `within_s` seconds.
     """
     if cart_id is not None:
         order = _cart_orders(connection, [(customer_id, cart_id)]).get((customer_id, cart_id))

@@ -1,4 +1,6 @@
-"""INTEND: the commit of a batch before its PUTs. It writes what is about to be done. Guarded by the batch's ID."""
+"""INTEND: the commit of a batch before its PUTs. It records what the batch is about to do. Guarded by
+the batch's ID.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ _ONE_ORDER_EACH = ("orders_one_per_cart", "orders_one_per_reference")
 
 @dataclass(frozen=True, slots=True)
 class NewOrder:
-    """An order as INTEND writes it. `items` are (line, name, unit price)."""
+    """An order as INTEND inserts it. `items` are tuples of line, name and unit price."""
 
     id: UUID
     customer_id: int
@@ -38,8 +40,11 @@ class NewOrder:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What INTEND writes: each product's change, the orders, the stock due back that is carried, the outcomes of those
-    that are refused, the keys about which nothing was decided, and products whose returns have to wait.
+    """What INTEND writes.
+
+    `changes`: each product's stock before and after. `due`: stock due back that the batch carries. `outcomes`: the
+    answers that the keys of refused requests remember. `freed_keys`: keys whose requests were not decided.
+    `unreadable`: products whose stock due back has to wait.
     """
 
     changes: Mapping[int, Adjustment]
@@ -51,12 +56,12 @@ class Intent:
 
     @property
     def plain(self) -> list[NewOrder]:
-        """The orders to which nothing is attached: nearly all."""
+        """The orders without details: nearly all."""
         return [order for order in self.orders if order.details == NO_DETAILS]
 
     @property
     def described(self) -> list[NewOrder]:
-        """The others."""
+        """The orders with details."""
         return [order for order in self.orders if order.details != NO_DETAILS]
 
 
@@ -137,9 +142,10 @@ INTEND = Function("intend", _INTEND_STEPS)
 
 
 def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent) -> None:
-    """INTEND: before and after of each product, and the orders as `Pending`. Claims that nobody needs are given up.
+    """INTEND: write each product's before and after, and the orders as `Pending`. Claims that are not needed are
+    released.
 
-    Raises BatchLost or Taken; then nothing was written.
+    Raises BatchLost or Taken. Then nothing was written.
     """
     orders, changes = intent.orders, intent.changes
     items = [(order.id, *item) for order in orders for item in order.items]
@@ -178,7 +184,9 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
 
 
 def _order_parameters(prefix: str, orders: Sequence[NewOrder]) -> dict[str, Any]:
-    """`created_ms` is in the ID, so that a list by creation is a list by ID (ADR 10)."""
+    """The parameters of new orders. `created_ms` comes from the ID, so that sorting by creation is sorting by ID (ADR
+    10).
+    """
     return {
         f"{prefix}ids": [str(order.id) for order in orders],
         f"{prefix}customers": [order.customer_id for order in orders],

@@ -1,4 +1,4 @@
-"""What a dead replica left: taking its batches over, ending their claims, and the durable work that is due."""
+"""Recovery's SQL: takes over a dead replica's batches, ends their claims, and finds durable work that is due."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,9 @@ from orders.stock.abandon_sql import FAIL
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A claim with an intent whose outcome is not known. `may_land`: an unacknowledged PUT may still land."""
+    """A claim whose intent was written and whose outcome is unknown. `may_land`: an unacknowledged PUT
+    may still land.
+    """
 
     product_id: int
     before: int
@@ -20,7 +22,9 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of orphans. `drifted` maps a product to the stock that was found (None: the product is gone)."""
+    """The outcome of orphans. `drifted` maps a product to the stock that was found, or to None if the
+    product is gone.
+    """
 
     landed: Sequence[int] = ()
     refused: Sequence[int] = ()
@@ -29,7 +33,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A product whose stock wants a person's eye: `kind` is "in doubt", "not taken back" or "drifted"."""
+    """A product whose stock needs a person's attention. `kind` is "in doubt", "not taken back" or "drifted"."""
 
     product_id: int
     kind: str
@@ -37,7 +41,7 @@ class Trouble:
 
 
 def troubles(connection: Connection) -> list[Trouble]:
-    """Claims that nobody could end for a minute, stock that waits a minute to go back, drifts that no person has
+    """Claims that could not be ended for a minute, stock that waits a minute to go back, and drifts that no person has
     looked at.
     """
     with connection.cursor() as cursor:
@@ -61,7 +65,7 @@ def troubles(connection: Connection) -> list[Trouble]:
 
 
 def dead_batches(connection: Connection, limit: int) -> list[UUID]:
-    """Batches with claims whose lease has run out, longest dead first."""
+    """Batches with claims whose lease has run out, the longest dead first."""
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT batch_id FROM stock_claims WHERE lease_until < now()
@@ -72,11 +76,12 @@ def dead_batches(connection: Connection, limit: int) -> list[UUID]:
 
 
 def take_over(connection: Connection, dead: UUID, batch: UUID, lease_s: float) -> list[Orphan]:
-    """Give the dead batch's rows a new batch ID and lease; the dead replica's SETTLE now matches nothing.
+    """Give the dead batch's rows a new batch ID and lease. The dead replica's SETTLE then matches nothing.
 
-    Its `Pending` orders fail at once (nobody was told 201). Those of their lines whose product has no claim any more
-    had landed, and are queued to go back; claims without an intent are deleted (nothing was sent). Returns the rest;
-    nothing if another replica was first. Safe to repeat.
+    Its `Pending` orders fail at once, because nobody was told 201. If a product of theirs has no claim any more, its
+    PUT had landed, and that stock is queued to go back. Claims without an intent are deleted, because nothing was sent.
+
+    Returns the other claims, or nothing if another replica was first. Safe to repeat.
     """
     parameters = {"dead": str(dead), "batch": str(batch), "lease": lease_s}
     with connection.cursor() as cursor:
@@ -104,7 +109,7 @@ def take_over(connection: Connection, dead: UUID, batch: UUID, lease_s: float) -
 
 
 def intend_again(connection: Connection, batch: UUID, horizon_s: float, products: Sequence[int]) -> None:
-    """Before the same value is PUT once more: it may land as late as the lease plus the horizon."""
+    """Commit before the same value is PUT once more: that PUT may land as late as the lease plus the horizon."""
     with connection.cursor() as cursor:
         cursor.execute(
             """UPDATE stock_claims SET lands_until = lease_until + %s * interval '1 s'
@@ -144,11 +149,11 @@ _END_CLAIMS = """
 
 
 def end_claims(connection: Connection, batch: UUID, horizon_s: float, ended: Ended) -> None:
-    """End these claims of the batch, if they still are its: what landed for failed orders is queued to go back.
+    """End these claims, as far as the batch still has them. Stock that landed for failed orders is queued to go back.
 
-    A product that drifted counts as not landed for orders, and as landed for stock that was due back: that may
-    understate the stock and never oversells. The claims stay, quiet, until no PUT can land any more: nobody sends one
-    from now on, so that is the horizon at most.
+    A product that drifted counts as not landed for its orders, and as landed for stock that was due back. That may
+    understate the stock, and never oversells. The claims stay in quarantine until no PUT can land any more. That is at
+    most the horizon, because no PUT is sent from now on.
     """
     parameters = {
         "batch": str(batch),
@@ -163,8 +168,8 @@ def end_claims(connection: Connection, batch: UUID, horizon_s: float, ended: End
 
 
 def forget(connection: Connection, key_retention_h: float, running_for_s: float) -> None:
-    """Delete what has served: quiet claims that have ended, outcomes kept long enough, running keys that nothing runs
-    for, and the wish to close a cart that explicit items may have covered (after ten minutes it may be another cart).
+    """Delete rows that are needed no longer: ended quarantines, outcomes older than the retention, keys in use that no
+    request holds any more, and cart closings for explicit items after ten minutes, when it may be another cart.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -184,7 +189,7 @@ def forget(connection: Connection, key_retention_h: float, running_for_s: float)
 
 
 def products_due_back(connection: Connection, limit: int) -> list[int]:
-    """Products that have stock due back and that nobody holds a claim on, longest waiting first."""
+    """Products that have stock due back and no claim, the longest waiting first."""
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT product_id FROM stock_returns r

@@ -1,4 +1,4 @@
-"""What Idempotency-Keys remember, kept by the batch that holds them."""
+"""Outcomes that Idempotency-Keys remember, stored by the batch that holds the keys."""
 
 from typing import Any
 from uuid import UUID
@@ -20,7 +20,9 @@ KEEP_OUTCOMES = """
 
 
 def keep_outcomes(connection: Connection, batch: UUID, outcomes: dict[str, Outcome]) -> bool:
-    """Remember the outcomes of requests that the batch goes on without; False: a key is not the batch's any more."""
+    """Store the outcomes of requests that leave the batch. Returns False if the batch does not hold all of the keys any
+    more.
+    """
     with connection.cursor() as cursor:
         cursor.execute(KEEP_OUTCOMES, {"batch": str(batch), **outcome_parameters(outcomes)})
         return cursor.rowcount == len(outcomes)

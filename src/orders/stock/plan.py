@@ -1,4 +1,4 @@
-"""PLAN: which of the waiting orders the stock suffices for, and what each product's stock becomes. A pure function."""
+"""PLAN: which of the waiting orders get the last units, and what each product's stock becomes. A pure function."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ from orders.order.model import Line
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """A line that falls short: what was asked, and what was available when its turn came (0 of an unknown product)."""
+    """A line that falls short: the requested units, and those available at the order's turn (0 of an
+    unknown product).
+    """
 
     product_id: int
     requested: int
@@ -18,7 +20,7 @@ class Shortage:
 
 
 class Adjustment(NamedTuple):
-    """A product's stock before this batch and after it, both as the catalog counts."""
+    """A product's stock before and after this batch, as the catalog counts it."""
 
     before: int
     after: int
@@ -26,18 +28,18 @@ class Adjustment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a batch is about to do: a decision per order (no shortages: it is placed), a change per product."""
+    """What a batch is about to do. Per order, its shortages: without any, it is placed. Per product, its change."""
 
     shortages: tuple[tuple[Shortage, ...], ...]
     changes: Mapping[int, Adjustment]
 
 
 def plan(stock: Mapping[int, int], returns: Mapping[int, int], orders: Sequence[Sequence[Line]]) -> Plan:
-    """First come, first served, all or nothing per order.
+    """Decide the orders: first come, first served, and all or nothing per order.
 
-    `stock` is what the catalog has of each product, `returns` what is due back to it and is added first; a product
-    that is not in `stock` has 0 available. `changes` names the products whose claim is needed on: those that an order
-    takes from or that get something back, also where the two cancel out.
+    `stock` is what the catalog has of each product. `returns` is stock due back and is added first. A product that is
+    not in `stock` has 0 available. `changes` names the products whose claim is still needed: an order takes from them,
+    or they get stock back, even if the two cancel out.
     """
     left = {product_id: quantity + returns.get(product_id, 0) for product_id, quantity in stock.items()}
     touched = {product_id for product_id in returns if product_id in stock}

@@ -1,4 +1,4 @@
-"""What the catalog says of each product's stock beside what we did to it, and putting right what a person decides."""
+"""Compares each product's stock in the catalog with our record of it, and carries out what a person decides."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -19,20 +19,20 @@ from orders.stock.write import DID_LAND, DID_NOT, Fate, jittered, write_stock
 
 AT_ONCE = 500
 LOOKS = 20
-"""So often is a product looked at again that was being written while it was compared."""
+"""Maximum number of looks at a product whose stock is written while it is compared."""
 
 LOOK_BACK = 1000
-"""So many of our PUTs back is a stock looked for that someone may have written back."""
+"""Number of our newest PUTs among which an old figure is looked for, that someone may have written back."""
 
 
 class Undecided(Exception):
-    """What a person asked for was not done. The message says why."""
+    """A person's decision was not carried out. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A product's stock by the record and by the catalog (None: unknown), what is to be said of the two, and what a
-    person can do about it.
+    """A product's stock by the record and by the catalog (None: unknown), what to say about them, and what a person can
+    do.
     """
 
     product_id: int
@@ -44,7 +44,7 @@ class Comparison:
 
 
 class Reconciliation:
-    """Compares without stopping anybody: a product that is being written meanwhile is looked at again."""
+    """Compares without stopping writers: a product that is written meanwhile is looked at again."""
 
     def __init__(self, database: Database, catalog: Catalog, settings: Settings) -> None:
         self._database = database
@@ -53,7 +53,7 @@ class Reconciliation:
         self._now = asyncio.get_running_loop().time
 
     async def compare(self, products: Sequence[int] = ()) -> AsyncIterator[Comparison]:
-        """These products, or every one whose stock this service has ever written."""
+        """Compare these products, or all whose stock this service has ever written."""
         page = products or await self._recorded(above=0)
         while page:
             for comparison in await self._compare(page):
@@ -74,7 +74,7 @@ class Reconciliation:
         return [done[product_id] for product_id in sorted(done)]
 
     async def _look(self, products: Iterable[int]) -> dict[int, Comparison]:
-        """Those of the products whose stock nobody wrote while we looked."""
+        """Comparisons of the products whose stock was not written while we looked."""
         asked = list(products)
         before = await self._books(asked)
         stocks = dict(zip(asked, await asyncio.gather(*map(self._stock, asked)), strict=True))
@@ -100,7 +100,9 @@ class Reconciliation:
         return await self._database.run(lambda c: record_sql.books(c, products))
 
     async def _stock(self, product_id: int) -> int | str | None:
-        """The catalog's figure; None: it does not know the product; a text: why it could not be asked."""
+        """The catalog's figure, or None if it does not know the product, or a text that says why it
+        could not be asked.
+        """
         try:
             product = await self._catalog.read(product_id)
         except (NotSent, NoAnswer, MalformedReply) as error:
@@ -110,7 +112,7 @@ class Reconciliation:
     # A person's decisions ---------------------------------------------------------------------------------------
 
     async def accept(self, product_id: int) -> str:
-        """The catalog is right: record its figure. Says what was done; raises Undecided."""
+        """The catalog is right: record its figure. Returns what was done. Raises Undecided."""
 
         async def work(batch: UUID, _: float, product: Product, book: Book) -> str:
             if product.quantity == book.figure and not book.doubts:
@@ -123,7 +125,7 @@ class Reconciliation:
         return await self._claimed(product_id, work)
 
     async def restore(self, product_id: int) -> str:
-        """The record is right: write its figure to the catalog. Says what was done; raises Undecided."""
+        """The record is right: write its figure to the catalog. Returns what was done. Raises Undecided."""
 
         async def work(batch: UUID, lease_until: float, product: Product, book: Book) -> str:
             if book.figure is None:
@@ -133,8 +135,9 @@ class Reconciliation:
         return await self._claimed(product_id, work)
 
     async def set(self, product_id: int, found: int, counted: int) -> str:
-        """Neither is right: someone counted. Only where the catalog still says `found`, so that repeating this can't
-        undo what was sold since. Says what was done; raises Undecided.
+        """Neither is right: write the counted stock. Returns what was done. Raises Undecided.
+
+        Only done while the catalog still says `found`: a repetition must not undo what was sold since.
         """
 
         async def work(batch: UUID, lease_until: float, product: Product, _: Book) -> str:
@@ -182,7 +185,7 @@ class Reconciliation:
         return book
 
     async def _correct(self, batch: UUID, lease_until: float, product: Product, stock: int) -> str:
-        """The steps of a batch without orders: INTEND, WRITE, SETTLE. Should we die, recovery does the rest."""
+        """Run INTEND, WRITE and SETTLE like a batch without orders. If we die in between, recovery ends it."""
         if product.quantity == stock:
             return f"Product {product.id}: the catalog says {stock} already."
         change = Adjustment(product.quantity, stock)

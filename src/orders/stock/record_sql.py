@@ -1,4 +1,4 @@
-"""What was recorded of each product's stock, and a person's decisions about it."""
+"""The record of each product's stock, and a person's decisions about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from orders.postgres.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A PUT of `after` over `before` of which nobody could tell what became; the catalog then said `found`."""
+    """A PUT of `after` over `before` whose outcome is unknown. The catalog said `found` later."""
 
     before: int
     after: int
@@ -21,10 +21,10 @@ class Doubt:
 class Book:
     """What this service knows of a product's stock.
 
-    `last_id` is the record's newest row, `figure` what the catalog has to say by it (None: it no longer knew the
-    product), `since` that row's time. `ours`, `corrected` and `outside` are what batches, people by way of
-    `orders reconcile`, and others have added since the record began; `ordered` is what `ours` has to be by the orders
-    and returns; `due` goes back yet. `is_busy`: a PUT may be on its way. `doubts`: those that no person has settled.
+    `last_id` is the ID of the record's newest row, and `since` its time. `figure` is the stock that the catalog should
+    have by that row, or None if it had lost the product. Since the record began, batches have added `ours`, people
+    `corrected` (with `orders reconcile`), and others `outside`. `ordered` is what `ours` should be by the orders and
+    returns. `due` is still to go back. `is_busy`: a PUT may be under way. `doubts`: those that no person has settled.
     """
 
     product_id: int
@@ -93,10 +93,10 @@ _BOOKS = """
 
 
 def books(connection: Connection, products: Sequence[int]) -> dict[int, Book]:
-    """What is known of these products; one that was never written is missing.
+    """The books of these products, without those that were never written.
 
-    A batch in doubt counts as not landed for its orders, which failed, and as landed for the stock that was due back:
-    what was due back with it is no part of `ordered`, as it is none of `ours`.
+    A PUT in doubt counts as not landed for its orders, which failed, and as landed for stock that was due back. So that
+    stock is no part of `ordered`, just as it is no part of `ours`.
     """
     with connection.cursor() as cursor:
         cursor.execute(_BOOKS, {"products": list(products)})
@@ -105,8 +105,8 @@ def books(connection: Connection, products: Sequence[int]) -> dict[int, Book]:
 
 
 def latest_with_stock(connection: Connection, product_id: int, found: int, at_most: int) -> str | None:
-    """When the product's stock last was `found` before one of our PUTs, among its newest rows: did someone write an
-    old figure back?
+    """The last time that the stock was `found` before one of our newest PUTs, or None. If there is one, someone may
+    have written an old figure back.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -122,7 +122,9 @@ def latest_with_stock(connection: Connection, product_id: int, found: int, at_mo
 def intend_correction(
     connection: Connection, batch: UUID, horizon_s: float, product_id: int, before: int, after: int
 ) -> bool:
-    """Before a correction is PUT. False: the claim is not ours any more, and nothing may be sent."""
+    """Commit before a correction is PUT. If this returns False, the claim is not ours any more, and nothing may be
+    sent.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """UPDATE stock_claims SET before = %s, after = %s, is_correction = true,
@@ -134,7 +136,9 @@ def intend_correction(
 
 
 def accept(connection: Connection, batch: UUID, product_id: int, recorded: int | None, found: int) -> bool:
-    """Record that the catalog's figure is right, and give the claim up. False: the claim is not ours any more."""
+    """Record that the catalog's figure is right, and release the claim. Returns False if the claim is not ours any
+    more.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             """WITH ours AS (DELETE FROM stock_claims WHERE batch_id = %(batch)s AND product_id = %(product)s

@@ -1,4 +1,4 @@
-"""SETTLE: the commit of a batch after its PUTs. It writes what became of them. Guarded by the batch's ID."""
+"""SETTLE: the commit of a batch after its PUTs. It records what became of them. Guarded by the batch's ID."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ from orders.stock.outcomes_sql import FREE_KEYS, KEEP_OUTCOMES, outcome_paramete
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What SETTLE writes: who is placed, who failed (and why), and what became of each product's PUT.
+    """What SETTLE writes: the orders that are placed or failed (and why), and what became of each product's PUT.
 
-    `landed` includes `quiet`, the products of which an unacknowledged PUT may still land; `took` is every product of
-    the batch whose PUT has landed so far, for the stock of failed orders to be queued to go back. `has_failures`: an
-    order of the batch has failed, now or before; `carries_returns`: stock that was due back went along;
-    `hand_over`: nobody works on the batch any more, so recovery may take what is left at once. `authors` are those of
-    the placed and the failed, for their first events.
+    `landed` includes `quiet`: products in quarantine, as an unacknowledged PUT may still land. `took`: all products of
+    the batch whose PUT has landed so far; their stock goes back if the order failed. `has_failures`: an order of the
+    batch has failed, now or before. `carries_returns`: the batch carried stock that was due back. `hand_over`: the
+    batch is given up, so recovery may take the rest at once. `authors`: the authors of placed and failed orders, for
+    their first events.
     """
 
     placed: Sequence[UUID] = ()
@@ -42,7 +42,7 @@ class Verdict:
 
     @property
     def ended(self) -> list[int]:
-        """The products whose claims end, whatever became of them."""
+        """The products whose claims end, with either outcome."""
         return [*self.landed, *self.refused]
 
 
@@ -155,9 +155,9 @@ SETTLE = Function("settle", _SETTLE_STEPS, rows="id uuid, document text")
 
 
 def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, str]:
-    """SETTLE: the orders become `Ordered` or `Failed`, claims end, stock of the failed is queued to go back.
+    """SETTLE: the orders become `Ordered` or `Failed`, claims end, and the stock of failed orders is queued to go back.
 
-    Returns the JSON of the placed. Raises BatchLost; then nothing was written.
+    Returns the JSON of the placed orders. Raises BatchLost. Then nothing was written.
     """
     parameters = {
         "batch": str(batch),
@@ -191,7 +191,7 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
 
 
 def read_placed(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The JSON of those of these orders that this batch has placed: what a SETTLE of unknown outcome has done."""
+    """The JSON of those of these orders that this batch has placed. Tells what a SETTLE of unknown outcome has done."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""SELECT o.id, {ORDER_JSON} FROM orders o

@@ -1,4 +1,4 @@
-"""Products and customers that the neighbours should know, by what was ordered: `orders doctor` asks for them."""
+"""Products and customers that the neighbours should know, because they were ordered. `orders doctor` asks for them."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,16 @@ from orders.postgres.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Witnesses:
-    """IDs, the likeliest to be known first."""
+    """Product and customer IDs, those most likely to be known first."""
 
     products: tuple[int, ...] = ()
     customers: tuple[int, ...] = ()
 
 
 def witnesses(connection: Connection) -> Witnesses:
-    """Products whose stock was written last, the lowest that was ordered, and the customers of the last orders."""
+    """The products whose stock was written last, the lowest one that was ordered, and the customers of
+    the last orders.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SELECT product_id FROM stock_record ORDER BY id DESC LIMIT 20")
         products = [product_id for (product_id,) in cursor][:20]

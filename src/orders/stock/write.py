@@ -1,4 +1,4 @@
-"""WRITE: telling the catalog a product's new stock until it is certain what became of it."""
+"""WRITE: sends a product's new stock to the catalog until it is certain what became of it."""
 
 import asyncio
 import random
@@ -15,9 +15,9 @@ class Fate(Enum):
 
     LANDED = auto()  # acknowledged
     LANDED_UNACKNOWLEDGED = auto()  # landed, but an earlier PUT of the same value may land again
-    REFUSED = auto()  # certainly not: the catalog will not have it, or it never left
-    CHANGED = auto()  # certainly not: someone else wrote first
-    DOUBT = auto()  # nobody knows; recovery will
+    REFUSED = auto()  # certainly not landed: the catalog refuses it, or it was never sent
+    CHANGED = auto()  # certainly not landed: someone else wrote first
+    DOUBT = auto()  # unknown; recovery will find out
 
 
 DID_LAND = (Fate.LANDED, Fate.LANDED_UNACKNOWLEDGED)
@@ -25,15 +25,15 @@ DID_NOT = (Fate.REFUSED, Fate.CHANGED)
 
 
 DISPUTES = 3
-"""Refusals in a row, each with the old stock read back alone after it, that are a refusal."""
+"""Number of refusals in a row that count as a refusal. After each, the old stock was read back alone."""
 
 
 async def write_stock(
     catalog: Catalog, product: Product, change: Adjustment, give_up_at: float, flow: Hashable = None
 ) -> Fate:
-    """Send `after` until the catalog's answer is certain, or the event loop's time is `give_up_at`. Raises nothing.
+    """Send `after` until the outcome is certain, or the event loop's time is `give_up_at`. Raises nothing.
 
-    Only this one value is ever sent: another could be undone by one of ours that arrives late.
+    Only this one value is ever sent. A second value could be overwritten by a late PUT of the first.
     """
     now = asyncio.get_running_loop().time
     unanswered = disputes = 0
@@ -55,9 +55,10 @@ async def write_stock(
 async def _read_back(
     catalog: Catalog, product: Product, change: Adjustment, written: Written, unanswered: int, disputes: int
 ) -> Fate | None:
-    """What the catalog says after a PUT without an answer, or with a disputed one; None: send the same value again.
+    """The outcome by reading back, after a PUT without an answer or with a disputed one. None: send the same value
+    again.
 
-    After DISPUTES refusals the old stock says that it is refused.
+    After DISPUTES refusals, finding the old stock means that the catalog refuses the new one.
     """
     if not unanswered and not disputes:
         return None
@@ -70,22 +71,25 @@ async def _read_back(
     if found and found.quantity == change.before and written is not Written.CHANGED:
         is_refused = written is Written.DISPUTED and disputes >= DISPUTES
         return Fate.REFUSED if is_refused and not unanswered else None
-    return Fate.DOUBT  # a stranger wrote, before or after what we sent has landed: nobody can tell
+    return Fate.DOUBT  # a stranger wrote, before or after our PUT landed: the outcome can't be told
 
 
 def _fate(written: Written, unanswered: int, disputes: int) -> Fate | None:
-    """What one PUT's result says for certain, given how many before it went unanswered, or were refused by what may be
-    another call's answer; None: not certain yet.
+    """The outcome by one PUT's result, or None if it is not certain yet.
 
-    An ETag does not end the danger of a late arrival: one that is a hash of the content comes back with the content.
+    `unanswered`: number of PUTs before it without an answer. `disputes`: number of refusals, which may be another
+    call's answers.
+
+    An ETag does not exclude a late arrival: an ETag that is a hash of the content comes back with the content.
     """
     if written is Written.DONE:
         return Fate.LANDED_UNACKNOWLEDGED if unanswered else Fate.LANDED
-    if written is Written.CHANGED and not unanswered and not disputes:  # or it was one of ours that changed it
+    # otherwise one of our own PUTs may have changed it
+    if written is Written.CHANGED and not unanswered and not disputes:
         return Fate.CHANGED
     return None
 
 
 def jittered(pause_s: float) -> float:
-    """A pause of about this length, so that replicas that began together do not go on together."""
+    """A random pause of about `pause_s`: replicas that began together must not go on together."""
     return pause_s * random.uniform(0.5, 1.5)  # noqa: S311 (a pause is no secret)

@@ -12,12 +12,13 @@ ETAG_HEADER = {"ETag": {"description": "The order's version, quoted.", "schema":
 """The `ETag` header, as the document at /docs describes it."""
 
 _VERSION = re.compile(r'"version" : ([0-9]+)')
-"""In an order's JSON as PostgreSQL builds it. Nobody else can write this into it: in a text the quotes are escaped, and
-jsonb puts no space before a colon."""
+"""Finds the version in an order's JSON as PostgreSQL builds it. No text can forge it: quotes in a text are escaped, and
+jsonb puts no space before a colon.
+"""
 
 
 def order_response(body: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An order, with its version as ETag."""
+    """An order's JSON as the answer, with its version as ETag."""
     version = _VERSION.search(body)
     assert version is not None
     return Response(body, status, {**(headers or {}), "ETag": f'"{version[1]}"'}, "application/json")

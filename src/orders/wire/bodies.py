@@ -1,4 +1,4 @@
-"""Bodies in JSON, read strictly: in UTF-8, without a member that is twice in one object, and without NaN."""
+"""JSON bodies, read strictly: in UTF-8, without NaN, and without a member twice in one object."""
 
 import json
 from collections import deque
@@ -15,22 +15,24 @@ MAX_MEMBERS = 100
 """Maximum number of members of one object: twice as many as `metadata` may have."""
 
 MAX_NAMES = 20_000
-"""Maximum number of members in a whole body: 1,000 orders to move have 4,000. Colons are counted before anything is
-read, as to read 100,000 members takes a tenth of a second.
+"""Maximum number of members in a whole body: 1,000 orders to move have 4,000. Colons are counted before parsing,
+because parsing 100,000 members takes a tenth of a second.
 """
 
 MAX_DIGITS = 400
 """Maximum length of a number. A double has 309 digits before its point."""
 
 MAX_PLACES = 10_000
-"""Maximum number of objects and lists in which a member is looked for that is twice. No good body has half as many."""
+"""Maximum number of objects and lists that are searched for a member that is there twice. No good body has half as
+many.
+"""
 
 
 class BodyRoute(APIRoute):
     """A route whose body is read strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's, given a request that is strict about its body."""
+        """FastAPI's handler, given a request that reads its body strictly."""
         answer = super().get_route_handler()
 
         async def answer_strictly(request: Request) -> Response:
@@ -48,7 +50,7 @@ class StrictRequest(Request):
 
 
 def read_json(body: bytes) -> Any:
-    """The document in a body. Raises JSONDecodeError, or Refused (422) for what Python alone would let pass."""
+    """The document in a body. Raises JSONDecodeError, or Refused (422) for what Python alone would accept."""
     if body.count(b":") > MAX_NAMES:
         raise Refused(invalid("#", "too_many_members", "The body has too many members."))
     try:
@@ -110,7 +112,9 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _find(body: bytes) -> OrderError:
-    """Where the first such object is. Read once more, as only then its place is of interest."""
+    """The error for the first object that has a member twice. The body is parsed again, because only this error needs
+    the place.
+    """
     document = json.loads(body.decode(), object_pairs_hook=_Members)
     places: deque[tuple[str, Any]] = deque([("#", document)])
     for _ in range(MAX_PLACES):
@@ -133,7 +137,7 @@ def _find(body: bytes) -> OrderError:
 
 
 class _Members(list[tuple[str, Any]]):
-    """An object's members, all of them."""
+    """All members of an object, also those with the same name."""
 
 
 def _below(pointer: str, name: str) -> str:

@@ -1,6 +1,6 @@
-"""uvicorn's HTTP/1.1 with bounds: on what one client may send, how slowly, and how many connections there are.
+"""uvicorn's HTTP/1.1 with bounds: how much one client may send, how slowly, and how many connections there are.
 
-What `connections` decides is done here. uvicorn itself parses and answers.
+`connections` decides, and this module carries it out. uvicorn itself parses and answers.
 """
 
 import asyncio
@@ -20,52 +20,57 @@ from orders.wire.connections import BODY_S, HEAD_S, IDLE_S, MAX_CONNECTIONS, Con
 log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 32 * 1024
-"""Maximum bytes of the request line and all headers, and of whatever else brings no body further (trailers, chunk
-extensions): browsers and proxies stay below 16 kB.
+"""Maximum size of the request line and all headers, and of other bytes that are no part of a body (trailers, chunk
+extensions). Browsers and proxies stay below 16 kB.
 """
 
 MAX_HEADERS = 100
-"""Maximum headers of a request: each costs Python more than its bytes, and requests have about ten."""
+"""Maximum number of headers of a request: each costs Python more than its bytes, and requests have about ten."""
 
 PIECE_BYTES = 8 * 1024
-"""Maximum bytes that are parsed at a time: a thousand headers that are too many are noticed after a millisecond."""
+"""Maximum number of bytes that are parsed at a time: too many headers are noticed after a thousand, within a
+millisecond.
+"""
 
 MAX_PIPELINED = 8
-"""Maximum requests that wait behind the one being answered. More are not read: the connection is closed after them."""
+"""Maximum number of requests that wait behind the one being answered. Further ones are not read, and the connection is
+closed.
+"""
 
 MAX_SURPLUS_BYTES = 1024 * 1024
-"""Maximum bytes that are read and thrown away of what follows an answer: a client that sends twice as much as may be
-still reads that it is too much.
+"""Maximum number of bytes after the last answer that are read and thrown away. Without this, a client that sends twice
+the allowed size would not get to read the error.
 """
 
 WHOLE_BODY_BYTES = 256 * 1024
-"""Maximum bytes of a body that the app is asked about only once it is whole: what is cut before costs no more than this
+"""Maximum size of a body that is awaited before the app is called: a client that is cut before has cost only this
 memory. Larger bodies are for the app to refuse, or to read as they come.
 """
 
 MAX_SMALL_CHUNKS = 100
-"""Maximum chunks in one read (up to 256 kB) that may be short; of more, the average is at least MIN_CHUNK_BYTES. Each
-costs Python the same, however short: 40,000 in a read would stop all others for 0.1 s.
+"""Maximum number of chunks in one read (up to 256 kB) that may be short. With more, their average has to be
+MIN_CHUNK_BYTES. Each chunk costs Python the same, however short: 40,000 in one read would stop all other requests for
+0.1 s.
 """
 
 MIN_CHUNK_BYTES = 64
-"""Minimum of that average; clients that chunk at all send some kB."""
+"""Minimum average size of the chunks in such a read. Clients that use chunks send some kB each."""
 
 SWEEP_S = 0.5
-"""How often connections whose time is over are looked for."""
+"""Pause between two searches for connections whose time is over."""
 
 REPORT_S = 10.0
-"""How often the log says what was closed, and why: one line however many there were."""
+"""Minimum pause between two log lines about closed connections. A line has the reasons and their counts."""
 
 _UVICORNS_KEEP_ALIVE_S = 5
-"""uvicorn's own default; another value was asked for."""
+"""Default of uvicorn for `timeout_keep_alive`: any other value was asked for."""
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """A connection."""
+    """One client's connection."""
 
     most = MAX_CONNECTIONS
-    """Maximum connections of a server in this process."""
+    """Maximum number of connections of a server in this process."""
 
     def __init__(
         self,
@@ -79,11 +84,11 @@ class BoundedHttp(HttpToolsProtocol):
         self.idle_since: float | None = None
         self._others = _connections_of(self)
         self._unfinished = 0
-        """Bytes since a head or a part of a body was complete."""
+        """Number of bytes since a head, or a part of a body, was complete."""
         self._has_progressed = False
         self._is_in_body = False
         self._is_deaf = False
-        """Whether what arrives is thrown away, because the connection will be closed."""
+        """Whether arriving bytes are thrown away, because the connection will be closed."""
         self._held = self._surplus = 0
         self._chunks = self._body_bytes = 0
         self._cycle_before: Any = None
@@ -164,7 +169,9 @@ class BoundedHttp(HttpToolsProtocol):
             self._start()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """uvicorn does it when the headers are complete; here it waits for the body, unless that waits for us."""
+        """Start the app when the body is complete, and not, as uvicorn does, when the headers are. The app is started
+        at once if the client waits for it (100-continue), or if the body is large.
+        """
         if cycle is not self.cycle or not cycle.more_body or cycle.waiting_for_100_continue or _is_large(cycle.scope):
             super()._start_asgi_task(cycle, app)
         else:
@@ -178,7 +185,7 @@ class BoundedHttp(HttpToolsProtocol):
     # What the answer's cycle calls
 
     def on_response_complete(self) -> None:
-        """As uvicorn has it, but without a timer for each request: `connections` has the time of all."""
+        """As in uvicorn, but without a timer for each request: `connections` keeps the time of all connections."""
         self.server_state.total_requests += 1
         if self._held and not self.pipeline:
             self._release()
@@ -206,7 +213,7 @@ class BoundedHttp(HttpToolsProtocol):
             super().shutdown()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade is ignored, as HTTP has it. What follows on the connection could be meant as either."""
+        """Ignore the upgrade, as HTTP allows. Close afterwards: the bytes that follow could be of either protocol."""
         self.cycle.keep_alive = False
 
     # What `connections` asks
@@ -233,7 +240,7 @@ class BoundedHttp(HttpToolsProtocol):
     # Reading
 
     def _feed_in_pieces(self, data: memoryview) -> None:
-        """No piece is larger than what may be unfinished, so that nothing beyond it reaches the parser."""
+        """Feed pieces no larger than the bytes that may still be unfinished, so that the parser never gets more."""
         while data and not self._is_deaf and not self.transport.is_closing():
             room = min(PIECE_BYTES, MAX_HEAD_BYTES - self._unfinished)
             if room <= 0:
@@ -257,7 +264,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._unfinished = 0 if self._has_progressed else self._unfinished + len(piece)
 
     def _throw_away(self, count: int) -> None:
-        """Of what follows the last answer. A client that goes on all the same is cut."""
+        """Count bytes that follow the last answer. A client that keeps on sending is cut."""
         self._surplus += count
         if self._surplus <= MAX_SURPLUS_BYTES:
             return
@@ -267,11 +274,11 @@ class BoundedHttp(HttpToolsProtocol):
             self._leave()
 
     def _is_answered(self) -> bool:
-        """Whether no request waits for its answer."""
+        """Whether every request here has its answer."""
         return self.cycle is None or bool(self.cycle.response_complete)
 
     def _stand_in_line(self) -> None:
-        """Stand where it is seen what is expected: the rest of a head, the rest of a body, or nothing."""
+        """Move to the line of what is expected next: the rest of a head, the rest of a body, or nothing."""
         if self._is_deaf or self.transport.is_closing():
             return
         if self._is_in_body and not self.pipeline:
@@ -284,7 +291,9 @@ class BoundedHttp(HttpToolsProtocol):
             self._others.move(self, line, self.loop.time())
 
     def _is_in_head(self) -> bool:
-        """Whether a request has begun of which not all headers are here: each has a scope, and with them a cycle."""
+        """Whether the headers of a request are incomplete. uvicorn makes a scope when they begin, and a cycle when they
+        are complete.
+        """
         return self.scope is not None and (self.cycle is None or self.scope is not self.cycle.scope)
 
     def _release(self) -> None:
@@ -294,7 +303,7 @@ class BoundedHttp(HttpToolsProtocol):
     # Ending
 
     def _refuse(self, error: OrderError) -> None:
-        """Answer the request that is arriving with `error`, after those before it, and read no more."""
+        """Answer the arriving request with `error`, after the requests before it, and read no more."""
         self._others.closed[Reason.REFUSED] += 1
         self._is_deaf = True
         if self._is_in_body and not self.cycle.response_complete:
@@ -307,7 +316,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _refuse_body(self, error: OrderError) -> None:
         before = self._cycle_before
-        if before is not None and not before.response_complete:  # this one is still in the pipeline
+        if before is not None and not before.response_complete:  # the refused request is still in the pipeline
             self.pipeline.popleft()
             self.cycle = before
             self._is_in_body = False
@@ -324,7 +333,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._leave()
 
     def _leave_after_the_last(self) -> None:
-        """Answer the requests that are here, and read no more: also when uvicorn says that reading may go on."""
+        """Answer the requests that are here, and read no more, even if uvicorn says that reading may go on."""
         self._others.move(self, self._others.kept, self.loop.time())
         self.flow.read_paused = False
         self.transport.pause_reading()
@@ -344,14 +353,16 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[document["status"]] + lines + b"\r\n" + body)
 
     def close_after_answer(self) -> None:
-        """The client asked for it, or the answer said it; perhaps it is still sending."""
+        """Close, because the client or the answer asked for it. The client may still be sending a body."""
         if self._is_in_body:
             self._leave()
         else:
             self.transport.close()
 
     def _leave(self) -> None:
-        """The last answer was given. What the client is still sending is read, or it would lose that answer."""
+        """Close for sending after the last answer, but read what the client still sends: otherwise it would lose that
+        answer.
+        """
         self._is_deaf = True
         self._surplus = 0
         if self.transport.can_write_eof():
@@ -374,15 +385,15 @@ class BoundedHttp(HttpToolsProtocol):
     def _end_late_body(self) -> None:
         if self._is_answered():
             self._leave()
-        elif self.flow.read_paused:  # it is we who don't read; the time begins anew with what comes next
+        elif self.flow.read_paused:  # we are the side that pauses; the time begins anew with the next bytes
             self._others.move(self, self._others.kept, self.loop.time())
         else:
             self._refuse(OrderError(Code.REQUEST_TOO_SLOW, f"The body was not complete within {BODY_S:g} s."))
 
 
 class _LastAnswer:
-    """The transport of an answer after which uvicorn closes: at once, so that a client which is still sending its body
-    would lose the answer.
+    """The transport for an answer after which uvicorn closes. uvicorn would close at once, and a client that is still
+    sending its body would lose the answer.
     """
 
     def __init__(self, connection: BoundedHttp) -> None:
@@ -403,7 +414,7 @@ _servers: "WeakKeyDictionary[ServerState, Connections]" = WeakKeyDictionary()
 
 
 def _connections_of(one: BoundedHttp) -> Connections:
-    """The open connections of the server that `one` belongs to, which are looked after while there are any."""
+    """The connections of the server that `one` belongs to. The first call starts their sweeps."""
     connections = _servers.get(one.server_state)
     if connections is None:
         given_s = one.config.timeout_keep_alive
@@ -425,6 +436,8 @@ def _look_after(connections: Connections, loop: asyncio.AbstractEventLoop, repor
 
 
 def _is_large(scope: Any) -> bool:
-    """Whether the body announces itself as too large to be waited for: the app refuses it unread."""
+    """Whether the body announces a size above what is awaited. The app refuses such a body unread, or reads it as it
+    comes.
+    """
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     return bool(announced.isdigit()) and int(announced[:20]) > WHOLE_BODY_BYTES

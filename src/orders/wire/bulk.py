@@ -98,13 +98,13 @@ PROBLEMS = (Code.BODY_TOO_LARGE, Code.INVALID_REQUEST, Code.DATABASE_UNAVAILABLE
 
 
 def refuse_header(request: Request, name: str, instead: str) -> None:
-    """A header that is meant for one order would be ignored: nobody would be told."""
+    """Refuse a header that is meant for one order. Otherwise it would be ignored, and nobody told."""
     if name in request.headers:
         raise invalid(f"header/{name}", "extra_forbidden", f"{name} is for a single order; here {instead}.")
 
 
 def refuse_twice(values: Iterable[Hashable], member: str, what: str) -> None:
-    """What would be said twice about one thing is refused before anything is done."""
+    """Refuse a request that names one thing twice, before anything is done."""
     given = list(values)
     twice = {value for value, count in Counter(given).items() if count > 1 and value is not None}
     if twice:

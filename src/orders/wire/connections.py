@@ -1,5 +1,6 @@
-"""The open connections of a server: which are let in, which have to go, and when. Knows no HTTP library and no socket;
-time is a parameter.
+"""The open connections of a server: decides which are let in, which have to go, and when.
+
+Knows no HTTP library and no socket. Time is a parameter.
 """
 
 import enum
@@ -10,8 +11,8 @@ from typing import Protocol
 from orders.settings import SettingsError
 
 MAX_CONNECTIONS = 500
-"""Maximum open connections, unless ORDERS_CONNECTIONS says otherwise. When all of them send at the same moment, the
-others wait for a tenth of a second; a gateway needs a few dozen.
+"""Maximum number of open connections, unless ORDERS_CONNECTIONS says otherwise. If all of them send at the same moment,
+other requests wait for a tenth of a second. A gateway needs a few dozen.
 """
 
 HEAD_S = 10.0
@@ -21,33 +22,34 @@ BODY_S = 30.0
 """Timeout for the whole body, from when the headers are complete: 1 MB needs 35 kB/s, which a bad phone line has."""
 
 IDLE_S = 75.0
-"""Timeout for the next request on a connection that is kept open. Common load balancers close theirs after 60 s: it is
-longer, because the client has to close first, or a request meets a closed connection.
+"""Timeout for the next request on a connection that is kept open. It is longer than that of common load balancers (60
+s), because the client has to close first: otherwise a request meets a closed connection.
 """
 
 UNREAD_S = 30.0
-"""Timeout for a client to read anything of the answer that waits for it."""
+"""Timeout for a client that reads nothing of the answer that waits for it."""
 
 LEAVING_S = 2.0
-"""How long a connection stays after the last answer on it: a client that is still sending reads that answer first."""
+"""How long a connection stays open after its last answer, so that a client which is still sending reads that answer."""
 
 MAX_BODIES_BYTES = 32 * 1024 * 1024
-"""Maximum bytes of bodies that have arrived and are not answered, over all connections: 32 bulk requests at once."""
+"""Maximum size of all bodies that have arrived and are not answered, over all connections: 32 bulk requests at once."""
 
 SMALL_BODY_BYTES = 16 * 1024
-"""Maximum bytes of a body that is let in also when MAX_BODIES_BYTES is reached: an order of 200 lines fits."""
+"""Maximum size of a body that is let in even when MAX_BODIES_BYTES is reached: an order of 200 lines fits."""
 
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
-"""Maximum bytes of answers that clients have not read, over all connections: eight pages of orders of the largest size.
-Beyond it those that read nothing for STALLED_S are cut; beyond twice as much, any, beginning with the slowest.
+"""Maximum size of all answers that clients have not read, over all connections: eight pages of orders of the largest
+size. Beyond it, clients that read nothing for STALLED_S are cut. Beyond twice as much, any client is cut, the slowest
+first.
 """
 
 STALLED_S = 1.0
-"""How long a client reads nothing before it counts as stalled. A network's hiccup is shorter."""
+"""How long a client reads nothing before it counts as stalled. Hiccups of a network are shorter."""
 
 
 class Reason(enum.Enum):
-    """Why a connection was closed by us; the value is for the log."""
+    """The reason why we closed a connection. The value is for the log."""
 
     LATE_HEAD = "sent no complete headers in time"
     LATE_BODY = "sent no complete body in time"
@@ -60,29 +62,31 @@ class Reason(enum.Enum):
 
 
 class Connection(Protocol):
-    """What is asked of a connection."""
+    """The methods that a connection has to have."""
 
     line: "Line | None"
     idle_since: float | None
-    """Since when no request of it waits for its answer; None: one does."""
+    """The time since which every request on it is answered, or None while one waits for its answer."""
 
     def unread_bytes(self) -> int:
-        """How much was written that the client has not read."""
+        """Number of bytes that were written and that the client has not read."""
 
     def body_bytes(self) -> int:
-        """How much of its requests' bodies is held until they are answered."""
+        """Number of bytes of request bodies that are held until they are answered."""
 
     def end(self, reason: Reason) -> None:
-        """Close it. ROOM_NEEDED: at once."""
+        """Close it. With ROOM_NEEDED, close it at once."""
 
 
 Line = OrderedDict[Connection, float]
-"""Connections of which the same is expected, and since when; the one that has taken longest is first."""
+"""Connections that wait for the same thing, each with the time since when. The longest wait is first."""
 
 
 def connections_allowed(given: int | None) -> int:
-    """Maximum connections: the setting or, without, half of the files that this process may open (the other half is for
-    the database, the neighbours and newcomers), at most MAX_CONNECTIONS. Raises SettingsError: `given` can't be.
+    """Maximum number of connections: the setting or, without it, half of the files that this process may open, and at
+    most MAX_CONNECTIONS. The other half is for the database, the neighbours and newcomers.
+
+    Raises SettingsError if `given` is too many.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if given is None:
@@ -96,13 +100,13 @@ def connections_allowed(given: int | None) -> int:
 
 
 class Connections:
-    """Those of one server. It decides; connections close themselves."""
+    """The connections of one server. This class decides; connections close themselves."""
 
     def __init__(self, most: int, idle_s: float = IDLE_S) -> None:
         self.heads, self.bodies, self.leaving = Line(), Line(), Line()
         self.kept = Line()
-        """Those that are being answered or idle. A request moves none of them, which would cost each request; sweep()
-        puts them in order.
+        """Connections that are being answered or idle. Requests don't move them, because that would cost each request
+        time. sweep() sorts them.
         """
         self.closed: Counter[Reason] = Counter()
         self._most = most
@@ -113,17 +117,18 @@ class Connections:
 
     @property
     def count(self) -> int:
-        """How many are open."""
+        """Number of open connections."""
         return len(self._open)
 
     @property
     def is_crowded(self) -> bool:
-        """Whether there are more than there should be, because all were busy when a newcomer came."""
+        """Whether more connections are open than the maximum, because all were busy when a newcomer came."""
         return len(self._open) > self._most
 
     def admit(self, newcomer: Connection, now: float) -> bool:
-        """Let it in. When all connections are taken, one that is idle or slow makes room; when all are busy, an eighth
-        more are let in, and after that none: False.
+        """Let a new connection in. When the maximum is reached, an idle or slow connection makes room for it.
+
+        When all are busy, up to an eighth more are let in. After that, returns False.
         """
         if len(self._open) >= self._most:
             self._make_room(now)
@@ -134,7 +139,7 @@ class Connections:
         return True
 
     def move(self, connection: Connection, line: Line, now: float) -> None:
-        """What is expected of it from now on. Moving it to where it is changes nothing, nor its time."""
+        """Note what the connection waits for from now on. Moving it to its own line changes nothing."""
         if connection.line is line:
             return
         if connection.line is not None:
@@ -143,7 +148,7 @@ class Connections:
         line[connection] = now
 
     def forget(self, connection: Connection) -> None:
-        """It is closed, or as good as. Safe to repeat."""
+        """Forget a connection that is closed or about to be. Safe to repeat."""
         self._open.discard(connection)
         self._unread.pop(connection, None)
         if connection.line is not None:
@@ -151,7 +156,9 @@ class Connections:
             connection.line = None
 
     def has_room_for(self, newcomer: Connection, count: int) -> bool:
-        """Note `count` more bytes of its body. False: together they are too many, and this body is not small."""
+        """Note `count` more bytes of the newcomer's body. Returns False if all bodies together are too large, and this
+        one is not small.
+        """
         self._bodies_bytes += count
         if self._bodies_bytes <= MAX_BODIES_BYTES or newcomer.body_bytes() <= SMALL_BODY_BYTES:
             return True
@@ -162,16 +169,16 @@ class Connections:
         return self._bodies_bytes <= MAX_BODIES_BYTES
 
     def release(self, count: int) -> None:
-        """So many bytes of bodies are answered, or gone."""
+        """Note that `count` bytes of bodies were answered, or are gone."""
         self._bodies_bytes -= count
 
     def wait_for_reader(self, connection: Connection, now: float) -> None:
-        """Its client has to read before more is written."""
+        """Note that the client has to read before more is written."""
         self._unread[connection] = connection.unread_bytes(), now
         self._limit_unread(now)
 
     def has_read(self, connection: Connection) -> None:
-        """Its client has read (nearly) all."""
+        """Note that the client has read (nearly) all."""
         self._unread.pop(connection, None)
 
     def sweep(self, now: float) -> None:
@@ -221,7 +228,9 @@ class Connections:
         self._end_stalled(now, down_to=2 * MAX_UNREAD_BYTES)
 
     def _end_stalled(self, since: float, down_to: int) -> None:
-        """End those that read nothing since then, the slowest first, until the rest is no more than `down_to` bytes."""
+        """End connections that read nothing since `since`, the slowest first, until the rest is at most `down_to`
+        bytes.
+        """
         if (total := sum(size for size, _ in self._unread.values())) <= down_to:
             return
         for connection, (size, at) in sorted(self._unread.items(), key=lambda item: item[1][1]):

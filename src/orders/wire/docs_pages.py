@@ -1,4 +1,6 @@
-"""`/docs` and `/redoc`: pages that need no internet, and may load nothing but their own files. And what they show."""
+"""`/docs`, `/redoc` and the OpenAPI document that they show. The pages need no internet, and may load only their own
+files.
+"""
 
 import base64
 import functools
@@ -16,14 +18,14 @@ _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def add_docs_pages(app: FastAPI) -> None:
-    """Add both pages. Their files are served by the app already."""
+    """Add both pages. The app already serves their files."""
 
     @functools.cache
     def document() -> bytes:
         return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
 
     async def get_openapi(_: Request) -> Response:
-        """Written once: FastAPI writes the document anew for each request, which costs 2 ms."""
+        """The document, built once: FastAPI would build it anew for each request, which costs 2 ms."""
         return Response(document(), media_type="application/json")
 
     app.router.routes.insert(0, Route("/openapi.json", get_openapi, methods=["GET"]))
@@ -54,8 +56,8 @@ def add_docs_pages(app: FastAPI) -> None:
 
 
 def _with_policy(page: HTMLResponse) -> HTMLResponse:
-    """The page with a policy that names its one inline script. Both libraries write style sheets into the page, and
-    ReDoc searches in a worker that it makes itself.
+    """The page with a policy that allows its one inline script. Inline styles are allowed, because both libraries write
+    style sheets into the page. Workers are allowed, because ReDoc makes one to search.
     """
     scripts = " ".join(f"'sha256-{_digest(script)}'" for script in _INLINE_SCRIPT.findall(bytes(page.body)))
     page.headers["Content-Security-Policy"] = "; ".join(

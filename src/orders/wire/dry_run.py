@@ -17,13 +17,15 @@ from orders.wire.problems import refused_parameters
 async def read_dry_run(
     request: Request,
     dry_run: Annotated[
-        Any,  # not bool, which would take "yes" and "1" too
+        Any,  # not bool: pydantic would accept "yes" and "1" too
         Query(
             include_in_schema=False
-        ),  # it would give each write two types of answers; `api.previews` has an operation
+        ),  # it would give each write two types of answers; `previews` has an operation each
     ] = False,
 ) -> bool:
-    """The one parameter of writes. Raises OrderError: others are refused, not ignored, and so is any other value."""
+    """The value of `dry_run`, the only parameter of writes. Raises OrderError for other parameters and for other
+    values.
+    """
     if others := [name for name in request.query_params if name != "dry_run"]:
         raise refused_parameters(others)
     if request.query_params.getlist("dry_run") not in ([], ["true"], ["false"]):
@@ -84,7 +86,7 @@ class Preview(BaseModel):
 
 
 Stock = Mapping[int, tuple[int, int] | None]
-"""The stock of products before and after a change. None: the catalog does not say what there is."""
+"""Stock of each product before and after a change, or None if the catalog does not say how much there is."""
 
 
 def preview_json(order: str, stock: Stock, events: str) -> str:
@@ -93,13 +95,15 @@ def preview_json(order: str, stock: Stock, events: str) -> str:
 
 
 def stock_json(stock: Stock) -> str:
-    """Each product's stock before and after; both are null where the catalog does not say what there is."""
+    """Each product's stock before and after, with null for both if the catalog does not say how much there is."""
     both = ((product_id, pair or (None, None)) for product_id, pair in sorted(stock.items()))
     return json.dumps([{"product_id": p, "before": before, "after": after} for p, (before, after) in both])
 
 
 def preview_response(answer: Answer) -> Response:
-    """A preview (200), or the failure that the request's key stands for. What would be a repetition changes nothing."""
+    """The answer to a dry run: a preview (200), or the failure that the request's key remembers. Previewing a
+    repetition changes nothing.
+    """
     headers = {"Idempotent-Replayed": "true"} if answer.replayed else {}
     if answer.status >= 300:
         return Response(answer.body, answer.status, headers, "application/problem+json")

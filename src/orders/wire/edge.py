@@ -1,8 +1,8 @@
-"""What happens to each request before its route and to each answer after it, in one layer.
+"""The edge: what happens to each request before its route, and to each answer after it, in one layer.
 
-Requests are refused here before anything is parsed: malformed or oversized ones, those for another host, and writes
-that another site's page sends. Answers get the request's ID, the headers that keep private data out of caches, and a
-line in the log. It is one layer because each wrapper around `send` costs CPU for each message.
+Some requests are refused here before anything is parsed: malformed or oversized ones, those for another host, and
+writes that come from another site's page. Answers get the request's ID, the headers that keep private data out of
+caches, and a line in the log. All this is one layer, because each wrapper around `send` costs CPU for each message.
 """
 
 import re
@@ -46,12 +46,12 @@ CORS: dict[str, Any] = {
     "expose_headers": ["ETag", "Location", "Idempotent-Replayed", "X-Request-ID", "Retry-After"],
     "max_age": 600,
 }
-"""What pages of the origins in ORDERS_CORS_ORIGINS may send, and read of an answer."""
+"""What pages of the origins in ORDERS_CORS_ORIGINS may send, and which headers of an answer they may read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """Who may come in: host names (none: any), and origins of pages that may write."""
+    """The names that requests may use: `hosts` (empty: any), and `origins` of pages that may write."""
 
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
@@ -70,7 +70,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began_at = time.perf_counter()
-        headers = dict(scope["headers"])  # of several of one name the last; where that matters, all are looked at
+        headers = dict(scope["headers"])  # the last one of each name; checks that need all of them read the scope
         method, scope = scope["method"], _plain(scope)
         error = self._refusal(method, scope, headers)
         request_id = _request_id(headers)
@@ -81,7 +81,7 @@ class Edge:
         except Exception as bug:
             self._log.note_bug(method, scope, bug)
             if sender.status:
-                raise  # in the middle of an answer: the server breaks it off
+                raise  # the answer has begun: the server breaks it off
             failed = OrderError(Code.INTERNAL_ERROR, "The service's log says more.")
             await problem_response(Request(scope), failed)(scope, receive, sender)
         finally:
@@ -96,7 +96,7 @@ class Edge:
             await self._app(scope, _bounded(scope, receive), send)
 
     def _refusal(self, method: str, scope: Scope, headers: dict[bytes, bytes]) -> OrderError | None:
-        """Why the request is refused before its route is looked for."""
+        """The reason to refuse the request before its route is looked up, or None."""
         names = [name for name, _ in scope["headers"]]
         given = headers.get(b"x-request-id")
         if given is not None and (names.count(b"x-request-id") > 1 or not _REQUEST_ID.fullmatch(given)):
@@ -112,7 +112,9 @@ class Edge:
         return None
 
     def _wrong_host(self, scope: Scope, names: list[bytes], headers: dict[bytes, bytes]) -> OrderError | None:
-        """RFC 9112, 3.2: HTTP/1.1 has one Host. A page that made its name point here (DNS rebinding) names another."""
+        """The refusal of a request for another host, or None. HTTP/1.1 has exactly one Host (RFC 9112, 3.2). A page
+        whose own name was made to point here (DNS rebinding) names another host than ours.
+        """
         count = names.count(b"host")
         if count > 1 or (count == 0 and scope["http_version"] != "1.0"):
             detail = f"A request has one Host header; this one has {count or 'none'}."
@@ -123,7 +125,8 @@ class Edge:
         return None
 
     def _from_another_site(self, headers: dict[bytes, bytes]) -> OrderError | None:
-        """Browsers say where a request comes from; programs send no such header.
+        """The refusal of a write that a page of another site sends, or None. Browsers name the site in a header;
+        programs send none.
 
         `same-site` is let in: a shop's own pages at another name of its domain, like `admin.shop.example`.
         """
@@ -135,7 +138,7 @@ class Edge:
 
 
 def _plain(scope: Scope) -> Scope:
-    """HEAD is answered as GET (the server leaves out the body), and a path with a slash at its end as without."""
+    """The scope with HEAD replaced by GET (the server leaves out the body), and without a slash at the path's end."""
     path, changes = scope["path"], {}
     if scope["method"] == "HEAD":
         changes["method"] = "GET"
@@ -145,8 +148,8 @@ def _plain(scope: Scope) -> Scope:
 
 
 def _is_cross_site(headers: dict[bytes, bytes], origin: str) -> bool:
-    """Whether a page of another site sends this. To a plain http address other than localhost browsers send no
-    `Sec-Fetch-Site`; there a page's origin has to be this host.
+    """Whether a page of another site sends this. Browsers send no `Sec-Fetch-Site` to a plain http address other than
+    localhost. There, the page's origin has to be this host.
     """
     site = headers.get(b"sec-fetch-site")
     if site is None and origin:
@@ -155,7 +158,7 @@ def _is_cross_site(headers: dict[bytes, bytes], origin: str) -> bool:
 
 
 class _Sender:
-    """Sends an answer with the headers that each has. `status` is 0 until it has begun."""
+    """Sends an answer and adds the headers that every answer has. `status` is 0 until the answer has begun."""
 
     __slots__ = ("_extra", "_send", "status")
 
@@ -172,18 +175,20 @@ class _Sender:
 
 
 def _request_id(headers: dict[bytes, bytes]) -> bytes:
-    """The client's ID, or one of our own where it sent none, or one that no log line could carry."""
+    """The client's request ID. If it sent none, or one that no log line could carry, a new one."""
     given = headers.get(b"x-request-id", b"")
     return given if _REQUEST_ID.fullmatch(given) else uuid7().hex.encode()
 
 
 def _without_port(host: str) -> str:
-    """The name, or the address, in a Host header."""
+    """The name or the address in a Host header, without the port."""
     return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
 
 
 def _oversized_query(query: bytes) -> OrderError | None:
-    """Counted, not parsed: it may be as long as a request's head."""
+    """The refusal of a query that is too long, or None. It is counted and not parsed, as it may be as long as a
+    request's head.
+    """
     if len(query) > MAX_QUERY_BYTES:
         message = f"The query has {len(query)} bytes; at most {MAX_QUERY_BYTES} are allowed."
         return invalid("query", "too_long", message)
@@ -193,12 +198,14 @@ def _oversized_query(query: bytes) -> OrderError | None:
 
 
 def most_bytes(path: str) -> int:
-    """Maximum size of a body that is sent to this path."""
+    """Maximum size of a body for this path."""
     return MAX_BULK_BYTES if path.endswith(":batch") else MAX_BODY_BYTES
 
 
 def _oversized_body(scope: Scope, headers: dict[bytes, bytes]) -> OrderError | None:
-    """A body that announces itself as too large is refused unread, and the connection closes behind the answer."""
+    """The refusal of a body that announces too large a size, or None. It stays unread, and the connection is closed
+    after the answer.
+    """
     announced, most = headers.get(b"content-length", b"0"), most_bytes(scope["path"])
     if announced.isdigit() and int(announced[:20]) > most:
         return body_too_large(most)
@@ -206,12 +213,12 @@ def _oversized_body(scope: Scope, headers: dict[bytes, bytes]) -> OrderError | N
 
 
 def body_too_large(most: int) -> OrderError:
-    """413."""
+    """The error (413) for a body that is too large."""
     return OrderError(Code.BODY_TOO_LARGE, f"A body here is at most {most} bytes.")
 
 
 def _bounded(scope: Scope, receive: Receive) -> Receive:
-    """What receives a body, and no more of it than is allowed. Raises Refused."""
+    """A `receive` that passes on no more of the body than is allowed. Raises Refused."""
     if scope["method"] == "GET":
         return receive
     received, most = 0, most_bytes(scope["path"])
@@ -228,7 +235,7 @@ def _bounded(scope: Scope, receive: Receive) -> Receive:
 
 
 def _options(scope: Scope) -> Response:
-    """What may be done at this address."""
+    """The answer to OPTIONS: the methods at this address."""
     methods = allowed_methods(scope)
     if not methods:
         return problem_response(Request(scope), OrderError(Code.NOT_FOUND, f"There is nothing at {scope['path']}."))

@@ -1,5 +1,6 @@
-"""How the busiest routes read what is asked: straight into a Pydantic model. FastAPI documents it, and says what is
-wrong.
+"""Routes that read a request straight into a Pydantic model, for the busiest operations.
+
+FastAPI still documents them, and answers the requests that the model refuses.
 """
 
 import inspect
@@ -20,10 +21,10 @@ from orders.wire.problems import repeated_parameter
 
 
 class ReadingRoute(APIRoute):
-    """A route whose function takes `request`, what is in its path, and a model `query`; headers it reads by itself.
+    """A route whose function takes `request`, the parameters of its path, and a model `query`. It reads headers itself.
 
-    FastAPI walks over each field of the model for each request: 200 of the 300 µs of CPU that its side of an answer
-    took. Here only a request that the model refuses goes that way, to be told why.
+    FastAPI walks over each field of the model for each request: this took 200 of the 300 µs of CPU on its side of an
+    answer. Here FastAPI only gets a request that the model refuses, to write the error.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -47,25 +48,25 @@ class ReadingRoute(APIRoute):
         await response(scope, receive, send)
 
     def _read(self, query_string: str) -> BaseModel:
-        """Raises ValidationError, or OrderError: a parameter that is no list came twice."""
+        """The query as the model. Raises ValidationError, or OrderError if a parameter that is no list came twice."""
         if not query_string:
             return self._nothing
         given = parse_qs(query_string, keep_blank_values=True)
         for name, values in given.items():
             if len(values) > 1 and name in self._singles:
                 raise repeated_parameter(name)
-        # What the model does not name, and came twice, is its to judge.
+        # The model judges parameters that came twice and that it does not name.
         return self._model.model_validate(
             {name: values if name in self._lists or len(values) > 1 else values[0] for name, values in given.items()}
         )
 
 
 class PlacingRoute(BodyRoute):
-    """A route whose function takes `request`, what is in its path, `dry_run`, and a model `body` or None; headers it
-    reads by itself.
+    """A route whose function takes `request`, the parameters of its path, `dry_run`, and a model `body` or None. It
+    reads headers itself.
 
-    FastAPI makes Python objects of the body, and looks for each parameter: more than half of what its side of a 201
-    took. Here the model reads the bytes. Where there is more than a body, or the model refuses it, FastAPI does it.
+    FastAPI makes Python objects of the body and looks up each parameter: more than half of its share of a 201. Here the
+    model reads the bytes. FastAPI only gets a request that has more than a body, or that the model refuses.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -83,7 +84,7 @@ class PlacingRoute(BodyRoute):
             text = await request.body()
             body = self._read(text)
         except ClientDisconnect:
-            return  # in the middle of its body: nobody is there to be answered
+            return  # the client left in the middle of its body: nobody waits for an answer
         except (ValidationError, JSONDecodeError):
             await super().handle(scope, _again(text, receive), send)
             return
@@ -91,10 +92,10 @@ class PlacingRoute(BodyRoute):
         await response(scope, receive, send)
 
     def _read(self, text: bytes) -> BaseModel | None:
-        """Raises ValidationError, JSONDecodeError or Refused."""
+        """The body as the model, or None if it is empty. Raises ValidationError, JSONDecodeError or Refused."""
         if not text:
             return None
-        read_json(text)  # the model takes members that are twice there
+        read_json(text)  # refuses a member that is there twice, which the model would accept
         return self._model.model_validate_json(text)
 
 
@@ -105,7 +106,7 @@ def _names(name: str, field: FieldInfo) -> Iterable[str]:
 
 
 def _is_plain(scope: Scope) -> bool:
-    """Whether there is nothing to be understood but a body in JSON, or none."""
+    """Whether the request has nothing to read but a JSON body, or no body."""
     headers = dict(scope["headers"])
     types = [value for name, value in scope["headers"] if name == b"content-type"]
     has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
@@ -114,7 +115,7 @@ def _is_plain(scope: Scope) -> bool:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """What receives a body that has been read."""
+    """A `receive` that gives once more a body that was read already."""
     message: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
     async def receive_again() -> Message:

@@ -1,4 +1,4 @@
-"""What FastAPI writes into the OpenAPI document, mended so that clients which are generated from it are good to use."""
+"""Mends what FastAPI writes into the OpenAPI document, so that generated clients are good to use."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from orders.order.model import MAX_ID
 Schema = dict[str, Any]
 
 _LEFT_OUT = ("BatchResult", "OrderList", "PreviewedResult", "Problem", "ProblemError")
-"""Answers whose optional members are left out where there is nothing to say, and never null."""
+"""Answers that leave out an optional member if there is nothing to say. In them it is never null."""
 
 _OPERATIONS = ("get", "put", "post", "patch")
 
@@ -23,15 +23,15 @@ def suit_generators(document: Schema) -> None:
         for parameter in operation.get("parameters", ()):
             _mend_parameter(parameter)
         for content in operation.get("requestBody", {}).get("content", {}).values():
-            content["schema"] = _without_null(content["schema"])  # a body that is left out is not null
+            content["schema"] = _without_null(content["schema"])  # a body may be left out, but is never null
     for schema in _dicts(document):
         _mend(schema)
 
 
 def _mend_parameter(parameter: Schema) -> None:
-    """An address can't say null; and the default of a header would be sent with every request."""
+    """Remove null, which an address can't say, and a header's default, which clients would send with every request."""
     parameter["schema"] = _without_null(parameter["schema"])
-    parameter["schema"].pop("description", None)  # the parameter has it
+    parameter["schema"].pop("description", None)  # the parameter itself has the description
     if parameter["in"] == "header":
         parameter["schema"].pop("default", None)
 
@@ -45,8 +45,9 @@ def _without_null(schema: Schema) -> Schema:
 
 
 def _mend(schema: Schema) -> None:
-    """Titles only repeat names, and generators make classes of them; limits are integers, which FastAPI rounds."""
-    if isinstance(schema.get("title"), str) and "version" not in schema:  # the document itself has both
+    """Remove titles, which only repeat names and become classes in generators, and make limits integers again."""
+    # the document itself has a title and a version
+    if isinstance(schema.get("title"), str) and "version" not in schema:
         del schema["title"]
     for limit in ("minimum", "maximum"):
         if isinstance(value := schema.get(limit), float):
@@ -54,7 +55,7 @@ def _mend(schema: Schema) -> None:
 
 
 def _dicts(document: Any) -> Iterator[Schema]:
-    """Every object in the document, but what is in its examples."""
+    """Every object in the document, except those in its examples."""
     if isinstance(document, list):
         for inner in document:
             yield from _dicts(inner)

@@ -21,7 +21,7 @@ _ANY_CUSTOMER_ID = {**_CUSTOMER_ID, "minimum": -MAX_ID - 1}
 _ORDER_ID = {"type": "string", "format": "uuid", "examples": [ID_EXAMPLE]}
 
 
-# The routes take them as text: what is no ID is at no address, which is 404 and not 422.
+# The routes take IDs as text: an address with an impossible ID is not found (404), not invalid (422).
 CustomerId = Annotated[str, WithJsonSchema(_CUSTOMER_ID), Path(description="The customer: 1 … 2^63-1.")]
 
 
@@ -58,7 +58,8 @@ Actor = Annotated[
     str,
     Header(
         alias="X-Actor",
-        description="Who asks, for the order's history: visible ASCII characters and spaces. Without it: `api`.",
+        description="The person or program that asks, for the order's history: visible ASCII characters and spaces. "
+        "Without it: `api`.",
         min_length=1,
         max_length=100,
         pattern=r"^[\x20-\x7e]+$",
@@ -68,7 +69,7 @@ Actor = Annotated[
 
 
 REQUEST_ID = r"[A-Za-z0-9._~:/+=-]{1,128}"
-"""What is taken for a request's ID: anything that a log line or a URL can carry."""
+"""Pattern of a request's ID: characters that a log line and a URL can carry."""
 
 
 _ETAGS = {"type": "string", "pattern": r'^("[0-9]{1,9}"(, ?"[0-9]{1,9}")*|\*)$'}
@@ -89,7 +90,7 @@ IfNoneMatch = Annotated[
 
 
 def customer_or_refuse(text: str, expected: str = "a customer's ID (1 … 2^63-1)") -> int:
-    """The customer's ID in an address. Raises OrderError: that is none."""
+    """The customer's ID in an address. Raises OrderError if the text is none."""
     customer_id = parse_customer_id(text)
     if customer_id is None:
         raise OrderError(Code.NOT_FOUND, f"{text[:60]!r} is not {expected}.")
@@ -97,7 +98,7 @@ def customer_or_refuse(text: str, expected: str = "a customer's ID (1 … 2^63-1
 
 
 def order_or_refuse(text: str) -> UUID:
-    """The order's ID in an address. Raises OrderError: that is none."""
+    """The order's ID in an address. Raises OrderError if the text is none."""
     order_id = parse_order_id(text)
     if order_id is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"{text[:60]!r} is not an order's ID.")
@@ -105,7 +106,7 @@ def order_or_refuse(text: str) -> UUID:
 
 
 async def _refuse_parameters(request: Request) -> None:
-    """Parameters that nobody knows are refused, not ignored."""
+    """Refuse parameters that the route does not know, instead of ignoring them."""
     if request.query_params:
         raise refused_parameters(request.query_params)
 

@@ -1,4 +1,4 @@
-"""Problem documents: what validation found, and what `/docs` says of errors."""
+"""Problem documents: errors that validation found, and what `/docs` says of errors."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,14 +7,14 @@ from orders.errors import Code, OrderError, invalid, problem
 from orders.order.schema import ID_EXAMPLE
 
 READ_PROBLEMS = (Code.INVALID_REQUEST, Code.DATABASE_UNAVAILABLE)
-"""What every request that reads the database may meet."""
+"""Errors that every request which reads the database may get."""
 
 MAX_ERRORS = 20
-"""Maximum number of errors that an answer names. With more, `error_count` tells how many there are."""
+"""Maximum number of errors that an answer names. If there are more, `error_count` tells how many."""
 
 
 def invalid_fields(errors: Sequence[dict[str, Any]]) -> OrderError:
-    """422 from what validation found."""
+    """The error (422) for what validation found."""
     found = [{"pointer": _pointer(e["loc"]), "code": e["type"], "message": _message(e)} for e in errors[:MAX_ERRORS]]
     where = ", ".join("its body" if e["pointer"] == "#" else str(e["pointer"]) for e in found[:3])
     extra = {"errors": found, **({"error_count": len(errors)} if len(errors) > MAX_ERRORS else {})}
@@ -22,21 +22,21 @@ def invalid_fields(errors: Sequence[dict[str, Any]]) -> OrderError:
 
 
 def refused_parameters(names: Iterable[str], why: str = "There is no parameter {!r}.") -> OrderError:
-    """422 for query parameters that have no meaning where they are; `why` has a place for the name."""
+    """The error (422) for query parameters that have no meaning where they are. `why` has a place for the name."""
     found = [(f"query/{name[:60]}", why.format(name[:60])) for name in names]
     errors = [{"pointer": pointer, "code": "extra_forbidden", "message": message} for pointer, message in found]
     return OrderError(Code.INVALID_REQUEST, " ".join(message for _, message in found[:3]), extra={"errors": errors})
 
 
 def repeated_parameter(name: str) -> OrderError:
-    """422 for a query parameter that has one value, and came with several."""
+    """The error (422) for a query parameter that takes one value and came with several."""
     return invalid(f"query/{name[:60]}", "duplicate", f"{name[:60]}: send it once.")
 
 
 def _pointer(loc: tuple[str | int, ...]) -> str:
     place, *rest = loc
     if place == "body":
-        rest = [] if rest and isinstance(rest[0], int) else rest  # not JSON: the number is an offset, no member
+        rest = [] if rest and isinstance(rest[0], int) else rest  # not JSON: the number is an offset, not a member
         return "#" + "".join(f"/{str(part)[:60].replace('~', '~0').replace('/', '~1')}" for part in rest)
     return "/".join(str(part)[:60] for part in loc)
 
@@ -54,12 +54,13 @@ def _message(error: dict[str, Any]) -> str:
 
 
 def problem_responses(*codes: Code) -> dict[int | str, dict[str, Any]]:
-    """What `/docs` says of these errors: one entry per HTTP status, an example per code."""
+    """The part of `/docs` about these errors: one entry per HTTP status, one example per code."""
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         kind = code.value
         detail, extra = _PROBLEM_EXAMPLES.get(code, (kind.advice, {}))
-        example = problem(OrderError(code, detail, extra=extra), "/")  # `app` puts the operation's address there
+        # the operation's address replaces "/" when the OpenAPI document is built
+        example = problem(OrderError(code, detail, extra=extra), "/")
         entry = responses.setdefault(kind.status, {"description": kind.title, "content": _problem_content()})
         if kind.title not in entry["description"]:
             entry["description"] += f" · {kind.title}"
@@ -102,10 +103,10 @@ _PROBLEM_EXAMPLES: dict[Code, tuple[str, dict[str, Any]]] = {
         {"order_id": ID_EXAMPLE},
     ),
 }
-"""Of errors whose document has more members than every error: their `detail`, and these members."""
+"""The `detail` and the further members of errors whose document has more members than every error has."""
 
 
-_RETRY_AFTER = {"description": "So many seconds later.", "schema": {"type": "integer", "minimum": 1}}
+_RETRY_AFTER = {"description": "Seconds to wait before the next try.", "schema": {"type": "integer", "minimum": 1}}
 
 
 def _problem_content() -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""One line in the log for each request that was refused or failed; for all of them, if that is wanted.
+"""One line in the log for each request that was refused or failed, or for every request if that is set.
 
-A line has the request's ID, so that the ID which a client was told finds it. Nothing that a client sends can break a
-line or forge one.
+A line has the request's ID, so an ID that a client was told finds it. Nothing that a client sends can break or forge a
+line.
 """
 
 import logging
@@ -17,13 +17,13 @@ MAX_TEXT = 300
 
 
 class RequestLog:
-    """Writes the lines. `wants_all`: also of requests that went well, and of what is not there (404)."""
+    """Writes the lines. `wants_all`: also for requests that went well, and for addresses that don't exist (404)."""
 
     def __init__(self, *, wants_all: bool) -> None:
         self._wants_all = wants_all
 
     def note(self, method: str, scope: Scope, status: int, seconds: float) -> None:
-        """A request has been answered; status 0: its client has gone."""
+        """Note that a request was answered. Status 0: its client has gone."""
         is_worth_a_line = status >= 400 and status != 404
         if not (is_worth_a_line or self._wants_all):
             return
@@ -35,7 +35,7 @@ class RequestLog:
         log.log(level, "%s %s [%s] %s %.0f ms%s", printable(method), path, request_id, status, seconds * 1000, said)
 
     def note_bug(self, method: str, scope: Scope, bug: Exception) -> None:
-        """A defect of this service, with its stack trace."""
+        """Log a defect of this service, with its stack trace."""
         request_id = scope.get("state", {}).get("request_id", "-")
         log.error("%s %s [%s] failed", printable(method), printable(scope["path"]), request_id, exc_info=bug)
 

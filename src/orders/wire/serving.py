@@ -1,4 +1,4 @@
-"""How uvicorn serves the service, started by our own commands or by `uvicorn main:app`: same bounds, same sentences."""
+"""How uvicorn serves the service, with the same bounds and messages from our commands and from `uvicorn main:app`."""
 
 import socket
 import sys
@@ -12,7 +12,7 @@ from orders.wire.connections import IDLE_S, connections_allowed
 
 
 class PortTaken(Exception):
-    """Nothing can listen there. The message is for the person who starts the service."""
+    """The server can't listen on this port. The message is for the person who starts the service."""
 
 
 def require_free(host: str, port: int, how_else: str) -> None:
@@ -28,13 +28,13 @@ def require_free(host: str, port: int, how_else: str) -> None:
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """What `orders serve` and `orders dev` tell uvicorn."""
+    """The options that `orders serve` and `orders dev` give to uvicorn."""
     return {
         "http": BoundedHttp,
-        # Newcomers that the kernel keeps until we take them need files too, all at once.
+        # Connections that wait in the kernel until we accept them need files too, all at once.
         "backlog": min(2048, connections_allowed(settings.orders_connections)),
         "timeout_keep_alive": int(IDLE_S),
-        # Requests under way are answered by their deadline; after that nobody is waited for.
+        # Requests under way are answered by their deadline. After that there is nothing to wait for.
         "timeout_graceful_shutdown": int(settings.orders_request_deadline_s) + 2,
         "log_config": None,
         "access_log": False,
@@ -42,15 +42,16 @@ def options(settings: Settings) -> dict[str, Any]:
 
 
 def bound_connections(settings: Settings) -> None:
-    """Set how many connections a server of this process has. Raises SettingsError: there can't be so many."""
+    """Set the maximum number of connections of a server in this process. Raises SettingsError if it is too high."""
     BoundedHttp.most = connections_allowed(settings.orders_connections)
 
 
 def bound_uvicorn() -> None:
     """Make every server of this process use our protocol, and say in a sentence that its port is taken.
 
-    For `uvicorn main:app`, whose command line chooses another protocol: in a worker before it imports us, so that to
-    give it a class is too late. But each connection asks its Config anew. `--http h11` is served by httptools as well.
+    This is for `uvicorn main:app`, whose command line chooses another protocol. A worker makes that choice before it
+    imports us, so setting the class would be too late. But uvicorn asks its Config anew for each connection. `--http
+    h11` is served by httptools as well.
     """
     uvicorn.Config.http_protocol_class = property(_protocol, _choose_protocol)  # type: ignore[assignment]
     if uvicorn.Server.startup is not _startup:
