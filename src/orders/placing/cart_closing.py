@@ -14,11 +14,11 @@ from orders.postgres.database import Database, DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 1.0
-"""So long does a 201 for a cart's order wait for the cart to be closed, so that its reader finds it closed."""
+CLOSE_TIMEOUT_S = 1.0
+"""Timeout for closing the cart before a cart's order is answered with 201. Its reader finds the cart closed."""
 
 AGAIN_AFTER_S = 10.0
-"""A cart that could not be closed is tried again after this."""
+"""Pause before a cart that could not be closed is tried again."""
 
 
 class CartClosing:
@@ -37,7 +37,7 @@ class CartClosing:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if cart_id is not None:
-            await asyncio.wait([task], timeout=PATIENCE_S)
+            await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
 
     async def close_due_once(self, limit: int = 50) -> int:
         """Try the carts that are due; returns how many there were."""

@@ -1,4 +1,4 @@
-"""Who goes along in the next batch, in the order of turns."""
+"""The choice of the entries that go along in the next batch, in the order of turns."""
 
 from dataclasses import dataclass, field
 

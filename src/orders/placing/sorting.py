@@ -1,4 +1,4 @@
-"""Who of a batch goes on after CLAIM, and who does not. Pure."""
+"""The sorting of a batch after CLAIM: which entries go on, and what becomes of the others. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ def sort_out(entries: Sequence[Entry], claimed: Claimed) -> Sorted:
 
 
 def has_all(entry: Entry, claimed: Claimed) -> bool:
-    """Whether it got all that it needs. Otherwise another batch, here or elsewhere, is at work on it."""
+    """Whether the entry got all that it needs. Otherwise another batch, here or elsewhere, is at work on it."""
     if not entry.products <= claimed.products:
         return False
     if not isinstance(entry, PlaceOrder) or entry.is_plain:
@@ -98,10 +98,10 @@ def _if_own(order: PlaceOrder, found: ReferenceOrder) -> UUID | None:
 
 
 def orders_of(entries: Iterable[Entry]) -> list[PlaceOrder]:
-    """Those that are orders to place."""
+    """The entries that are orders to place."""
     return [entry for entry in entries if isinstance(entry, PlaceOrder)]
 
 
 def products_of(entries: Iterable[Entry]) -> set[int]:
-    """All that they need."""
+    """All products that the entries need."""
     return {product_id for entry in entries for product_id in entry.products}

@@ -1,4 +1,4 @@
-"""Who of a batch is placed, who failed and who starts over, by what became of the PUTs. Pure."""
+"""The decision about each order of a batch, by what became of the PUTs: placed, failed, or planned again. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
