@@ -57,10 +57,10 @@ async def ask(app: FastAPI, method: str, address: str, body: bytes = b"", **more
     path, _, query = address.partition("?")
     length = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
     scope = {
-        **{"type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "scheme": "http"},
-        **{"method": method, "path": path, "query_string": query.encode(), "root_path": ""},
-        **{"headers": [(b"host", b"shop"), *length, *more.pop("headers", ())], **more},
-    }
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "scheme": "http",
+        "method": method, "path": path, "query_string": query.encode(), "root_path": "",
+        "headers": [(b"host", b"shop"), *length, *more.pop("headers", ())], **more,
+    }  # fmt: skip
     sent: list[Any] = []
 
     async def receive() -> Any:
