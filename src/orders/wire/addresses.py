@@ -1,12 +1,12 @@
 """Which operation a request is, by its method and its path. Made once from the routes, and asked once per request.
 
-The framework tries one route after the other. Here a path that is written out is one look into a dictionary, and the
-routes of one path are tried once.
+The framework tries one route after the other. Here a path that is written out is one look into a dictionary, and all
+routes of one path are tried at once.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.convertors import StringConvertor
 from starlette.routing import BaseRoute, Mount, Route, compile_path
@@ -26,29 +26,22 @@ class Target:
     operation: Operation
     route: Route | Mount | None = None
     allowed: str = ""
-    """The methods that the address has, as `Allow` says them."""
+    """The methods that the address has, as the `Allow` header says them. Empty: there is no such address."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Address:
-    """A path, and where requests to it go."""
+    """A path, and where requests to it go by their method."""
 
     pattern: re.Pattern[str]
-    routes: dict[str, tuple[Operation, Route | Mount]] = field(default_factory=dict)
-    targets: dict[str, Target] = field(default_factory=dict)
-    otherwise: Target = field(default_factory=lambda: Target(METHOD_NOT_ALLOWED))
-
-    def close(self) -> None:
-        """All routes are there: say which methods the address has."""
-        has_get = {"HEAD"} if "GET" in self.routes else set()
-        allowed = ", ".join(sorted({*self.routes, *has_get, "OPTIONS"}))
-        self.targets = {method: Target(*found, allowed) for method, found in self.routes.items()}
-        self.targets["OPTIONS"] = Target(OPTIONS, None, allowed)
-        self.otherwise = Target(METHOD_NOT_ALLOWED, None, allowed)
+    targets: Mapping[str, Target]
+    otherwise: Target
 
 
 _NOWHERE = Target(NOTHING_THERE)
 _NO_PARAMETERS: dict[str, str] = {}
+_Routes = dict[str, tuple[Operation, Route | Mount]]
+"""The routes of one path, by their method."""
 
 
 class Addresses:
@@ -56,32 +49,12 @@ class Addresses:
 
     def __init__(self, routes: Iterable[BaseRoute], table: Mapping[str, Operation]) -> None:
         """Raises TableIncomplete."""
-        self._addresses: dict[str, _Address] = {}
-        missing = dict(table)
-        for route in routes:
-            known = _known(route)
-            name = str(known.name)
-            if name not in missing:
-                why = "has two routes" if name in table else "is not in the table of operations"
-                raise TableIncomplete(f"{name} {why}: {known!r}")
-            self._add(known, missing.pop(name))
-        if missing:
-            raise TableIncomplete(f"These operations have no route: {', '.join(missing)}")
-        for address in self._addresses.values():
-            address.close()
-        self._exact = {path: one for path, one in self._addresses.items() if "{" not in path}
-        self._patterns = [one for path, one in self._addresses.items() if "{" in path]
-
-    def _add(self, route: Route | Mount, operation: Operation) -> None:
-        path, methods = _place(route)
-        address = self._addresses.setdefault(path, _Address(compile_path(path)[0]))
-        for method in methods:
-            if method in address.routes:
-                raise TableIncomplete(f"{method} {path} has two routes: {address.routes[method][1]!r} and {route!r}")
-            address.routes[method] = operation, route
+        addresses = {path: _address(path, by_method) for path, by_method in _by_path(routes, table).items()}
+        self._exact = {path: address for path, address in addresses.items() if "{" not in path}
+        self._patterns = [address for path, address in addresses.items() if "{" in path]
 
     def find(self, scope: Scope) -> tuple[Target, dict[str, str]]:
-        """Where the request goes, and what is in its path. Its method is never HEAD."""
+        """Where the request goes, and the parameters in its path. HEAD has to be GET by now."""
         path = _path(scope)
         address, parameters = self._exact.get(path), _NO_PARAMETERS
         if address is None:
@@ -101,21 +74,49 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
-def _known(route: BaseRoute) -> Route | Mount:
+def _by_path(routes: Iterable[BaseRoute], table: Mapping[str, Operation]) -> dict[str, _Routes]:
+    """The routes by their path and method, each with its operation. Raises TableIncomplete."""
+    missing, found = dict(table), dict[str, _Routes]()
+    for route in map(_understood, routes):
+        name = str(route.name)
+        if name not in missing:
+            why = "has two routes" if name in table else "is not in the table of operations"
+            raise TableIncomplete(f"{name} {why}: {route!r}")
+        operation = missing.pop(name)
+        path, methods = _place(route)
+        by_method = found.setdefault(path, {})
+        for method in methods:
+            if method in by_method:
+                raise TableIncomplete(f"{method} {path} has two routes: {by_method[method][1]!r} and {route!r}")
+            by_method[method] = operation, route
+    if missing:
+        raise TableIncomplete(f"These operations have no route: {', '.join(missing)}")
+    return found
+
+
+def _understood(route: BaseRoute) -> Route | Mount:
     """The route, if it is of a kind whose operation can be found. Raises TableIncomplete."""
-    if isinstance(route, Mount) and not route.routes:
+    if isinstance(route, Mount) and not route.routes:  # of files
         return route
     if not isinstance(route, Route):
         raise TableIncomplete(f"Of this kind of route the operation can't be found: {route!r}")
+    if not route.methods:
+        raise TableIncomplete(f"A route has to name its methods: {route!r}")
     if any(type(convertor) is not StringConvertor for convertor in route.param_convertors.values()):
-        raise TableIncomplete(f"What is in a path is a text, or what is no ID would not be 404: {route!r}")
+        raise TableIncomplete(f"A parameter in a path is a text; what is no ID is refused by its function: {route!r}")
     return route
 
 
 def _place(route: Route | Mount) -> tuple[str, set[str]]:
-    """Its path, and its methods. Raises TableIncomplete."""
-    if isinstance(route, Mount):  # of files
+    """The path of a route, and its methods."""
+    if isinstance(route, Mount):
         return f"{route.path}/{{path:path}}", {"GET"}
-    if not route.methods:
-        raise TableIncomplete(f"A route has to name its methods: {route!r}")
-    return route.path, route.methods - {"HEAD"}
+    return route.path, (route.methods or set()) - {"HEAD"}
+
+
+def _address(path: str, routes: _Routes) -> _Address:
+    also = {"OPTIONS", "HEAD"} if "GET" in routes else {"OPTIONS"}
+    allowed = ", ".join(sorted(routes.keys() | also))
+    targets = {method: Target(operation, route, allowed) for method, (operation, route) in routes.items()}
+    targets["OPTIONS"] = Target(OPTIONS, None, allowed)
+    return _Address(compile_path(path)[0], targets, Target(METHOD_NOT_ALLOWED, None, allowed))
