@@ -1,7 +1,7 @@
-"""Which operation a request is, by its method and its path. Made once from the routes, and asked once per request.
+"""The addresses of the service: they tell the operation of a request by its method and its path.
 
-The framework tries one route after the other. Here a path that is written out is one look into a dictionary, and all
-routes of one path are tried at once.
+They are made once, from the routes. The framework would try one route after the other for each request. Here a path
+without parameters is one look into a dictionary, and all routes of one path are tried at once.
 """
 
 import re
@@ -45,7 +45,7 @@ _Routes = dict[str, tuple[Operation, Route | Mount]]
 
 
 class Addresses:
-    """The addresses of the service. A path that is written out goes before one with parameters."""
+    """The addresses of the service. A path without parameters goes before one with parameters."""
 
     def __init__(self, routes: Iterable[BaseRoute], table: Mapping[str, Operation]) -> None:
         """Raises TableIncomplete."""

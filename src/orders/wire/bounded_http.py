@@ -1,6 +1,6 @@
-"""uvicorn's HTTP/1.1 with bounds: on what one client may send, how slowly, and how many connections there are.
+"""uvicorn's HTTP/1.1 with bounds: how much one client may send, how slowly, and how many connections there are.
 
-What `connections` decides is done here; `ending` has what is done where a bound is passed. uvicorn itself parses and
+`connections` decides, and this module carries it out; `ending` has how a connection ends. uvicorn itself parses and
 answers.
 """
 
@@ -16,35 +16,40 @@ from orders.wire.connections import Reason
 from orders.wire.ending import EndingHttp, LastAnswer
 
 MAX_HEAD_BYTES = 32 * 1024
-"""Maximum bytes of the request line and all headers, and of whatever else brings no body further (trailers, chunk
-extensions): browsers and proxies stay below 16 kB.
+"""Maximum size of the request line and all headers, and of other bytes that are no part of a body (trailers, chunk
+extensions). Browsers and proxies stay below 16 kB.
 """
 
 MAX_HEADERS = 100
-"""Maximum headers of a request: each costs Python more than its bytes, and requests have about ten."""
+"""Maximum number of headers of a request: each costs Python more than its bytes, and requests have about ten."""
 
 PIECE_BYTES = 8 * 1024
-"""Maximum bytes that are parsed at a time: a thousand headers that are too many are noticed after a millisecond."""
+"""Maximum number of bytes that are parsed at a time: too many headers are noticed after a thousand, within a
+millisecond.
+"""
 
 MAX_PIPELINED = 8
-"""Maximum requests that wait behind the one being answered. More are not read: the connection is closed after them."""
+"""Maximum number of requests that wait behind the one being answered. Further ones are not read, and the connection is
+closed.
+"""
 
 WHOLE_BODY_BYTES = 256 * 1024
-"""Maximum bytes of a body that the app is asked about only once it is whole: what is cut before costs no more than this
+"""Maximum size of a body that is awaited before the app is called: a client that is cut before has cost only this
 memory. Larger bodies are for the app to refuse, or to read as they come.
 """
 
 MAX_SMALL_CHUNKS = 100
-"""Maximum chunks in one read (up to 256 kB) that may be short; of more, the average is at least MIN_CHUNK_BYTES. Each
-costs Python the same, however short: 40,000 in a read would stop all others for 0.1 s.
+"""Maximum number of chunks in one read (up to 256 kB) that may be short. With more, their average has to be
+MIN_CHUNK_BYTES. Each chunk costs Python the same, however short: 40,000 in one read would stop all other requests for
+0.1 s.
 """
 
 MIN_CHUNK_BYTES = 64
-"""Minimum of that average; clients that chunk at all send some kB."""
+"""Minimum average size of the chunks in such a read. Clients that use chunks send some kB each."""
 
 
 class BoundedHttp(EndingHttp):
-    """A connection."""
+    """One client's connection."""
 
     def __init__(
         self,
@@ -55,10 +60,10 @@ class BoundedHttp(EndingHttp):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._unfinished = 0
-        """Bytes since a head or a part of a body was complete."""
+        """Number of bytes since a head, or a part of a body, was complete."""
         self._has_progressed = False
         self._chunks = self._body_bytes = 0
-        """Of the read that is being parsed."""
+        """Number of chunks, and of their bytes, in the read that is being parsed."""
 
     # What the server's loop calls
 
@@ -130,7 +135,9 @@ class BoundedHttp(EndingHttp):
             self._start()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """uvicorn does it when the headers are complete; here it waits for the body, unless that waits for us."""
+        """Start the app when the body is complete, and not, as uvicorn does, when the headers are. The app is started
+        at once if the client waits for it (100-continue), or if the body is large.
+        """
         if cycle is not self.cycle or not cycle.more_body or cycle.waiting_for_100_continue or _is_large(cycle.scope):
             super()._start_asgi_task(cycle, app)
         else:
@@ -144,7 +151,7 @@ class BoundedHttp(EndingHttp):
     # What the answer's cycle calls
 
     def on_response_complete(self) -> None:
-        """As uvicorn has it, but without a timer for each request: `connections` has the time of all."""
+        """As in uvicorn, but without a timer for each request: `connections` keeps the time of all connections."""
         self.server_state.total_requests += 1
         if self._held and not self.pipeline:
             self._release()
@@ -166,13 +173,13 @@ class BoundedHttp(EndingHttp):
             self._stand_in_line()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade is ignored, as HTTP has it. What follows on the connection could be meant as either."""
+        """Ignore the upgrade, as HTTP allows. Close afterwards: the bytes that follow could be of either protocol."""
         self.cycle.keep_alive = False
 
     # Reading
 
     def _feed_in_pieces(self, data: memoryview) -> None:
-        """No piece is larger than what may be unfinished, so that nothing beyond it reaches the parser."""
+        """Feed pieces no larger than the bytes that may still be unfinished, so that the parser never gets more."""
         while data and not self._is_deaf and not self.transport.is_closing():
             room = min(PIECE_BYTES, MAX_HEAD_BYTES - self._unfinished)
             if room <= 0:
@@ -196,7 +203,7 @@ class BoundedHttp(EndingHttp):
         self._unfinished = 0 if self._has_progressed else self._unfinished + len(piece)
 
     def _stand_in_line(self) -> None:
-        """Stand where it is seen what is expected: the rest of a head, the rest of a body, or nothing."""
+        """Move to the line of what is expected next: the rest of a head, the rest of a body, or nothing."""
         if self._is_deaf or self.transport.is_closing():
             return
         if self._is_in_body and not self.pipeline:
@@ -218,6 +225,8 @@ def _sentence(error: Exception) -> str:
 
 
 def _is_large(scope: Any) -> bool:
-    """Whether the body announces itself as too large to be waited for: the app refuses it unread."""
+    """Whether the body announces a size above what is awaited. The app refuses such a body unread, or reads it as it
+    comes.
+    """
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     return bool(announced.isdigit()) and int(announced[:20]) > WHOLE_BODY_BYTES

@@ -1,5 +1,5 @@
-"""What every request is checked for before its route: its ID, its query's size, its host, where it comes from, and the
-size of its body. Nothing is parsed here.
+"""The checks that the gate asks of every request: its ID, the size of its query, its host, the site that it comes from,
+and the size of its body. Nothing is parsed here.
 """
 
 import re
@@ -22,13 +22,15 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """Who may come in: host names (none: any), and origins of pages that may write."""
+    """The names that requests may use: `hosts` (empty: any), and `origins` of pages that may write."""
 
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
 
     def wrong_host(self, asked: Asked) -> OrderError | None:
-        """RFC 9112, 3.2: HTTP/1.1 has one Host. A page that made its name point here (DNS rebinding) names another."""
+        """The refusal of a request for another host, or None. HTTP/1.1 has exactly one Host (RFC 9112, 3.2). A page
+        whose own name was made to point here (DNS rebinding) names another host than ours.
+        """
         count = _count(asked, b"host")
         if count > 1 or (count == 0 and asked.scope["http_version"] != "1.0"):
             detail = f"A request has one Host header; this one has {count or 'none'}."
@@ -39,7 +41,8 @@ class Doors:
         return None
 
     def from_another_site(self, asked: Asked) -> OrderError | None:
-        """Browsers say where a write comes from; programs send no such header.
+        """The refusal of a write that a page of another site sends, or None. Browsers name the site in a header;
+        programs send none.
 
         `same-site` is let in: a shop's own pages at another name of its domain, like `admin.shop.example`.
         """
@@ -58,7 +61,7 @@ def own_checks(doors: Doors) -> tuple[Check, ...]:
 
 
 def malformed_request_id(asked: Asked) -> OrderError | None:
-    """422 for an ID that no log line could carry, and for two of them."""
+    """The refusal of an ID that no log line could carry, and of two IDs, or None."""
     given = asked.headers.get(b"x-request-id")
     if given is None or (_REQUEST_ID.fullmatch(given) and _count(asked, b"x-request-id") == 1):
         return None
@@ -66,7 +69,9 @@ def malformed_request_id(asked: Asked) -> OrderError | None:
 
 
 def oversized_query(asked: Asked) -> OrderError | None:
-    """422. Counted, not parsed: a query may be as long as a request's head."""
+    """The refusal of a query that is too long, or None. It is counted and not parsed, as it may be as long as a
+    request's head.
+    """
     query: bytes = asked.scope["query_string"]
     if len(query) > MAX_QUERY_BYTES:
         message = f"The query has {len(query)} bytes; at most {MAX_QUERY_BYTES} are allowed."
@@ -77,7 +82,9 @@ def oversized_query(asked: Asked) -> OrderError | None:
 
 
 def oversized_body(asked: Asked) -> OrderError | None:
-    """A body that announces itself as too large is refused unread, and the connection closes behind the answer."""
+    """The refusal of a body that announces too large a size, or None. It stays unread, and the connection is closed
+    after the answer.
+    """
     if asked.method in _SAFE:
         return None
     announced, most = asked.headers.get(b"content-length", b"0"), asked.operation.max_body_bytes
@@ -90,8 +97,8 @@ def _count(asked: Asked, name: bytes) -> int:
 
 
 def _is_cross_site(headers: dict[bytes, bytes], origin: str) -> bool:
-    """Whether a page of another site sends this. To a plain http address other than localhost browsers send no
-    `Sec-Fetch-Site`; there a page's origin has to be this host.
+    """Whether a page of another site sends this. Browsers send no `Sec-Fetch-Site` to a plain http address other than
+    localhost. There, the page's origin has to be this host.
     """
     site = headers.get(b"sec-fetch-site")
     if site is None and origin:
@@ -100,5 +107,5 @@ def _is_cross_site(headers: dict[bytes, bytes], origin: str) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """The name, or the address, in a Host header."""
+    """The name or the address in a Host header, without the port."""
     return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]

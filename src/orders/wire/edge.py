@@ -1,7 +1,7 @@
-"""What happens to each request before the gate and to each answer after it, in one layer.
+"""The edge: what happens to each request before its route, and to each answer after it, in one layer.
 
-Answers get the request's ID, the headers that keep private data out of caches, and a line in the log. It is one layer
-because each wrapper around `send` costs CPU for each message.
+Requests get an ID, and pass the `gate`. Answers get the request's ID, the headers that keep private data out of caches,
+and a line in the log. All this is one layer, because each wrapper around `send` costs CPU for each message.
 """
 
 import re
@@ -29,7 +29,7 @@ CORS: dict[str, Any] = {
     "expose_headers": ["ETag", "Location", "Idempotent-Replayed", "X-Request-ID", "Retry-After"],
     "max_age": 600,
 }
-"""What pages of the origins in ORDERS_CORS_ORIGINS may send, and read of an answer."""
+"""What pages of the origins in ORDERS_CORS_ORIGINS may send, and which headers of an answer they may read."""
 
 
 class Edge:
@@ -45,7 +45,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began_at = time.perf_counter()
-        headers = dict(scope["headers"])
+        headers = dict(scope["headers"])  # the last one of each name; checks that need all of them read the scope
         method, scope = scope["method"], _plain(scope)
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id.decode()
@@ -56,7 +56,7 @@ class Edge:
         except Exception as bug:
             self._log.note_bug(method, scope, bug)
             if sender.status:
-                raise  # in the middle of an answer: the server breaks it off
+                raise  # the answer has begun: the server breaks it off
             failed = OrderError(Code.INTERNAL_ERROR, "The service's log says more.")
             await problem_response(Request(scope), failed)(scope, receive, sender)
         finally:
@@ -64,7 +64,7 @@ class Edge:
 
 
 def _plain(scope: Scope) -> Scope:
-    """HEAD is answered as GET (the server leaves out the body), and a path with a slash at its end as without."""
+    """The scope with HEAD replaced by GET (the server leaves out the body), and without a slash at the path's end."""
     path, changes = scope["path"], {}
     if scope["method"] == "HEAD":
         changes["method"] = "GET"
@@ -74,7 +74,7 @@ def _plain(scope: Scope) -> Scope:
 
 
 class _Sender:
-    """Sends an answer with the headers that each has. `status` is 0 until it has begun."""
+    """Sends an answer and adds the headers that every answer has. `status` is 0 until the answer has begun."""
 
     __slots__ = ("_extra", "_send", "status")
 
@@ -91,6 +91,6 @@ class _Sender:
 
 
 def _request_id(headers: dict[bytes, bytes]) -> bytes:
-    """The client's ID, or one of our own where it sent none, or one that no log line could carry."""
+    """The client's request ID. If it sent none, or one that no log line could carry, a new one."""
     given = headers.get(b"x-request-id", b"")
     return given if _REQUEST_ID.fullmatch(given) else uuid7().hex.encode()

@@ -1,6 +1,6 @@
 """How a connection ends: its client is told why, after the answers before, and has time to read it.
 
-When it has to end is decided in `bounded_http` and in `connections`.
+`bounded_http` and `connections` decide when it has to end.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from orders.wire.connections import BODY_S, HEAD_S, MAX_CONNECTIONS, Line, Reaso
 from orders.wire.sweep import connections_of
 
 MAX_SURPLUS_BYTES = 1024 * 1024
-"""Maximum bytes that are read and thrown away of what follows an answer: a client that sends twice as much as may be
-still reads that it is too much.
+"""Maximum number of bytes after the last answer that are read and thrown away. Without this, a client that sends twice
+the allowed size would not get to read the error.
 """
 
 
@@ -25,7 +25,7 @@ class EndingHttp(HttpToolsProtocol):
     """A connection that can be ended at any moment: in a head, in a body, while its answer is written, or idle."""
 
     most = MAX_CONNECTIONS
-    """Maximum connections of a server in this process."""
+    """Maximum number of connections of a server in this process."""
 
     def __init__(
         self,
@@ -40,12 +40,12 @@ class EndingHttp(HttpToolsProtocol):
         self._others = connections_of(self)
         self._is_in_body = False
         self._is_deaf = False
-        """Whether what arrives is thrown away, because the connection will be closed."""
+        """Whether arriving bytes are thrown away, because the connection will be closed."""
         self._held = self._surplus = 0
-        """Bytes of bodies that are kept, and of what followed the last answer."""
+        """Number of bytes of bodies that are kept, and of bytes after the last answer."""
         self._cycle_before: Any = None
         self._not_started: tuple[Any, Any] | None = None
-        """The request whose body is not whole: the app has not been asked."""
+        """The request whose body is not complete: the app has not been called."""
 
     # What the server's loop calls
 
@@ -95,7 +95,7 @@ class EndingHttp(HttpToolsProtocol):
     def _end_late_body(self) -> None:
         if self._is_answered():
             self._leave()
-        elif self.flow.read_paused:  # it is we who don't read; the time begins anew with what comes next
+        elif self.flow.read_paused:  # we are the side that pauses; the time begins anew with the next bytes
             self._others.move(self, self._others.kept, self.loop.time())
         else:
             self._refuse(OrderError(Code.REQUEST_TOO_SLOW, f"The body was not complete within {BODY_S:g} s."))
@@ -103,11 +103,13 @@ class EndingHttp(HttpToolsProtocol):
     # What is under way
 
     def _is_answered(self) -> bool:
-        """Whether no request waits for its answer."""
+        """Whether every request here has its answer."""
         return self.cycle is None or bool(self.cycle.response_complete)
 
     def _is_in_head(self) -> bool:
-        """Whether a request has begun of which not all headers are here: each has a scope, and with them a cycle."""
+        """Whether the headers of a request are incomplete. uvicorn makes a scope when they begin, and a cycle when they
+        are complete.
+        """
         return self.scope is not None and (self.cycle is None or self.scope is not self.cycle.scope)
 
     def _release(self) -> None:
@@ -117,7 +119,7 @@ class EndingHttp(HttpToolsProtocol):
     # What the client is told
 
     def _refuse(self, error: OrderError) -> None:
-        """Answer the request that is arriving with `error`, after those before it, and read no more."""
+        """Answer the arriving request with `error`, after the requests before it, and read no more."""
         self._others.closed[Reason.REFUSED] += 1
         self._is_deaf = True
         if self._is_in_body and not self.cycle.response_complete:
@@ -130,7 +132,7 @@ class EndingHttp(HttpToolsProtocol):
 
     def _refuse_body(self, error: OrderError) -> None:
         before = self._cycle_before
-        if before is not None and not before.response_complete:  # this one is still in the pipeline
+        if before is not None and not before.response_complete:  # the refused request is still in the pipeline
             self.pipeline.popleft()
             self.cycle = before
             self._is_in_body = False
@@ -147,7 +149,7 @@ class EndingHttp(HttpToolsProtocol):
         self._leave()
 
     def _leave_after_the_last(self) -> None:
-        """Answer the requests that are here, and read no more: also when uvicorn says that reading may go on."""
+        """Answer the requests that are here, and read no more, even if uvicorn says that reading may go on."""
         self._others.move(self, self._others.kept, self.loop.time())
         self.flow.read_paused = False
         self.transport.pause_reading()
@@ -167,14 +169,16 @@ class EndingHttp(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[document["status"]] + lines + b"\r\n" + body)
 
     def close_after_answer(self) -> None:
-        """The client asked for it, or the answer said it; perhaps it is still sending."""
+        """Close, because the client or the answer asked for it. The client may still be sending a body."""
         if self._is_in_body:
             self._leave()
         else:
             self.transport.close()
 
     def _leave(self) -> None:
-        """The last answer was given. What the client is still sending is read, or it would lose that answer."""
+        """Close for sending after the last answer, but read what the client still sends: otherwise it would lose that
+        answer.
+        """
         self._is_deaf = True
         self._surplus = 0
         if self.transport.can_write_eof():
@@ -184,7 +188,7 @@ class EndingHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _throw_away(self, count: int) -> None:
-        """Of what follows the last answer. A client that goes on all the same is cut."""
+        """Count bytes that follow the last answer. A client that keeps on sending is cut."""
         self._surplus += count
         if self._surplus <= MAX_SURPLUS_BYTES:
             return
@@ -195,8 +199,8 @@ class EndingHttp(HttpToolsProtocol):
 
 
 class LastAnswer:
-    """The transport of an answer after which uvicorn closes: at once, so that a client which is still sending its body
-    would lose the answer.
+    """The transport for an answer after which uvicorn closes. uvicorn would close at once, and a client that is still
+    sending its body would lose the answer.
     """
 
     def __init__(self, connection: EndingHttp) -> None:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Refused(HTTPException):
-    """An OrderError that passes through FastAPI's reading of a body, which turns other exceptions into a plain 400."""
+    """An OrderError that passes through FastAPI's reading of a body. Other exceptions become a plain 400 there."""
 
     def __init__(self, error: OrderError) -> None:
         super().__init__(error.code.value.status)
@@ -23,10 +23,11 @@ class Refused(HTTPException):
 
 
 def problem_response(request: Request, error: OrderError, headers: dict[str, str] | None = None) -> Response:
-    """The answer; what it says is left in the request's state for the log."""
+    """The problem document as an answer. The error is kept in the request's state for the log."""
     headers = headers or ({} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)})
     if error.code in (Code.BODY_TOO_LARGE, Code.HOST_INVALID):
-        headers["Connection"] = "close"  # what follows is the rest of a body, or of a request that can't be trusted
+        # the following bytes are the rest of a body, or of a request that can't be trusted
+        headers["Connection"] = "close"
     request.scope.setdefault("state", {})["problem"] = error
     document = problem(error, request.url.path)
     return JSONResponse(document, error.code.value.status, headers, media_type="application/problem+json")
@@ -55,7 +56,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
 
 def _wrong_content_type(request: Request, error: RequestValidationError) -> OrderError | None:
-    """A body that was not sent as JSON arrives as plain bytes; what is wrong is its label."""
+    """The error for a body that was not labelled as JSON, or None. FastAPI passes such a body as plain bytes."""
     if not any(e["loc"] == ("body",) and isinstance(e.get("input"), bytes) for e in error.errors()):
         return None
     given = request.headers.get("content-type")

@@ -1,7 +1,7 @@
-"""The one way to a route: which operation a request is, whether it may pass, and on to the route that was found.
+"""The gate: the one way to a route. It finds the operation of a request, asks the checks, and hands the request on.
 
-A dependency of FastAPI is no gate: routes that read their requests by themselves (`fast_routes`) never ask it. This is
-before all of them, and nothing reaches a route that has not passed here.
+A dependency of FastAPI is no gate: routes that read their requests by themselves (`fast_routes`) never ask it. The gate
+is before all routes, and a request that has not passed it reaches none.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,28 +21,30 @@ from orders.wire.operations import OPTIONS, Operation
 
 @dataclass(slots=True)
 class Asked:
-    """A request as the checks see it. Nothing of its body has been read, and nothing of its query understood."""
+    """A request as the checks see it. Its body has not been read, and its query has not been parsed."""
 
     scope: Scope
     method: str
     """As the client sent it. HEAD is GET in `scope`."""
     headers: dict[bytes, bytes]
-    """Of several of one name the last; where that matters, all are looked at."""
+    """The last one of each name. Checks that need all of them read `scope`."""
     target: Target
     path_parameters: dict[str, str]
 
     @property
     def operation(self) -> Operation:
-        """What is asked for; of the kind NOTHING where no route would be asked."""
+        """The operation. Its kind is NOTHING if no route would be asked."""
         return self.target.operation
 
 
 Check = Callable[[Asked], OrderError | Awaitable[OrderError | None] | None]
-"""Why a request is refused; None: it may pass. What has to wait for somebody returns what is to be awaited."""
+"""A function that returns the refusal of a request, or None. A check that has to wait returns an awaitable of these."""
 
 
 class Gate:
-    """Asks every check of every request, in this order, also where there is no route: 404 and 405 are answers, too."""
+    """Asks every check of every request, in their order. Requests without a route are checked too: 404 and 405 are
+    answers.
+    """
 
     def __init__(self, addresses: Addresses, checks: Sequence[Check]) -> None:
         self._addresses = addresses
@@ -74,9 +76,9 @@ class Gate:
 
 
 def pass_on(router: APIRouter) -> None:
-    """Make the router ask the route that the gate has found, and look for none by itself.
+    """Make the router call the route that the gate has found, and not search for one.
 
-    Raises TableIncomplete: it has dependencies, which no route would ask.
+    Raises TableIncomplete if the router has dependencies, which no route would ask.
     """
     if router.dependencies:
         raise TableIncomplete("Dependencies of the app are never asked; a check of the gate is.")
@@ -94,7 +96,7 @@ def pass_on(router: APIRouter) -> None:
 
 
 def _choose_route(scope: Scope, target: Target, path_parameters: dict[str, str]) -> None:
-    """Say in the scope what the framework would have found, for `ask_route` and for the route."""
+    """Put into the scope what the framework would put there: the route, its function, and the path's parameters."""
     route = target.route
     if isinstance(route, Mount):
         scope.update(route.matches(scope)[1])
@@ -105,7 +107,7 @@ def _choose_route(scope: Scope, target: Target, path_parameters: dict[str, str])
 
 
 def _without_route(scope: Scope, target: Target) -> Response:
-    """204 to OPTIONS, 404 or 405."""
+    """The answer to a request without a route: 204 to OPTIONS, 404 or 405."""
     if target.operation is OPTIONS:
         return Response(status_code=204, headers={"Allow": target.allowed})
     request = Request(scope)
@@ -116,7 +118,7 @@ def _without_route(scope: Scope, target: Target) -> Response:
 
 
 def _bounded(scope: Scope, receive: Receive, most: int) -> Receive:
-    """What receives a body, and no more of it than is allowed. Raises Refused."""
+    """A `receive` that passes on no more of the body than is allowed. Raises Refused."""
     if scope["method"] == "GET":
         return receive
     received = 0
@@ -133,5 +135,5 @@ def _bounded(scope: Scope, receive: Receive, most: int) -> Receive:
 
 
 def body_too_large(most: int) -> OrderError:
-    """413."""
+    """The error (413) for a body that is too large."""
     return OrderError(Code.BODY_TOO_LARGE, f"A body here is at most {most} bytes.")

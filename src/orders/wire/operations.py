@@ -1,6 +1,6 @@
-"""Everything that can be asked of the service, in one table: what each operation is, and how much it may be sent.
+"""The table of operations: everything that can be asked of the service, and what is known of it.
 
-The service does not start where a route is missing in the table, or an entry has no route (`addresses`).
+The service does not start if a route is missing in the table, or if an entry has no route (`addresses`).
 """
 
 import enum
@@ -27,7 +27,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is known of a request once its method and its path are."""
+    """One thing that can be asked of the service, by a method and a path."""
 
     id: str
     """The name of the route's function: what the OpenAPI document calls `operationId`."""
@@ -76,7 +76,7 @@ _PAGES = (
     "get_redoc",
     "static-offline-docs",
 )
-"""What is the same until the next release."""
+"""Operations whose answers stay the same until the next release."""
 
 _ALL = (
     *(Operation(id, Kind.READS) for id in _READS),

@@ -16,10 +16,10 @@ SWEEP_S = 0.5
 """Pause between two searches for connections whose time is over."""
 
 REPORT_S = 10.0
-"""Pause between two lines in the log that say what was closed, and why: one line however many there were."""
+"""Minimum pause between two log lines about closed connections. A line has the reasons and their counts."""
 
 _UVICORNS_KEEP_ALIVE_S = 5
-"""uvicorn's default time-out of idle connections. Another value was asked for."""
+"""Default of uvicorn for `timeout_keep_alive`: any other value was asked for."""
 
 _servers: "WeakKeyDictionary[ServerState, Connections]" = WeakKeyDictionary()
 
@@ -34,7 +34,7 @@ class OfServer(Protocol):
 
 
 def connections_of(one: OfServer) -> Connections:
-    """The open connections of the server that `one` belongs to. They are swept from the first one on."""
+    """The connections of the server that `one` belongs to. The first call starts their sweeps."""
     connections = _servers.get(one.server_state)
     if connections is None:
         given_s = one.config.timeout_keep_alive
