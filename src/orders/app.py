@@ -5,7 +5,7 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -38,10 +38,13 @@ from orders.settings import Settings, SettingsError, load_settings
 from orders.settings.address import shown
 from orders.settings.unknown import tell_unknown
 from orders.startup import expiries, require_neighbours
+from orders.wire.addresses import Addresses
+from orders.wire.checks import Doors, own_checks
 from orders.wire.docs_pages import add_docs_pages
-from orders.wire.edge import CORS, Doors, Edge
+from orders.wire.edge import CORS, Edge
 from orders.wire.failures import answer_with_problems
-from orders.wire.operations import operation_id
+from orders.wire.gate import Check, Gate, pass_on
+from orders.wire.operations import OPERATIONS, operation_id
 from orders.wire.parameters import WITHOUT_PARAMETERS
 from orders.wire.request_log import RequestLog
 from orders.wire.serving import bound_connections, bound_uvicorn
@@ -99,8 +102,11 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
     return lifespan
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service. Raises SettingsError before anything is started."""
+def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
+    """The service. `checks` are asked of every request after the service's own.
+
+    Raises SettingsError before anything is started, and TableIncomplete: a route or an operation is missing.
+    """
     require_neighbours(settings)
     workflow = load_workflow(settings.orders_workflow)
     expiries(settings, workflow)
@@ -125,12 +131,19 @@ def create_app(settings: Settings) -> FastAPI:
     _add_pages_about_it(app)
     add_docs_pages(app)
     answer_with_problems(app)
-    doors = Doors(settings.hosts, settings.origins)
-    app.add_middleware(Edge, doors=doors, log=RequestLog(wants_all=settings.orders_access_log))
-    if settings.origins:
-        app.add_middleware(CORSMiddleware, allow_origins=list(settings.origins), **CORS)
+    _guard(app, settings, checks)
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
+
+
+def _guard(app: FastAPI, settings: Settings, checks: Sequence[Check]) -> None:
+    """Let every request pass the gate. All routes are there; one that is added later is never asked."""
+    own = own_checks(Doors(settings.hosts, settings.origins))
+    gate = Gate(Addresses(app.routes, OPERATIONS), (*own, *checks))
+    pass_on(app.router)
+    app.add_middleware(Edge, gate=gate, log=RequestLog(wants_all=settings.orders_access_log))
+    if settings.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(settings.origins), **CORS)
 
 
 async def _start_plainly(lifespan: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

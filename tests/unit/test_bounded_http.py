@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from orders.wire import bounded_http, connections
+from orders.wire import bounded_http, connections, sweep
 from orders.wire.bounded_http import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -101,7 +101,7 @@ class Server:
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     """Starts a server with these bounds, each by its name; time-outs are long unless given."""
     running: list[Server] = []
-    monkeypatch.setattr(bounded_http, "SWEEP_S", 0.02)
+    monkeypatch.setattr(sweep, "SWEEP_S", 0.02)
 
     def start(most: int = 100, **bounds: float) -> Server:
         monkeypatch.setattr(BoundedHttp, "most", most)
@@ -363,7 +363,7 @@ def test_an_answer_that_takes_long_is_waited_for(serve: Callable[..., Server]) -
 def test_an_idle_connection_is_closed_and_empty_lines_keep_none_open(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded_http, "IDLE_S", 1)
+    monkeypatch.setattr(sweep, "IDLE_S", 1)
     server = serve()
     idle, noisy = server.connect(GET), server.connect(GET)
     assert answered(idle)

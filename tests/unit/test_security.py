@@ -7,12 +7,10 @@ from types import ModuleType
 
 import pytest
 
-from orders.wire import bounded_http, connections
+from orders.wire import bounded_http, checks, connections, ending
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 NAMED = re.findall(r"^\| .*? \| (.*?) \|.*\| `(orders[\w.]*)\.([A-Z_]+)` \|$", PAGE, re.MULTILINE)
-NOT_BOUNDS = {"SWEEP_S", "REPORT_S"}
-"""How often something is done: no client can be beyond it."""
 
 
 def written(name: str, value: float) -> str:
@@ -30,11 +28,11 @@ def test_each_number_on_the_page_is_the_one_in_the_code(bound: str, module: str,
     assert re.match(rf"{re.escape(written(name, value))}\b", bound), f"{name} is {value}, the page says {bound}"
 
 
-@pytest.mark.parametrize("module", [connections, bounded_http])
-def test_no_bound_of_connections_is_missing_on_the_page(module: ModuleType) -> None:
+@pytest.mark.parametrize("module", [connections, bounded_http, ending, checks])
+def test_no_bound_is_missing_on_the_page(module: ModuleType) -> None:
     own = re.findall(r"^([A-Z][A-Z_]+) = [\d(]", Path(str(module.__file__)).read_text(), re.MULTILINE)
     assert own
-    assert set(own) - NOT_BOUNDS <= {name for _, of, name in NAMED if of == module.__name__}
+    assert set(own) <= {name for _, of, name in NAMED if of == module.__name__}
 
 
 def test_the_table_of_connections_is_read() -> None:

@@ -1,23 +1,19 @@
 """uvicorn's HTTP/1.1 with bounds: how much one client may send, how slowly, and how many connections there are.
 
-`connections` decides, and this module carries it out. uvicorn itself parses and answers.
+`connections` decides, and this module carries it out; `ending` has how a connection ends. uvicorn itself parses and
+answers.
 """
 
 import asyncio
-import json
-import logging
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from orders.errors import Code, OrderError, problem
-from orders.wire.connections import BODY_S, HEAD_S, IDLE_S, MAX_CONNECTIONS, Connections, Line, Reason
-
-log = logging.getLogger(__name__)
+from orders.errors import Code, OrderError
+from orders.wire.connections import Reason
+from orders.wire.ending import EndingHttp, LastAnswer
 
 MAX_HEAD_BYTES = 32 * 1024
 """Maximum size of the request line and all headers, and of other bytes that are no part of a body (trailers, chunk
@@ -37,11 +33,6 @@ MAX_PIPELINED = 8
 closed.
 """
 
-MAX_SURPLUS_BYTES = 1024 * 1024
-"""Maximum number of bytes after the last answer that are read and thrown away. Without this, a client that sends twice
-the allowed size would not get to read the error.
-"""
-
 WHOLE_BODY_BYTES = 256 * 1024
 """Maximum size of a body that is awaited before the app is called: a client that is cut before has cost only this
 memory. Larger bodies are for the app to refuse, or to read as they come.
@@ -56,21 +47,9 @@ MIN_CHUNK_BYTES. Each chunk costs Python the same, however short: 40,000 in one 
 MIN_CHUNK_BYTES = 64
 """Minimum average size of the chunks in such a read. Clients that use chunks send some kB each."""
 
-SWEEP_S = 0.5
-"""Pause between two searches for connections whose time is over."""
 
-REPORT_S = 10.0
-"""Minimum pause between two log lines about closed connections. A line has the reasons and their counts."""
-
-_UVICORNS_KEEP_ALIVE_S = 5
-"""Default of uvicorn for `timeout_keep_alive`: any other value was asked for."""
-
-
-class BoundedHttp(HttpToolsProtocol):
+class BoundedHttp(EndingHttp):
     """One client's connection."""
-
-    most = MAX_CONNECTIONS
-    """Maximum number of connections of a server in this process."""
 
     def __init__(
         self,
@@ -80,19 +59,11 @@ class BoundedHttp(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.line: Line | None = None
-        self.idle_since: float | None = None
-        self._others = _connections_of(self)
         self._unfinished = 0
         """Number of bytes since a head, or a part of a body, was complete."""
         self._has_progressed = False
-        self._is_in_body = False
-        self._is_deaf = False
-        """Whether arriving bytes are thrown away, because the connection will be closed."""
-        self._held = self._surplus = 0
         self._chunks = self._body_bytes = 0
-        self._cycle_before: Any = None
-        self._not_started: tuple[Any, Any] | None = None
+        """Number of chunks, and of their bytes, in the read that is being parsed."""
 
     # What the server's loop calls
 
@@ -121,11 +92,6 @@ class BoundedHttp(HttpToolsProtocol):
         super().resume_writing()
         self._others.has_read(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._others.forget(self)
-        self._release()
-
     # What the parser calls
 
     def on_headers_complete(self) -> None:
@@ -138,7 +104,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._cycle_before = before
         self._is_in_body = self._has_progressed = True
         if not self.cycle.keep_alive:
-            self.cycle.transport = _LastAnswer(self)  # type: ignore[assignment]  # all that a cycle uses of one
+            self.cycle.transport = LastAnswer(self)  # type: ignore[assignment]  # all that a cycle uses of one
         self.idle_since = None
         self._surplus = 0
 
@@ -206,36 +172,9 @@ class BoundedHttp(HttpToolsProtocol):
         if self._is_in_body or self._is_in_head():
             self._stand_in_line()
 
-    def shutdown(self) -> None:
-        if self._not_started is not None:
-            self.transport.close()
-        else:
-            super().shutdown()
-
     def _unsupported_upgrade_warning(self) -> None:
         """Ignore the upgrade, as HTTP allows. Close afterwards: the bytes that follow could be of either protocol."""
         self.cycle.keep_alive = False
-
-    # What `connections` asks
-
-    def unread_bytes(self) -> int:
-        return self.transport.get_write_buffer_size()
-
-    def body_bytes(self) -> int:
-        return self._held
-
-    def end(self, reason: Reason) -> None:
-        if reason is Reason.ROOM_NEEDED:
-            self._make_room()
-        elif reason is Reason.LATE_HEAD and self._is_in_head():
-            self._refuse(OrderError(Code.REQUEST_TOO_SLOW, f"The headers were not complete within {HEAD_S:g} s."))
-        elif reason is Reason.LATE_BODY:
-            self._end_late_body()
-        elif reason in (Reason.UNREAD, Reason.LEFT) or self.unread_bytes():
-            self.transport.abort()
-        else:
-            self._others.forget(self)
-            self.transport.close()
 
     # Reading
 
@@ -263,20 +202,6 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(reason if isinstance(reason, OrderError) else OrderError(Code.NOT_HTTP, _sentence(error)))
         self._unfinished = 0 if self._has_progressed else self._unfinished + len(piece)
 
-    def _throw_away(self, count: int) -> None:
-        """Count bytes that follow the last answer. A client that keeps on sending is cut."""
-        self._surplus += count
-        if self._surplus <= MAX_SURPLUS_BYTES:
-            return
-        if self.line is self._others.leaving:
-            self.transport.abort()
-        elif self._is_answered():
-            self._leave()
-
-    def _is_answered(self) -> bool:
-        """Whether every request here has its answer."""
-        return self.cycle is None or bool(self.cycle.response_complete)
-
     def _stand_in_line(self) -> None:
         """Move to the line of what is expected next: the rest of a head, the rest of a body, or nothing."""
         if self._is_deaf or self.transport.is_closing():
@@ -290,117 +215,6 @@ class BoundedHttp(HttpToolsProtocol):
         if line is not self.line:
             self._others.move(self, line, self.loop.time())
 
-    def _is_in_head(self) -> bool:
-        """Whether the headers of a request are incomplete. uvicorn makes a scope when they begin, and a cycle when they
-        are complete.
-        """
-        return self.scope is not None and (self.cycle is None or self.scope is not self.cycle.scope)
-
-    def _release(self) -> None:
-        self._others.release(self._held)
-        self._held = 0
-
-    # Ending
-
-    def _refuse(self, error: OrderError) -> None:
-        """Answer the arriving request with `error`, after the requests before it, and read no more."""
-        self._others.closed[Reason.REFUSED] += 1
-        self._is_deaf = True
-        if self._is_in_body and not self.cycle.response_complete:
-            self._refuse_body(error)
-        elif self._is_answered():
-            self._answer(error)
-            self._leave()
-        else:
-            self._leave_after_the_last()
-
-    def _refuse_body(self, error: OrderError) -> None:
-        before = self._cycle_before
-        if before is not None and not before.response_complete:  # the refused request is still in the pipeline
-            self.pipeline.popleft()
-            self.cycle = before
-            self._is_in_body = False
-            self._leave_after_the_last()
-            return
-        started = self.cycle.response_started
-        self._not_started = None
-        self.cycle.disconnected = True
-        self.cycle.message_event.set()
-        if started:
-            self.transport.abort()
-            return
-        self._answer(error)
-        self._leave()
-
-    def _leave_after_the_last(self) -> None:
-        """Answer the requests that are here, and read no more, even if uvicorn says that reading may go on."""
-        self._others.move(self, self._others.kept, self.loop.time())
-        self.flow.read_paused = False
-        self.transport.pause_reading()
-
-    def _answer(self, error: OrderError) -> None:
-        document = problem(error, self.scope.get("path", "/") if self._is_in_body else "/")
-        body = json.dumps(document).encode()
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        if error.retry_after_s is not None:
-            headers.append((b"retry-after", b"%d" % error.retry_after_s))
-        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        self.transport.write(STATUS_LINE[document["status"]] + lines + b"\r\n" + body)
-
-    def close_after_answer(self) -> None:
-        """Close, because the client or the answer asked for it. The client may still be sending a body."""
-        if self._is_in_body:
-            self._leave()
-        else:
-            self.transport.close()
-
-    def _leave(self) -> None:
-        """Close for sending after the last answer, but read what the client still sends: otherwise it would lose that
-        answer.
-        """
-        self._is_deaf = True
-        self._surplus = 0
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-            self._others.move(self, self._others.leaving, self.loop.time())
-        else:
-            self.transport.close()
-
-    def _make_room(self) -> None:
-        self._release()
-        if self.transport.is_closing():
-            return
-        if self.unread_bytes() or self._is_deaf:
-            self.transport.abort()
-            return
-        if self._is_in_head() or (self._is_in_body and not self._is_answered()):
-            self._refuse(OrderError(Code.CONNECTIONS_FULL, "Others needed the connection.", retry_after_s=1))
-        self.transport.close()
-
-    def _end_late_body(self) -> None:
-        if self._is_answered():
-            self._leave()
-        elif self.flow.read_paused:  # we are the side that pauses; the time begins anew with the next bytes
-            self._others.move(self, self._others.kept, self.loop.time())
-        else:
-            self._refuse(OrderError(Code.REQUEST_TOO_SLOW, f"The body was not complete within {BODY_S:g} s."))
-
-
-class _LastAnswer:
-    """The transport for an answer after which uvicorn closes. uvicorn would close at once, and a client that is still
-    sending its body would lose the answer.
-    """
-
-    def __init__(self, connection: BoundedHttp) -> None:
-        self.write = connection.transport.write
-        self.is_closing = connection.transport.is_closing
-        self.close = connection.close_after_answer
-
 
 def _too_many_headers() -> OrderError:
     return OrderError(Code.HEAD_TOO_LARGE, f"A request has at most {MAX_HEADERS} headers.")
@@ -408,31 +222,6 @@ def _too_many_headers() -> OrderError:
 
 def _sentence(error: Exception) -> str:
     return f"This can't be read as HTTP/1.1: {str(error)[:100] or 'it is malformed'}."
-
-
-_servers: "WeakKeyDictionary[ServerState, Connections]" = WeakKeyDictionary()
-
-
-def _connections_of(one: BoundedHttp) -> Connections:
-    """The connections of the server that `one` belongs to. The first call starts their sweeps."""
-    connections = _servers.get(one.server_state)
-    if connections is None:
-        given_s = one.config.timeout_keep_alive
-        idle_s = IDLE_S if given_s == _UVICORNS_KEEP_ALIVE_S else given_s
-        connections = _servers[one.server_state] = Connections(one.most, idle_s)
-        _look_after(connections, one.loop, one.loop.time())
-    return connections
-
-
-def _look_after(connections: Connections, loop: asyncio.AbstractEventLoop, reported_at: float) -> None:
-    now = loop.time()
-    connections.sweep(now)
-    if connections.closed and now >= reported_at + REPORT_S:
-        counts = ", ".join(f"{count} {reason.value}" for reason, count in connections.closed.items())
-        log.warning("connections were closed: %s; %d are open", counts, connections.count)
-        connections.closed.clear()
-        reported_at = now
-    loop.call_later(SWEEP_S, _look_after, connections, loop, reported_at)
 
 
 def _is_large(scope: Any) -> bool:

@@ -28,7 +28,9 @@ def add_docs_pages(app: FastAPI) -> None:
         """The document, built once: FastAPI would build it anew for each request, which costs 2 ms."""
         return Response(document(), media_type="application/json")
 
-    app.router.routes.insert(0, Route("/openapi.json", get_openapi, methods=["GET"]))
+    routes = app.router.routes
+    routes[:] = [route for route in routes if getattr(route, "path", "") != app.openapi_url]  # FastAPI's own
+    routes.append(Route("/openapi.json", get_openapi, methods=["GET"]))
 
     @app.get("/docs", include_in_schema=False)
     async def get_docs(request: Request) -> HTMLResponse:

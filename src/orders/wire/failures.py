@@ -6,8 +6,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
-from starlette.types import Scope
 
 from orders.errors import Code, OrderError, invalid, problem
 from orders.postgres.database import DatabaseUnavailable
@@ -48,8 +46,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:
-        headers = {"Allow": allowed_methods(request.scope)} if error.status_code == 405 else dict(error.headers or {})
-        return problem_response(request, _from_http_error(request, error), headers)
+        return problem_response(request, _from_http_error(request, error), dict(error.headers or {}))
 
     @app.exception_handler(DatabaseUnavailable)
     async def on_database_unavailable(request: Request, error: DatabaseUnavailable) -> Response:
@@ -74,17 +71,4 @@ def _from_http_error(request: Request, error: HTTPException) -> OrderError:
         return error.error
     if error.status_code == 404:
         return OrderError(Code.NOT_FOUND, f"There is nothing at {request.url.path}.")
-    if error.status_code == 405:
-        return OrderError(Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}.")
     return invalid("#", "json_invalid", "The body can't be read as JSON.")
-
-
-def allowed_methods(scope: Scope) -> str:
-    """The methods of all routes at this address, with those that every address has. Empty if no route is there."""
-    methods: set[str] = set()
-    for route in scope["app"].routes:
-        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
-            methods |= route.methods or set()
-    if "GET" in methods:
-        methods.add("HEAD")
-    return ", ".join(sorted({*methods, "OPTIONS"})) if methods else ""

@@ -4,7 +4,7 @@ FastAPI still documents them, and answers the requests that the model refuses.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from json import JSONDecodeError
 from typing import Any, get_args, get_origin
 from urllib.parse import parse_qs
@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from orders.wire.bodies import BodyRoute, read_json
+from orders.wire.dry_run import read_dry_run
 from orders.wire.problems import repeated_parameter
 
 
@@ -29,6 +30,7 @@ class ReadingRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
+        _refuse_dependencies(self, known=())
         self._model: type[BaseModel] = get_args(inspect.signature(endpoint).parameters["query"].annotation)[0]
         self._nothing: BaseModel = self._model()
         fields = self._model.model_fields.items()
@@ -71,6 +73,7 @@ class PlacingRoute(BodyRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
+        _refuse_dependencies(self, known=(read_dry_run,))
         annotation = inspect.signature(endpoint).parameters["body"].annotation
         self._model: type[BaseModel] = get_args(get_args(annotation)[0])[0]
 
@@ -97,6 +100,15 @@ class PlacingRoute(BodyRoute):
             return None
         read_json(text)  # refuses a member that is there twice, which the model would accept
         return self._model.model_validate_json(text)
+
+
+class DependencyIgnored(Exception):
+    """A dependency was given to a route that would not ask it. Checks of every request are the gate's (`gate`)."""
+
+
+def _refuse_dependencies(route: APIRoute, known: Collection[Callable[..., Any]]) -> None:
+    if strangers := [each.call for each in route.dependant.dependencies if each.call not in known]:
+        raise DependencyIgnored(f"{route.path} reads its requests by itself and would not ask {strangers}")
 
 
 def _names(name: str, field: FieldInfo) -> Iterable[str]:
