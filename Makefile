@@ -61,9 +61,9 @@ check: .venv/made-dev ## lint, format, types, imports
 	$(BIN)/lint-imports
 .PHONY: check
 
-openapi: .venv/made-dev ## write docs/openapi.json anew, after a change of the API
-	$(BIN)/python -m tests.openapi
-.PHONY: openapi
+snapshots: .venv/made-dev ## write docs/openapi.yaml, schema.sql and triggers.md anew, after a change of API or tables
+	$(BIN)/python -m tests.snapshots
+.PHONY: snapshots
 
 docs: .venv/made-docs ## build the pages of docs/ as a site, in site/
 	$(BIN)/mkdocs build --strict

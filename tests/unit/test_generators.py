@@ -9,7 +9,7 @@ import pytest
 
 from orders.app import create_app
 from orders.settings import Settings
-from tests import openapi
+from tests.snapshots import openapi
 from tests.unit.test_documents import operations
 
 NULL = {"type": "null"}
