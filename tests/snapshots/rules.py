@@ -15,7 +15,7 @@ TITLE = """\
 # What the database holds
 
 These triggers, checks and unique keys hold for whoever writes: this version, an older replica, a person in `psql`. The
-names are what an error of PostgreSQL says. Foreign keys, `NOT NULL`, and primary keys that only count rows are left out:
+names are what an error of PostgreSQL says. Foreign keys, `NOT NULL`, and primary keys that only count rows are not here:
 [schema.sql](schema.sql) has all.
 
 `make snapshots` writes the first two columns anew, and a test compares them with a migrated database. The sentences are
