@@ -14,8 +14,8 @@ MISSING = "(a sentence is missing)"
 TITLE = """\
 # What the database holds
 
-These triggers, checks and unique keys hold for whoever writes: this version, an older replica, a person in `psql`. The
-names are what an error of PostgreSQL says. Foreign keys, `NOT NULL`, and primary keys that only count rows are not here:
+These triggers, checks and unique keys hold for whoever writes: this version, an older replica, a person in `psql`. An
+error of PostgreSQL names the rule. Foreign keys, `NOT NULL`, and primary keys that only count rows are not here:
 [schema.sql](schema.sql) has all.
 
 `make snapshots` writes the first two columns anew, and a test compares them with a migrated database. The sentences are

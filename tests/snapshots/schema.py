@@ -1,7 +1,7 @@
 """docs/schema.sql: the tables and functions of a migrated database, so that a review sees what a migration changes.
 
-`pg_dump` says what there is. Here it is put in an order that depends on names only. Owners, versions and settings of the
-session are left out.
+`pg_dump` says what there is. Here it is put in an order that depends on names only. Owners, versions and settings of
+the session are left out.
 """
 
 import re
