@@ -18,6 +18,10 @@ SEED ?=
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-client.txt
 	touch $@
 
+.venv/made-tools: .venv/made-dev requirements-tools.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-tools.txt
+	touch $@
+
 # Without it the test of the client in TypeScript is skipped; under CI that it can't be installed is a failure.
 TYPESCRIPT := tests/e2e/typescript
 $(TYPESCRIPT)/node_modules/made: $(TYPESCRIPT)/package.json
@@ -73,6 +77,9 @@ docs: .venv/made-docs ## build the pages of docs/ as a site, in site/
 docs-tables: .venv/made-dev ## write the tables in docs/ anew: errors, settings, commands
 	$(BIN)/python -m tests.docs_tables
 .PHONY: docs-tables
+release: .venv/made-tools ## build and tag a version that CHANGELOG.md describes (VERSION=0.3.0 ARGS=--dry-run)
+	scripts/release.sh $(ARGS) $(VERSION)
+.PHONY: release
 
 format: .venv/made-dev ## format the code, and mend what the linter can
 	$(BIN)/ruff check --fix .

@@ -72,7 +72,7 @@ _TELLABLE = (SettingsError, SchemaError, DatabaseUnavailable)
 try:
     VERSION = version("orders")
 except PackageNotFoundError:  # run from a checkout that was not installed (`uvicorn main:app`)
-    VERSION = "0.1.0"
+    VERSION = "0.2.0"
 
 
 def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
