@@ -2,21 +2,23 @@
 
 import re
 import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import yaml
 
 from orders import app
-from tests.conftest import ORDERS
 from tests.snapshots import DOCS, openapi
 
 ROOT = DOCS.parent
+ORDERS = Path(sys.executable).with_name("orders")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 def test_the_installed_service_says_the_version_of_the_checkout() -> None:
     assert app.VERSION == VERSION, "run `make install`"
-    said = subprocess.run([*ORDERS, "--version"], check=True, capture_output=True, text=True).stdout
+    said = subprocess.run([ORDERS, "--version"], check=True, capture_output=True, text=True).stdout
     assert said == f"orders {VERSION}\n"
 
 
