@@ -77,6 +77,20 @@ docs: .venv/made-docs ## build the pages of docs/ as a site, in site/
 docs-tables: .venv/made-dev ## write the tables in docs/ anew: errors, settings, commands
 	$(BIN)/python -m tests.docs_tables
 .PHONY: docs-tables
+
+hooks: .venv/made-tools ## look at what is committed from now on (.pre-commit-config.yaml)
+	$(BIN)/pre-commit install
+.PHONY: hooks
+
+yaml: .venv/made-tools ## lint the YAML of this repository, and compare GitHub's files with their schemas
+	$(BIN)/yamllint --strict .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+.PHONY: yaml
+
 release: .venv/made-tools ## build and tag a version that CHANGELOG.md describes (VERSION=0.3.0 ARGS=--dry-run)
 	scripts/release.sh $(ARGS) $(VERSION)
 .PHONY: release
