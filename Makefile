@@ -46,6 +46,12 @@ test: .venv/made-dev $(TYPESCRIPT)/node_modules/made ## run all tests (ARGS="-k 
 	$(BIN)/pytest -n 6 --dist worksteal $(ARGS)
 .PHONY: test
 
+coverage: .venv/made-tools $(TYPESCRIPT)/node_modules/made ## which lines the tests run, in the servers that they start, too; slower (ARGS)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 6 --dist worksteal $(ARGS); ended=$$?; \
+		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$ended
+.PHONY: coverage
+
 mutants: .venv/made-dev ## take the guards out, one at a time: does a test fail? (ARGS="placing.py" for some)
 	$(BIN)/python -m tests.mutants $(ARGS)
 .PHONY: mutants
