@@ -56,6 +56,12 @@ mutants: .venv/made-dev ## take the guards out, one at a time: does a test fail?
 	$(BIN)/python -m tests.mutants $(ARGS)
 .PHONY: mutants
 
+BASE ?=
+SECONDS ?= 60
+mutants-changed: .venv/made-dev ## a sample of them on the lines that changed since BASE, within SECONDS
+	$(BIN)/python -m tests.mutants_changed $(if $(BASE),--base $(BASE)) --seconds $(SECONDS) $(ARGS)
+.PHONY: mutants-changed
+
 chaos: .venv/made-dev ## kill everything under load, then check every promise (MINUTES=30 SEED=7)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 .PHONY: chaos

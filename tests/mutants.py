@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -54,6 +54,7 @@ TESTS = {
 """The tests that a file's mutants have to get past, the quick ones first. The rest of the suite is not asked."""
 
 PATIENCE_S = 900.0
+UNDECIDED = "undecided"
 IMPORTED = "ignore::pytest.PytestAssertRewriteWarning"  # what the parent has imported is not rewritten
 
 _BEGINS = re.compile(r"\b(?:WHERE|AND|ON)\s+(?!CONFLICT\b)")
@@ -179,6 +180,7 @@ class Trial:
     folder: Path
     pid: int
     give_up_at: float
+    when_late: str
 
     def verdict(self) -> str | None:
         """The first test that fails; nothing: none does. None: not known yet."""
@@ -188,7 +190,7 @@ class Trial:
             return None
         self.kill()
         if is_late:
-            return "the tests hang"
+            return f"{self.when_late} (past {self.passed.stat().st_size if self.passed.exists() else 0} tests)"
         if status and not self.result.exists():
             raise RuntimeError(f"the tests of {self.mutant.name} did not run")
         return self.result.read_text() if status else ""
@@ -196,6 +198,11 @@ class Trial:
     @property
     def result(self) -> Path:
         return self.folder / "failed"
+
+    @property
+    def passed(self) -> Path:
+        """A byte for each test that passed."""
+        return self.folder / "passed"
 
     def kill(self) -> bool:
         """The child and what its tests have started."""
@@ -207,18 +214,23 @@ class Trial:
 class Trials:
     """A pytest plugin: once the tests are collected it forks a child for each mutant, which goes on to run them."""
 
-    def __init__(self, chosen: list[Mutant], dsns: list[str], given: argparse.Namespace) -> None:
+    def __init__(
+        self, chosen: list[Mutant], dsns: list[str], given: argparse.Namespace, tests_of: Callable[[Mutant], list[str]]
+    ) -> None:
         self.survivors = 0
         self._chosen = chosen
-        self._first = given.first
-        self._patience_s = given.patience
+        self._tests_of = tests_of
+        self._given = given
         self._dsns = dsns
-        self._until = time.monotonic() + 60 * given.minutes
+        self._until = min(time.monotonic() + 60 * given.minutes, given.ends_at)
         self._result: Path | None = None
+        self._passed: Path | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        left, tried = list(reversed(self._chosen)), 0
+        if session.testsfailed:
+            return None  # a file can't be collected, which pytest says
+        left, tried, undecided = list(reversed(self._chosen)), 0, 0
         running: dict[str, Trial] = {}
         while running or (left and time.monotonic() < self._until):
             for dsn in self._dsns:
@@ -232,14 +244,20 @@ class Trials:
                 if (verdict := trial.verdict()) is not None:
                     tried += 1
                     self.survivors += not verdict
+                    is_undecided = verdict.startswith(UNDECIDED)
+                    undecided += is_undecided
                     end = f"caught by {verdict.split('::')[-1]}" if verdict else "SURVIVES"
+                    end = verdict if is_undecided else end
                     print(f"{tried}/{len(self._chosen)}  {trial.mutant.name}  {trial.mutant.what}  {end}", flush=True)
                     shutil.rmtree(running.pop(dsn).folder)
-        print(f"{tried - self.survivors} of {tried} would be missed; {self.survivors} survive, {len(left)} not tried.")
+        missed = tried - self.survivors - undecided
+        more = f", {undecided} undecided" if undecided else ""
+        print(f"{missed} of {tried} would be missed; {self.survivors} survive{more}, {len(left)} not tried.")
         return True
 
     def _begin(self, session: pytest.Session, mutant: Mutant, dsn: str) -> Trial | None:
-        trial = Trial(mutant, Path(tempfile.mkdtemp(prefix="mutant-")), 0, time.monotonic() + self._patience_s)
+        give_up_at = min(time.monotonic() + self._given.patience, self._given.ends_at)
+        trial = Trial(mutant, Path(tempfile.mkdtemp(prefix="mutant-")), 0, give_up_at, self._given.when_late)
         source = trial.folder / "src"
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
         (source / mutant.path.relative_to(ROOT / "src")).write_text(mutant.text)
@@ -247,13 +265,13 @@ class Trials:
         if trial.pid:
             return trial
         os.setsid()
-        self._result = trial.result
+        self._result, self._passed = trial.result, trial.passed
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
         os.environ |= {"PYTHONPATH": str(source), "ORDERS_TEST_DSN": dsn}
         transplant(mutant)
-        order = TESTS[mutant.path.name][: self._first]
+        order = self._tests_of(mutant)
         items = [item for item in session.items if file_of(item) in order]
         session.items[:] = sorted(items, key=lambda item: order.index(file_of(item)))
         return None
@@ -262,6 +280,9 @@ class Trials:
         if self._result and report.failed:
             self._result.write_text(report.nodeid)
             os._exit(1)
+        if self._passed and report.passed and report.when == "call":
+            with self._passed.open("a") as passed:
+                passed.write(".")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
@@ -320,13 +341,13 @@ def servers(count: int) -> Iterator[list[str]]:
                 embedded.stop(place)
 
 
-def try_all(chosen: list[Mutant], given: argparse.Namespace) -> int:
+def try_all(chosen: list[Mutant], given: argparse.Namespace, tests_of: Callable[[Mutant], list[str]]) -> int:
     """Print what becomes of each; returns how many survive. Those that are not begun in time are left out."""
-    tests = sorted({test for mutant in chosen for test in TESTS[mutant.path.name][: given.first]})
+    tests = sorted({test for mutant in chosen for test in tests_of(mutant)})
     os.environ |= {"ORDERS_TEST_CRASH_STRIDE": "2", "ORDERS_TEST_DSN": "in each child its own"}
     with servers(given.jobs) as dsns:
         os.environ["ORDERS_TEST_KEEP_DATABASE"] = "yes"
-        trials = Trials(chosen, dsns, given)
+        trials = Trials(chosen, dsns, given, tests_of)
         ended = pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-W", IMPORTED, *tests], plugins=[trials])
     if ended not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError("the tests can't be collected")
@@ -353,7 +374,8 @@ def main() -> int:
     if given.list:
         print(*(f"{m.name}  {m.what}" for m in chosen), sep="\n")
         return 0
-    return 1 if try_all(chosen, given) else 0
+    given.ends_at, given.when_late = float("inf"), "the tests hang"
+    return 1 if try_all(chosen, given, lambda mutant: TESTS[mutant.path.name][: given.first]) else 0
 
 
 if __name__ == "__main__":
