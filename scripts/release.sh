@@ -2,7 +2,7 @@
 # Makes a release: `scripts/release.sh [--dry-run] 0.3.0`, or `make release VERSION=0.3.0`.
 #
 # It looks that nothing is uncommitted and that CHANGELOG.md has a section for the version. Then, in a checkout of its own,
-# it writes the version where it stands, commits, builds an sdist and a wheel, installs the wheel and asks it for its
+# it writes the version where it stands and today's date into the section, commits, builds an sdist and a wheel, installs the wheel and asks it for its
 # version and its table of statuses. Only then the branch gets the commit and the tag. Nothing is pushed. With --dry-run
 # all of it is done but the last step, and what was built is thrown away.
 #
@@ -42,6 +42,7 @@ bump() {
     sed -i "s/^version = \".*\"$/version = \"$version\"/" pyproject.toml
     # What the service says when it is not installed.
     grep -rlE '^ +VERSION = "[0-9.]+"$' src | xargs sed -i -E "s/^( +VERSION = )\"[0-9.]+\"$/\1\"$version\"/"
+    sed -i "s/^## \[$version\] - [Uu]nreleased$/## [$version] - $(date +%F)/" CHANGELOG.md
     sed -i -E "/^info:/,/^[a-z]/ s/^(  version: ).*/\1$version/" docs/openapi.yaml
 }
 
