@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes a release: `scripts/release.sh [--dry-run] 0.3.0`, or `make release VERSION=0.3.0`.
 #
-# It looks that nothing is uncommitted and that CHANGELOG.md has a section for the version. Then, in a checkout of its own,
-# it writes the version where it stands and today's date into the section, commits, builds an sdist and a wheel, installs the wheel and asks it for its
-# version and its table of statuses. Only then the branch gets the commit and the tag. Nothing is pushed. With --dry-run
-# all of it is done but the last step, and what was built is thrown away.
+# It looks that nothing is uncommitted and that CHANGELOG.md has a section for the version. Then, in a checkout of its
+# own, it writes the version where it stands and today's date into the section, commits, builds an sdist and a wheel,
+# installs the wheel and asks it for its version and its table of statuses. Only then the branch gets the commit and the
+# tag. Nothing is pushed. With --dry-run all of it is done but the last step, and what was built is thrown away.
 #
 # It does not run the tests: release what CI has passed.
 set -euo pipefail
@@ -32,8 +32,8 @@ newest=$(printf '%s\n' "$current" "$version" | sort --version-sort | tail -1)
 test "$newest" = "$version" || fail "$version is older than $current, the version in pyproject.toml"
 test -z "$(git status --porcelain)" || fail "there are uncommitted changes: git status"
 test -z "$(git tag --list "v$version")" || fail "there is a tag v$version already"
-notes=$(awk -v begin="## [$version]" 'index($0, "## ") == 1 { inside = index($0, begin) == 1; next } inside' CHANGELOG.md |
-    sed -e '/./,$!d')
+section='index($0, "## ") == 1 { inside = index($0, begin) == 1; next } inside'
+notes=$(awk -v begin="## [$version]" "$section" CHANGELOG.md | sed -e '/./,$!d')
 test -n "$notes" || fail "CHANGELOG.md has no section ## [$version], or nothing in it"
 
 # The version, in every place where it stands --------------------------------------------------------------------------
