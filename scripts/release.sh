@@ -32,6 +32,7 @@ newest=$(printf '%s\n' "$current" "$version" | sort --version-sort | tail -1)
 test "$newest" = "$version" || fail "$version is older than $current, the version in pyproject.toml"
 test -z "$(git status --porcelain)" || fail "there are uncommitted changes: git status"
 test -z "$(git tag --list "v$version")" || fail "there is a tag v$version already"
+# shellcheck disable=SC2016
 section='index($0, "## ") == 1 { inside = index($0, begin) == 1; next } inside'
 notes=$(awk -v begin="## [$version]" "$section" CHANGELOG.md | sed -e '/./,$!d')
 test -n "$notes" || fail "CHANGELOG.md has no section ## [$version], or nothing in it"
