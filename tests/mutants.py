@@ -8,6 +8,7 @@ comparisons turned round, and numbers changed by one.
 import argparse
 import ast
 import contextlib
+import importlib
 import os
 import random
 import re
@@ -190,7 +191,7 @@ class Trial:
             return None
         self.kill()
         if is_late:
-            return f"{self.when_late} (past {self.passed.stat().st_size if self.passed.exists() else 0} tests)"
+            return f"{self.when_late} (past {self.passed_count} tests)"
         if status and not self.result.exists():
             raise RuntimeError(f"the tests of {self.mutant.name} did not run")
         return self.result.read_text() if status else ""
@@ -203,6 +204,10 @@ class Trial:
     def passed(self) -> Path:
         """A byte for each test that passed."""
         return self.folder / "passed"
+
+    @property
+    def passed_count(self) -> int:
+        return self.passed.stat().st_size if self.passed.exists() else 0
 
     def kill(self) -> bool:
         """The child and what its tests have started."""
@@ -246,7 +251,7 @@ class Trials:
                     self.survivors += not verdict
                     is_undecided = verdict.startswith(UNDECIDED)
                     undecided += is_undecided
-                    end = f"caught by {verdict.split('::')[-1]}" if verdict else "SURVIVES"
+                    end = f"caught by {verdict.split('::')[-1]}" if verdict else f"SURVIVES {trial.passed_count} tests"
                     end = verdict if is_undecided else end
                     print(f"{tried}/{len(self._chosen)}  {trial.mutant.name}  {trial.mutant.what}  {end}", flush=True)
                     shutil.rmtree(running.pop(dsn).folder)
@@ -285,9 +290,9 @@ class Trials:
                 passed.write(".")
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
         if self._result:
-            os._exit(0)
+            os._exit(exitstatus)  # without a result anything but 0 means that the tests did not run
 
 
 def file_of(item: pytest.Item) -> str:
@@ -297,7 +302,7 @@ def file_of(item: pytest.Item) -> str:
 def transplant(mutant: Mutant) -> None:
     """Give the functions and constants of the imported module what the mutant says, wherever they are known already."""
     name = ".".join(mutant.path.relative_to(ROOT / "src").with_suffix("").parts)
-    module = sys.modules[name]
+    module = importlib.import_module(name)
     changed = types.ModuleType(name)
     sys.modules[name] = changed  # dataclasses look themselves up there
     exec(compile(mutant.text, mutant.path, "exec"), changed.__dict__)
