@@ -27,6 +27,9 @@ KINDS = ("unit", "integration", "e2e")
 HUBS = {"orders.app", "orders.machinery", "orders.previews", "orders.startup", "orders.cli.main"}
 """Modules that import nearly everything: that a test imports one of them says little about what it tests."""
 
+LEVELS = 3
+"""How far a test may be from a module: it imports the module, or what imports it, or what imports that."""
+
 SLOW = ("test_crash.py",)
 """Tests that take minutes."""
 
@@ -94,9 +97,12 @@ class Nearest:
 
     def __call__(self, mutant: Mutant) -> list[str]:
         module = module_of(mutant.path)
-        above = self._graph.find_modules_that_directly_import(module) - HUBS
-        found = [*self._that_import({module}), *self._that_import(above), journey_of(module)]
-        return [str(path.relative_to(ROOT)) for path in dict.fromkeys(found)][: self._count]
+        found, modules = [], {module}
+        for _ in range(LEVELS):
+            found += self._that_import(modules)
+            modules = {above for one in modules for above in self._graph.find_modules_that_directly_import(one)} - HUBS
+        nearest = dict.fromkeys([*found, journey_of(module)])
+        return [str(path.relative_to(ROOT)) for path in nearest][: self._count]
 
     def _that_import(self, modules: set[str]) -> list[Path]:
         """The tests that import one of these; those that need least, and the small ones, first."""
