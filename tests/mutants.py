@@ -31,27 +31,27 @@ from tests.conftest import execute, migrated
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "orders"
-SQL = sorted((PACKAGE / "store").glob("*.py"))
-PYTHON = [PACKAGE / name for name in ("plan.py", "batch.py", "stock.py", "recovery.py")]
-
 PLACING = [f"tests/integration/test_{name}.py" for name in ("guards", "recovering", "placing", "crash", "reconcile")]
+BATCH = [PLACING[2], *(f"tests/e2e/test_{name}.py" for name in ("contract", "dry_run", "details")), *PLACING[3:]]
 LIFE = [
     *(f"tests/integration/test_{name}.py" for name in ("statuses", "reconcile", "crash")),
     *(f"tests/e2e/test_{name}.py" for name in ("life", "contract")),
 ]
-TESTS = {
-    **dict.fromkeys(("placing.py", "claiming.py", "recovering.py", "keys.py"), PLACING),
-    "recovery.py": PLACING[1:],
-    "batch.py": [
-        PLACING[2],
-        *(f"tests/e2e/test_{name}.py" for name in ("contract", "dry_run", "details")),
-        *PLACING[3:],
-    ],
-    **{f"{name}.py": [f"tests/unit/test_{name}.py", *PLACING[2:]] for name in ("plan", "stock")},
-    **dict.fromkeys(("changing.py", "statuses.py", "reading.py"), LIFE),
-    "past.py": ["tests/e2e/test_bounds.py", *LIFE[3:]],
-    "reconciling.py": ["tests/integration/test_reconcile.py", "tests/e2e/test_survival.py"],
+STOCK = ("claim", "intend", "settle", "abandon", "outcomes", "orphans")
+SQL_TESTS = {
+    **dict.fromkeys((f"stock/{name}_sql.py" for name in STOCK), PLACING),
+    **dict.fromkeys(("placing/closings_sql.py", "order/keys_sql.py"), PLACING),
+    **dict.fromkeys(("changing/change_sql.py", "order/statuses_sql.py", "order/document_sql.py"), LIFE),
+    "finding/past_sql.py": ["tests/e2e/test_bounds.py", *LIFE[3:]],
+    "stock/record_sql.py": ["tests/integration/test_reconcile.py", "tests/e2e/test_survival.py"],
 }
+PYTHON_TESTS = {
+    **dict.fromkeys((f"placing/{name}.py" for name in ("batch", "settling", "sorting", "planning", "verdict")), BATCH),
+    "placing/recovery.py": PLACING[1:],
+    "stock/plan.py": ["tests/unit/test_plan.py", *PLACING[2:]],
+    "stock/write.py": ["tests/unit/test_stock.py", *PLACING[2:]],
+}
+TESTS = {PACKAGE / path: tests for path, tests in {**SQL_TESTS, **PYTHON_TESTS}.items()}
 """The tests that a file's mutants have to get past, the quick ones first. The rest of the suite is not asked."""
 
 PATIENCE_S = 900.0
@@ -371,8 +371,12 @@ def main() -> int:
     arguments.add_argument("--minutes", type=float, default=24 * 60, help="begin none after so long")
     arguments.add_argument("--list", action="store_true", help="only list them")
     given = arguments.parse_args()
-    found = [m for path in SQL for m in sql_mutants(path)]
-    found += [m for path in PYTHON for m in sorted(python_mutants(path), key=lambda m: m.line)]
+    found = [m for path in (PACKAGE / name for name in SQL_TESTS) for m in sql_mutants(path)]
+    found += [
+        m
+        for path in (PACKAGE / name for name in PYTHON_TESTS)
+        for m in sorted(python_mutants(path), key=lambda m: m.line)
+    ]
     chosen = [m for m in found if not given.only or m.name.startswith(tuple(given.only))]
     if given.sample is not None:
         chosen = random.Random(given.seed).sample(chosen, min(given.sample, len(chosen)))
@@ -380,7 +384,7 @@ def main() -> int:
         print(*(f"{m.name}  {m.what}" for m in chosen), sep="\n")
         return 0
     given.ends_at, given.when_late = float("inf"), "the tests hang"
-    return 1 if try_all(chosen, given, lambda mutant: TESTS[mutant.path.name][: given.first]) else 0
+    return 1 if try_all(chosen, given, lambda mutant: TESTS[mutant.path][: given.first]) else 0
 
 
 if __name__ == "__main__":
