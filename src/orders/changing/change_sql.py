@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg2.errors
 
 from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON, Short
+from orders.order.events import EventType
 from orders.order.keys_sql import KeyInUse, Outcome, keep_outcome, keys_in_use
 from orders.order.model import NO_DETAILS, Author, Details
 from orders.postgres.database import Connection, Cursor, transaction
@@ -64,7 +65,7 @@ class Change:
     """
 
     standing: OrderState
-    type: str
+    type: EventType
     author: Author
     status: str
     held_from: str | None = None
@@ -174,7 +175,8 @@ def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID,
                                 ORDER BY i.id)
                 FROM order_items i WHERE i.order_id = o.id),
                CASE WHEN w.status IS NULL AND o.version > 1000 THEN (
-                   SELECT count(*) FROM order_events e WHERE e.order_id = o.id AND e.type = 'described') ELSE 0 END,
+                   SELECT count(*) FROM order_events e WHERE e.order_id = o.id AND e.type = '{EventType.DESCRIBED}')
+                    ELSE 0 END,
                o.external_reference, o.metadata::text, o.public_note, o.private_note
         FROM unnest(%(ids)s::uuid[], %(wanted)s::text[]) w(id, status) JOIN orders o USING (id)
         LEFT JOIN order_statuses t ON t.status = w.status

@@ -17,6 +17,7 @@ from orders.order.details import (
     require_good_metadata,
     to_document,
 )
+from orders.order.events import EventType
 from orders.order.sizes import MAX_ATTACHED_BYTES
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
@@ -77,7 +78,7 @@ def describe(standing: OrderState, patch: Mapping[str, Any], asked: Asked) -> Ch
     shown, cut = _shortened({name: becomes[name] for name in changed})
     return Change(
         standing,
-        "described",
+        EventType.DESCRIBED,
         asked.author,
         standing.status,
         standing.held_from,

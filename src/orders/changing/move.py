@@ -13,6 +13,7 @@ from uuid import UUID
 
 from orders.changing.change_sql import Change, Decide, KeyTaken, OrderState, Part, change_order, change_stale
 from orders.errors import Code, OrderError, invalid
+from orders.order.events import EventType
 from orders.order.idempotency import Answer, replay
 from orders.order.keys_sql import KeyInUse
 from orders.order.model import Author
@@ -160,7 +161,7 @@ def move(standing: OrderState, status: str, asked: Asked, *, restock: bool = Tru
     back = standing.wanted_gives_back and restock
     return Change(
         standing,
-        "cancelled" if status == CANCELLED else "moved",
+        EventType.CANCELLED if status == CANCELLED else EventType.MOVED,
         asked.author,
         status,
         held_from,
@@ -191,7 +192,7 @@ def cancel(standing: OrderState, asked: Asked, units: Sequence[Units], *, restoc
     total = _reduced(standing.total, parts, quantities)
     return Change(
         standing,
-        "cancelled",
+        EventType.CANCELLED,
         asked.author,
         standing.status,
         standing.held_from,
@@ -237,7 +238,7 @@ def take_back(standing: OrderState, asked: Asked, units: Sequence[Units]) -> Cha
             restocked[u.line_id] = restocked.get(u.line_id, 0) + u.quantity
     return Change(
         standing,
-        "returned",
+        EventType.RETURNED,
         asked.author,
         RETURNED if moves else standing.status,
         None if moves else standing.held_from,

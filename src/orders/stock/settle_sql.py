@@ -7,6 +7,7 @@ from uuid import UUID
 import psycopg2.errors
 
 from orders.order.document_sql import ORDER_JSON
+from orders.order.events import EventType
 from orders.order.keys_sql import Outcome
 from orders.order.model import Author
 from orders.postgres.database import Connection
@@ -79,10 +80,11 @@ _SETTLE_STEPS = (
     ),
     Step(
         any_of("author_of", "uuid"),
-        """
+        f"""
             INSERT INTO order_events (order_id, number, type, before, after, actor, reason, request_id)
-                SELECT id, 1, CASE WHEN reason IS NULL THEN 'placed' ELSE 'failed' END, '{"status": "Pending"}',
-                       CASE WHEN reason IS NULL THEN '{"status": "Ordered"}' ELSE '{"status": "Failed"}' END::jsonb,
+                SELECT id, 1, CASE WHEN reason IS NULL THEN '{EventType.PLACED}' ELSE '{EventType.FAILED}' END,
+                       '{{"status": "Pending"}}',
+                       CASE WHEN reason IS NULL THEN '{{"status": "Ordered"}}' ELSE '{{"status": "Failed"}}' END::jsonb,
                        actor, reason, request_id
                 FROM unnest(%(author_of)s::uuid[], %(actors)s::text[], %(reasons)s::text[], %(requests)s::text[])
                     e(id, actor, reason, request_id)""",
