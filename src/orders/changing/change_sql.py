@@ -9,6 +9,7 @@ from uuid import UUID
 
 import psycopg2.errors
 
+from orders.order import attached_sql
 from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON, Short
 from orders.order.events import EventType
 from orders.order.keys_sql import KeyInUse, Outcome, keep_outcome, keys_in_use
@@ -177,7 +178,7 @@ def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID,
                CASE WHEN w.status IS NULL AND o.version > 1000 THEN (
                    SELECT count(*) FROM order_events e WHERE e.order_id = o.id AND e.type = '{EventType.DESCRIBED}')
                     ELSE 0 END,
-               o.external_reference, o.metadata::text, o.public_note, o.private_note
+               {", ".join(attached_sql.COLUMNS.values())}
         FROM unnest(%(ids)s::uuid[], %(wanted)s::text[]) w(id, status) JOIN orders o USING (id)
         LEFT JOIN order_statuses t ON t.status = w.status
         """,
@@ -243,11 +244,9 @@ _WRITE = (
     ),
     (
         "attached",
-        """
-            UPDATE orders o SET external_reference = n.reference, metadata = n.metadata,
-                                public_note = n.public_note, private_note = n.private_note
-                FROM unnest(%(attached)s::uuid[], %(references)s::text[], %(metadata)s::jsonb[], %(public)s::text[],
-                            %(private)s::text[]) n(id, reference, metadata, public_note, private_note)
+        f"""
+            UPDATE orders o SET {attached_sql.ASSIGNMENTS}
+                FROM unnest(%(attached)s::uuid[], {attached_sql.ARRAYS}) n(id, {attached_sql.NAMES})
                 WHERE o.id = n.id""",
     ),
     (
@@ -273,7 +272,7 @@ _WRITE = (
 
 def _parameters(changes: Sequence[Change]) -> dict[str, Any]:
     parts = [(part, change) for change in changes for part in {**change.cancelled, **change.returned}]
-    attached = [(str(c.standing.id), c.attached) for c in changes if c.attached is not None]
+    attached = {str(c.standing.id): c.attached for c in changes if c.attached is not None}
     back = [(change, *units) for change in changes for units in change.back.items()]
     return {
         "ids": [str(c.standing.id) for c in changes],
@@ -288,11 +287,8 @@ def _parameters(changes: Sequence[Change]) -> dict[str, Any]:
         "statuses": [c.status for c in changes],
         "held_from": [c.held_from for c in changes],
         "totals": [c.total for c in changes],
-        "attached": [order_id for order_id, _ in attached],
-        "references": [details.external_reference for _, details in attached],
-        "metadata": [details.metadata for _, details in attached],
-        "public": [details.public_note for _, details in attached],
-        "private": [details.private_note for _, details in attached],
+        "attached": list(attached),
+        **attached_sql.attached_parameters(list(attached.values())),
         "parts": [part for part, _ in parts],
         "cancelled": [change.cancelled.get(part, 0) for part, change in parts],
         "returned": [change.returned.get(part, 0) for part, change in parts],

@@ -12,6 +12,7 @@ from uuid import UUID
 import psycopg2.errors
 
 from orders.errors import Code, OrderError
+from orders.order import attached_sql
 from orders.order.document_sql import PAGE
 from orders.order.statuses import FAILED, PENDING
 from orders.postgres.database import Connection
@@ -201,8 +202,7 @@ def list_lines(
     return [row[2:] for row in rows], count, UUID(rows[-1][0]) if rows and rows[-1][1] else None
 
 
-_LINES_BYTES = """(SELECT greatest(count(*), 1) * (300 + coalesce(octet_length(o.metadata::text), 0)
-        + coalesce(octet_length(o.public_note), 0) + coalesce(octet_length(o.private_note), 0))
+_LINES_BYTES = f"""(SELECT greatest(count(*), 1) * (300 + {attached_sql.BYTES})
         + coalesce(sum(octet_length(i.name)), 0) FROM order_items i WHERE i.order_id = o.id)"""
 """SQL for the approximate size of order `o` in an export: the texts that each line has, and 300 bytes
 for the numbers.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from orders.order.attached_sql import MEMBERS
 from orders.postgres.database import Connection
 from orders.postgres.functions import ALWAYS, Function, Step
 
@@ -26,8 +27,7 @@ ORDER_JSON = f"""json_build_object(
         FROM order_items i WHERE i.order_id = o.id), '[]'),
     'currency', o.currency, 'total', o.total, 'version', o.version,
     'allowed_statuses', {ALLOWED},
-    'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{{}}'),
-    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
+    {MEMBERS},
     'created_at', {TIME.format("o.created_at")}, 'updated_at', {TIME.format("o.updated_at")})::text"""
 """SQL for the order `o` as JSON of the wire."""
 
