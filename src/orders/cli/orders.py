@@ -9,7 +9,9 @@ from uuid import UUID
 
 import typer
 
-from orders.changing.move import Asked, change_status
+from orders.changing.apply import ForReal
+from orders.changing.move import change_status
+from orders.changing.rules import Asked
 from orders.cli.common import OrderIdOrNumber, cli, fail, settings_of
 from orders.cli.export_file import ExportFailed, Format, export_file, format_of, read_statuses
 from orders.finding.history import all_events
@@ -66,7 +68,7 @@ def move(
     wanted = parse_status_or_refuse(status, "status", load_workflow(settings.orders_workflow))
     database = Database(open_database(settings), threads=1)
     order_id = find_order_id(database, order)
-    asyncio.run(change_status(database, order_id, wanted, Asked(Author(actor), note=note)))
+    asyncio.run(change_status(ForReal(database), order_id, wanted, Asked(Author(actor), note=note)))
     database.close()
     typer.echo(f"Order {order} is {wanted}.")
 
