@@ -64,7 +64,7 @@ class Settling:
         self._now = asyncio.get_running_loop().time
         self._fates: dict[int, Fate] = {}
         self._has_failures = False
-        self._carries_returns = bool(planned.due)
+        self._carries_due = bool(planned.due)
 
     async def run(self) -> None:
         """Send the PUTs, settle, and answer everybody."""
@@ -121,7 +121,7 @@ class Settling:
             ended,
             self._fates,
             has_failures=self._has_failures,
-            carries_returns=self._carries_returns,
+            carries_due=self._carries_due,
             hand_over=is_last and bool(self._changes.keys() - self.ended - ended.keys()),
         )
         documents = await self._settle_surely(written)

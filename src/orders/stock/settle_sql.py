@@ -20,11 +20,11 @@ from orders.stock.outcomes_sql import FREE_KEYS, KEEP_OUTCOMES, outcome_paramete
 class Verdict:
     """What SETTLE writes: the orders that are placed or failed (and why), and what became of each product's PUT.
 
-    `landed` includes `quiet`: products in quarantine, as an unacknowledged PUT may still land. `took`: all products of
-    the batch whose PUT has landed so far; their stock goes back if the order failed. `has_failures`: an order of the
-    batch has failed, now or before. `carries_returns`: the batch carried stock that was due back. `hand_over`: the
-    batch is given up, so recovery may take the rest at once. `authors`: the authors of placed and failed orders, for
-    their first events.
+    `landed` includes `quiet`, the products of which an unacknowledged PUT may still land; `took` is every product of
+    the batch whose PUT has landed so far, for the stock of failed orders to be queued to go back. `has_failures`: an
+    order of the batch has failed, now or before; `carries_due`: stock that was due back went along;
+    `hand_over`: nobody works on the batch any more, so recovery may take what is left at once. `authors` are those of
+    the placed and the failed, for their first events.
     """
 
     placed: Sequence[UUID] = ()
@@ -37,7 +37,7 @@ class Verdict:
     keys_of_placed: dict[UUID, str] = field(default_factory=dict)
     freed_keys: Sequence[str] = ()
     has_failures: bool = False
-    carries_returns: bool = False
+    carries_due: bool = False
     hand_over: bool = False
     authors: dict[UUID, Author] = field(default_factory=dict)
 
@@ -98,7 +98,7 @@ _SETTLE_STEPS = (
                 ON CONFLICT DO NOTHING""",
     ),
     Step(
-        is_true("carries_returns"),
+        is_true("carries_due"),
         f"""
             UPDATE stock_returns SET returned_at = now()
                 WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[]) AND returned_at IS NULL;
@@ -180,7 +180,7 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
         "actors": [author.actor for author in verdict.authors.values()],
         "reasons": [verdict.failed.get(i) for i in verdict.authors],
         "has_failures": verdict.has_failures,
-        "carries_returns": verdict.carries_returns,
+        "carries_due": verdict.carries_due,
         "hand_over": verdict.hand_over,
         "requests": [author.request_id for author in verdict.authors.values()],
     }
