@@ -9,7 +9,8 @@ from uuid import UUID
 from orders.changing.change import Decide
 from orders.changing.change_sql import KeyTaken, RequestKey, change_order
 from orders.errors import Code, OrderError
-from orders.order.idempotency import Answer, replay
+from orders.order.document import Document
+from orders.order.idempotency import Answer, order_answer, replay
 from orders.order.keys_sql import KeyInUse
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
@@ -20,8 +21,8 @@ class Apply(Protocol):
 
     async def change(
         self, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
-    ) -> str | KeyInUse | None:
-        """The order's JSON (of a dry run: the preview), or what the key stands for already; None: there is no order.
+    ) -> Document | KeyInUse | None:
+        """The order (of a dry run: the preview), or what the key stands for already; None: there is no order.
 
         `wanted` is the status that it is to have (None: the one that it has). Raises what `decide` raises, KeyTaken and
         ReferenceTaken; then nothing was changed.
@@ -37,7 +38,7 @@ class ForReal:
 
     async def change(
         self, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
-    ) -> str | KeyInUse | None:
+    ) -> Document | KeyInUse | None:
         """As `Apply` says."""
         return await self.database.run(lambda c: change_order(c, order_id, wanted, decide, key), Lane.CHANGES)
 
@@ -53,4 +54,4 @@ async def change_once(
         raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another request.") from None
     if outcome is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
-    return replay(outcome, fingerprint) if isinstance(outcome, KeyInUse) else Answer(200, outcome, None)
+    return replay(outcome, fingerprint) if isinstance(outcome, KeyInUse) else order_answer(200, outcome)

@@ -42,7 +42,7 @@ async def move_each(
             results |= dict.fromkeys((m.order_id for m in some), refused(as_order_error(error), instance))
         else:
             results |= results_of(changed.orders, changed.refused, instance)
-            room -= sum(len(order.encode()) for order in changed.orders.values())
+            room -= sum(len(order.json.encode()) for order in changed.orders.values())
     return [results[m.order_id] for m in moves]
 
 

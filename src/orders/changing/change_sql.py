@@ -11,7 +11,8 @@ import psycopg2.errors
 from orders.changing.change import Change, Decide, DecideMany, OrderState, Part
 from orders.errors import OrderError
 from orders.order import attached_sql
-from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON, Short
+from orders.order.document import Document
+from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON
 from orders.order.events import Event, EventType
 from orders.order.keys_sql import KeyInUse, Outcome, keep_outcome, keys_in_use
 from orders.order.model import Details
@@ -27,18 +28,18 @@ class RequestKey(NamedTuple):
 
 
 class ChangedOrders(NamedTuple):
-    """Orders as they are after a change (JSON), also those that stayed as they were; and why some were refused."""
+    """Orders as they are after a change, also those that stayed as they were; and why some were refused."""
 
-    orders: dict[UUID, str]
+    orders: dict[UUID, Document]
     refused: Mapping[UUID, OrderError]
 
 
 def change_order(
     connection: Connection, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
-) -> str | KeyInUse | None:
-    """Change one order in one transaction. Returns its JSON afterwards, or None if there is no such order.
+) -> Document | KeyInUse | None:
+    """One order, in one transaction: the order afterwards, or None if there is none. Two at once take turns.
 
-    With a key the JSON is remembered; a key that is known already changes nothing. Raises KeyTaken and ReferenceTaken.
+    With a key the answer is remembered; a key that is known already changes nothing. Raises KeyTaken, ReferenceTaken.
     """
     with transaction(connection) as cursor:
         state = lock_orders(cursor, {order_id: wanted}).get(order_id)
@@ -47,16 +48,16 @@ def change_order(
         if key and (known := keys_in_use(connection, [key.key])):
             return known[key.key]
         change = decide(state)
-        body = write_changes(cursor, [change] if change else [], [order_id])[order_id]
-        if key and not keep_outcome(connection, *key, Outcome(200, body, None)):
+        order = write_changes(cursor, [change] if change else [], [order_id])[order_id]
+        if key and not keep_outcome(connection, *key, Outcome(200, order.json, None)):
             raise KeyTaken
-        return body
+        return order
 
 
 def change_orders(
     connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany, max_bytes: int
 ) -> ChangedOrders:
-    """Many orders in one transaction: the JSON afterwards of those that exist, in short behind `max_bytes` of it. They
+    """Many orders in one transaction: those that exist, as they are afterwards, in short behind `max_bytes`. They
     are locked in the order of their IDs, so two calls at once take turns and never wait for each other.
     """
     with transaction(connection) as cursor:
@@ -140,9 +141,9 @@ def _state(row: dict[str, Any]) -> OrderState:
 
 def write_changes(
     cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID], max_bytes: int | None = None
-) -> dict[UUID, str]:
-    """Write the changes, each with its event. Returns the JSON of the orders `ids` afterwards. With `max_bytes`, orders
-    beyond that many bytes are `Short`.
+) -> dict[UUID, Document]:
+    """Write the changes, each with its event; returns the orders `ids` as they are then. With `max_bytes` those behind
+    the first so many bytes are in short.
 
     The event is inserted first: its timestamp becomes `updated_at`. The row lock makes it unique per order.
     """
@@ -156,14 +157,17 @@ def write_changes(
         if error.diag.constraint_name == "orders_one_per_reference":
             raise ReferenceTaken from None
         raise
-    return {UUID(order_id): Short(short) if whole is None else whole for order_id, whole, short in cursor}
+    return {
+        UUID(order_id): Document(version, short, is_short=True) if whole is None else Document(version, whole)
+        for order_id, version, whole, short in cursor
+    }
 
 
-_READ = f"SELECT o.id, {ORDER_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
+_READ = f"SELECT o.id, o.version, {ORDER_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
 _READ_SOME = f"""
-    SELECT id, CASE WHEN so_far <= %(max_bytes)s THEN whole END, short
+    SELECT id, version, CASE WHEN so_far <= %(max_bytes)s THEN whole END, short
     FROM (SELECT *, sum(octet_length(whole)) OVER (ORDER BY id) AS so_far
-          FROM (SELECT o.id, {ORDER_JSON} AS whole, {SHORT_JSON} AS short
+          FROM (SELECT o.id, o.version, {ORDER_JSON} AS whole, {SHORT_JSON} AS short
                 FROM orders o WHERE o.id = ANY(%(read)s::uuid[])) orders_there) found"""
 
 _WRITE = (

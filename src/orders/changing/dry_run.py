@@ -11,6 +11,7 @@ from orders.changing.dry_run_sql import ChangesUndone, change_and_undo
 from orders.neighbours.catalog import Catalog
 from orders.neighbours.gate import DRY_RUN
 from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
+from orders.order.document import Document
 from orders.order.keys_sql import KeyInUse
 from orders.order.results import MAX_ANSWER_BYTES, Result, results_of
 from orders.postgres.database import Database
@@ -30,7 +31,7 @@ class ChangingDryRun:
 
     async def change(
         self, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
-    ) -> str | KeyInUse | None:
+    ) -> Document | KeyInUse | None:
         """As `Apply` says: what `ForReal` would do with this order, as a preview."""
 
         def decide_one(states: Mapping[UUID, OrderState]) -> Decisions:
@@ -42,7 +43,8 @@ class ChangingDryRun:
         if order_id not in changed.orders:
             return None
         stock = await self._stock(changed.due)
-        return preview_json(changed.orders[order_id], stock, changed.events.get(order_id, "[]"))
+        order = changed.orders[order_id]
+        return Document(order.version, preview_json(order.json, stock, changed.events.get(order_id, "[]")))
 
     async def move_each(
         self, moves: Sequence[Move], instance: str, *, needs_version: bool, all_or_nothing: bool

@@ -7,6 +7,7 @@ from uuid import UUID
 from orders.changing.change import DecideMany
 from orders.changing.change_sql import RequestKey, lock_orders, write_changes
 from orders.errors import OrderError
+from orders.order.document import Document
 from orders.order.document_sql import EVENT_JSON
 from orders.order.keys_sql import KeyInUse, keys_in_use
 from orders.postgres.database import Connection, Cursor, undone
@@ -14,11 +15,11 @@ from orders.postgres.database import Connection, Cursor, undone
 
 @dataclass(frozen=True, slots=True)
 class ChangesUndone:
-    """Orders as they would be (JSON), why some would be refused, the events of those that would change (a JSON list
+    """Orders as they would be, why some would be refused, the events of those that would change (a JSON list
     each), and the stock that would then be due back to the products whose stock the changes set free.
     """
 
-    orders: Mapping[UUID, str]
+    orders: Mapping[UUID, Document]
     refused: Mapping[UUID, OrderError]
     events: Mapping[UUID, str]
     due: Mapping[int, int]

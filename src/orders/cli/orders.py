@@ -36,9 +36,9 @@ def show(
     """Print an order as the API has it, with its events; of a request, every order that it changed."""
     database = Database(open_database(settings_of()), threads=1)
     for order_id in _find_all(database, order):
-        body = database.run_sync(lambda c, i=order_id: read_orders(c, [i]))[order_id]  # type: ignore[misc]
+        found = database.run_sync(lambda c, i=order_id: read_orders(c, [i]))[order_id]  # type: ignore[misc]
         events = list(all_events(database, order_id))
-        typer.echo(json.dumps({**json.loads(body), "events": events}, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps({**json.loads(found.json), "events": events}, indent=2, ensure_ascii=False))
     database.close()
 
 

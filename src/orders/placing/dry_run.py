@@ -10,7 +10,7 @@ from orders.errors import OrderError, reference_taken
 from orders.neighbours.catalog import Catalog
 from orders.neighbours.gate import DRY_RUN
 from orders.order import events
-from orders.order.idempotency import Answer
+from orders.order.idempotency import Answer, order_answer
 from orders.order.model import Author
 from orders.order.results import Result, answered, as_order_error, in_bounds, refused
 from orders.placing.checkout import Checkout, CheckoutRequest
@@ -118,7 +118,7 @@ class PlacingDryRun:
         return _Foreseen(new, {**taken, **planned.refused}, repeated, planned.changes)
 
     async def _outcomes(self, foreseen: _Foreseen, author: Author) -> dict[PlaceOrder, WouldBe]:
-        repeated = {o: Answer(201, f.body, f.order_id, replayed=True) for o, f in foreseen.repeated.items()}
+        repeated = {o: order_answer(201, f.document, f.order_id, replayed=True) for o, f in foreseen.repeated.items()}
         return {**foreseen.refused, **repeated, **await self._previews(foreseen.orders, author)}
 
     async def _previews(self, orders: Mapping[PlaceOrder, NewOrder], author: Author) -> dict[PlaceOrder, Preview]:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import psycopg2.errors
 
+from orders.order.document import Document
 from orders.order.document_sql import ORDER_JSON
 from orders.order.events import EventType
 from orders.order.keys_sql import Outcome
@@ -148,18 +149,18 @@ _SETTLE_STEPS = (
     ),
     Step(
         any_of("placed", "uuid"),
-        f"RETURN QUERY SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])",
+        f"RETURN QUERY SELECT o.id, o.version, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])",
     ),
 )
 
 
-SETTLE = Function("settle", _SETTLE_STEPS, rows="id uuid, document text")
+SETTLE = Function("settle", _SETTLE_STEPS, rows="id uuid, version integer, document text")
 
 
-def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, str]:
-    """SETTLE: the orders become `Ordered` or `Failed`, claims end, and the stock of failed orders is queued to go back.
+def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, Document]:
+    """SETTLE: the orders become `Ordered` or `Failed`, claims end, stock of the failed is queued to go back.
 
-    Returns the JSON of the placed orders. Raises BatchLost. Then nothing was written.
+    Returns the placed. Raises BatchLost; then nothing was written.
     """
     parameters = {
         "batch": str(batch),
@@ -187,17 +188,17 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
     try:
         with connection.cursor() as cursor:
             SETTLE.call(cursor, {**parameters, **outcome_parameters(verdict.outcomes)})
-            return {UUID(order_id): document for order_id, document in cursor}
+            return {UUID(order_id): Document(version, json) for order_id, version, json in cursor}
     except psycopg2.Error as error:
         raise named(error) from None
 
 
-def read_placed(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The JSON of those of these orders that this batch has placed. Tells what a SETTLE of unknown outcome has done."""
+def read_placed(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> dict[UUID, Document]:
+    """Those of these orders that this batch has placed: what a SETTLE of unknown outcome has done."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"""SELECT o.id, {ORDER_JSON} FROM orders o
+            f"""SELECT o.id, o.version, {ORDER_JSON} FROM orders o
                 WHERE o.id = ANY(%s::uuid[]) AND o.batch_id = %s AND o.placed_at IS NOT NULL""",
             ([str(order_id) for order_id in ids], str(batch)),
         )
-        return {UUID(order_id): document for order_id, document in cursor}
+        return {UUID(order_id): Document(version, json) for order_id, version, json in cursor}
