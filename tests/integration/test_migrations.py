@@ -9,7 +9,8 @@ import time
 import psycopg2
 import pytest
 
-from orders.finding.lists_sql import Filters, list_orders
+from orders.finding.filters import Filters
+from orders.finding.lists_sql import list_orders
 from orders.finding.reports_sql import count_standings, read_standings
 from orders.order.document_sql import find_order, read_orders
 from orders.postgres import database

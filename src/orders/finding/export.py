@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from orders.finding.lists_sql import OLDEST_FIRST, Filters, Position, list_lines, list_orders
+from orders.finding.filters import OLDEST_FIRST, Filters, Position
+from orders.finding.lists_sql import list_lines, list_orders
 from orders.finding.query import first_id
 from orders.order import attached_sql
 from orders.order.texts import is_formula
