@@ -1,4 +1,4 @@
-"""Doing what is decided about one order, for real or as a dry run; once per Idempotency-Key."""
+"""Applies a decision about one order: for real or as a dry run, and once per Idempotency-Key."""
 
 import hashlib
 import json
@@ -17,22 +17,22 @@ from orders.postgres.lanes import Lane
 
 
 class Apply(Protocol):
-    """Does what is decided about one order: `ForReal`, or `ChangingDryRun`, which rolls it back."""
+    """Applies a decision about one order. `ForReal` writes it. `ChangingDryRun` rolls it back."""
 
     async def change(
         self, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
     ) -> Document | KeyInUse | None:
-        """The order (of a dry run: the preview), or what the key stands for already; None: there is no order.
+        """The changed order (of a dry run: the preview), the known use of the key, or None if there is no such order.
 
-        `wanted` is the status that it is to have (None: the one that it has). Raises what `decide` raises, KeyTaken and
-        ReferenceTaken; then nothing was changed.
+        `wanted` is the wanted status (None: the one that the order has). Raises what `decide` raises, KeyTaken and
+        ReferenceTaken. Then nothing was changed.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ForReal:
-    """Changes the order in the database."""
+    """Changes orders in the database."""
 
     database: Database
 
@@ -46,7 +46,7 @@ class ForReal:
 async def change_once(
     apply: Apply, order_id: UUID, wanted: str | None, decide: Decide, key: str | None = None, request: object = None
 ) -> Answer:
-    """Change the order. With a key, the same request again is answered as the first was. Raises OrderError."""
+    """Change the order. With a key, a repetition of the same request gets the first answer. Raises OrderError."""
     fingerprint = hashlib.sha256(json.dumps(request).encode()).digest()
     try:
         outcome = await apply.change(order_id, wanted, decide, RequestKey(key, fingerprint) if key else None)

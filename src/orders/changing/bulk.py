@@ -47,7 +47,7 @@ async def move_each(
 
 
 async def move_all(database: Database, moves: Sequence[Move], *, needs_version: bool = False) -> list[Result]:
-    """Move all of these orders in one transaction. Raises OrderError that names each refusal: nothing was changed."""
+    """Move all of these orders in one transaction. Raises OrderError with each refusal. Then nothing was changed."""
     decide = judge(moves, needs_version=needs_version, all_or_nothing=True)
     changed = await _change(database, moves, decide, MAX_ANSWER_BYTES)
     return [Result(200, shown(changed.orders[m.order_id])) for m in moves]
@@ -64,7 +64,7 @@ def wanted_by(moves: Sequence[Move]) -> dict[UUID, str]:
 
 
 def judge(moves: Sequence[Move], *, needs_version: bool, all_or_nothing: bool = False) -> DecideMany:
-    """Decides what becomes of all these orders. With `all_or_nothing` it raises OrderError where one is refused."""
+    """A function that decides about all these orders. With `all_or_nothing` it raises OrderError at a refusal."""
 
     def decide(states: Mapping[UUID, OrderState]) -> Decisions:
         changes: list[Change] = []

@@ -1,4 +1,4 @@
-"""Cancelling an order, or some units of it."""
+"""Cancels an order, or some units of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,9 +23,9 @@ async def cancel_order(
     restock: bool,
     key: str | None = None,
 ) -> Answer:
-    """Cancel the order or, where there are some, these units of it. Raises OrderError.
+    """Cancel these units of the order or, without any, the whole order. Raises OrderError.
 
-    With a key, the same request again is answered as the first was.
+    With a key, a repetition of the same request gets the first answer.
     """
     request = ("cancel", str(order_id), asked.reason, asked.note, restock, [(u.line_id, u.quantity) for u in units])
 
@@ -36,8 +36,8 @@ async def cancel_order(
 
 
 def cancel(state: OrderState, asked: Asked, units: Sequence[Units], *, restock: bool) -> Change | None:
-    """Cancel the order, or some units of it: quantities and total follow. The last units are the order itself: it keeps
-    the lines that it was cancelled with. Raises OrderError.
+    """Cancel the order, or some units of it. Then its quantities and total become smaller. Cancelling the last units
+    cancels the whole order, which keeps these lines as they are. Raises OrderError.
     """
     whole = move(state, CANCELLED, asked, restock=restock)
     if not units:
@@ -68,7 +68,7 @@ def _cancel_part(
 
 
 def _reduced(total: int | None, parts: Sequence[Part], quantities: Mapping[int, int]) -> int | None:
-    """The total without these units; None where it, or a price, was never recorded."""
+    """The total without these units, or None if the total or a price was never recorded."""
     prices = [part.unit_price for part in parts]
     if total is None or None in prices:
         return None

@@ -1,4 +1,4 @@
-"""Where an order stands, and what becomes of it: a change of each kind, as it was decided. Pure."""
+"""An order's state under lock, and the change that is decided for it, of each kind. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from orders.order.events import Event
 from orders.order.model import NO_DETAILS, Details
 
 ALL_THAT_IS_LEFT = 0
-"""Number in `stock_returns` of the stock that goes back when all that is left of an order does, which happens once in
-its life. Stock of a part has the number of the part's event.
+"""Number in `stock_returns` of stock that goes back with all that is left of an order. That happens once in its life.
+Stock that goes back with a part of the order has the number of that event.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A line as it stands: `quantity` is what is left of it, of which `returned` came back."""
+    """A line of an order. `quantity` was not cancelled; `returned` of that came back."""
 
     id: int
     product_id: int
@@ -27,15 +27,17 @@ class Part:
 
     @property
     def left(self) -> int:
-        """What can still be cancelled or come back."""
+        """Units that can still be cancelled or come back."""
         return self.quantity - self.returned
 
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
-    """Where an order stands, what may follow, and (of the status that is wanted) whether the table has it as a hold,
-    and as one that gives stock back. `description_count` says how often what is attached was changed; it is counted
-    where no status is wanted and the order has a thousand versions.
+    """An order's state under lock, and the statuses that may follow.
+
+    `wanted_is_hold` and `wanted_gives_back` are about the wanted status: the table has it as a hold, or as one that
+    gives stock back. `description_count`: number of changes of the details. It is only counted if no status is wanted
+    and the order has a thousand versions.
     """
 
     id: UUID
@@ -60,7 +62,7 @@ class Restock:
 
     @classmethod
     def of_all_that_is_left(cls, state: OrderState) -> "Restock":
-        """All that was neither cancelled nor came back."""
+        """All units that can still be cancelled or come back."""
         return cls(_by_product(state, {part.id: part.left for part in state.parts}), ALL_THAT_IS_LEFT)
 
     @classmethod
@@ -73,7 +75,7 @@ NO_RESTOCK = Restock({}, ALL_THAT_IS_LEFT)
 
 
 def _by_product(state: OrderState, quantities: Mapping[int, int]) -> dict[int, int]:
-    """The units of lines as units of products: an adopted order may name a product in several lines."""
+    """The units per product. An adopted order may have a product in several lines."""
     units: dict[int, int] = {}
     for part in state.parts:
         if quantity := quantities.get(part.id, 0):
@@ -83,10 +85,10 @@ def _by_product(state: OrderState, quantities: Mapping[int, int]) -> dict[int, i
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of an order that is in this `state`, and its event. Below is one constructor for each kind.
+    """What becomes of an order in this `state`, and its event. There is one constructor for each kind of change.
 
-    `status`, `held_from` and `total` are those after it. `cancelled` and `returned` are units by line: what was
-    cancelled, and the goods that came back. `attached` is None where it stays as it is.
+    `status`, `held_from` and `total` are the new ones. `cancelled` and `returned` map lines to quantities: units that
+    are cancelled, and goods that came back. `attached`: the new details, or None if they stay.
     """
 
     state: OrderState
@@ -103,41 +105,43 @@ class Change:
     def of_status(
         cls, state: OrderState, event: Event, status: str, held_from: str | None, restock: Restock
     ) -> "Change":
-        """Another status; the lines stay as they are."""
+        """A change to another status. The lines stay as they are."""
         return cls(state, event, status, held_from, state.total, restock=restock)
 
     @classmethod
     def of_cancelled_units(
         cls, state: OrderState, event: Event, units: Mapping[int, int], total: int | None, restock: Restock
     ) -> "Change":
-        """A part of the order is cancelled; the status stays."""
+        """A cancelled part of the order. The status stays."""
         return cls(state, event, state.status, state.held_from, total, cancelled=units, restock=restock)
 
     @classmethod
     def of_returned_goods(
         cls, state: OrderState, event: Event, units: Mapping[int, int], restock: Restock, status: str | None
     ) -> "Change":
-        """Goods came back; with `status` it is the order's from now on."""
+        """Goods that came back. `status`: the new status, or None if it stays."""
         held_from = None if status else state.held_from
         return cls(state, event, status or state.status, held_from, state.total, returned=units, restock=restock)
 
     @classmethod
     def of_attached(cls, state: OrderState, event: Event, attached: Details) -> "Change":
-        """What is attached to the order is this from now on; all else stays."""
+        """New details. All else stays."""
         return cls(state, event, state.status, state.held_from, state.total, attached=attached)
 
 
 Decide = Callable[[OrderState], Change | None]
-"""What becomes of an order (None: nothing). What it raises undoes everything."""
+"""A function that decides what becomes of an order (None: nothing). If it raises, everything is undone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What becomes of many orders: those that change, and why others are refused. Of the rest nothing becomes."""
+    """The decisions about many orders: changes, and refusals. The other orders stay as they are."""
 
     changes: Sequence[Change]
     refused: Mapping[UUID, OrderError] = field(default_factory=dict)
 
 
 DecideMany = Callable[[Mapping[UUID, OrderState]], Decisions]
-"""What becomes of many orders, of those that exist. What it raises undoes everything; it may be asked twice."""
+"""A function that decides about many orders. It gets those that exist, and may be called twice. If it raises,
+everything is undone.
+"""

@@ -28,7 +28,7 @@ class RequestKey(NamedTuple):
 
 
 class ChangedOrders(NamedTuple):
-    """Orders as they are after a change, also those that stayed as they were; and why some were refused."""
+    """All orders of a request as they are afterwards, and the refusals."""
 
     orders: dict[UUID, Document]
     refused: Mapping[UUID, OrderError]
@@ -37,9 +37,10 @@ class ChangedOrders(NamedTuple):
 def change_order(
     connection: Connection, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
 ) -> Document | KeyInUse | None:
-    """One order, in one transaction: the order afterwards, or None if there is none. Two at once take turns.
+    """Change one order in one transaction. Returns the order afterwards, or None if there is no such order.
 
-    With a key the answer is remembered; a key that is known already changes nothing. Raises KeyTaken, ReferenceTaken.
+    Two calls at once take turns. With a key the answer is remembered. If the key is known already, nothing is changed,
+    and the known use is returned. Raises KeyTaken and ReferenceTaken.
     """
     with transaction(connection) as cursor:
         state = lock_orders(cursor, {order_id: wanted}).get(order_id)
@@ -57,8 +58,9 @@ def change_order(
 def change_orders(
     connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany, max_bytes: int
 ) -> ChangedOrders:
-    """Many orders in one transaction: those that exist, as they are afterwards, in short behind `max_bytes`. They
-    are locked in the order of their IDs, so two calls at once take turns and never wait for each other.
+    """Change many orders in one transaction. Returns those that exist, in short beyond `max_bytes`.
+
+    Orders are locked in the order of their IDs: two calls at once take turns, and never deadlock.
     """
     with transaction(connection) as cursor:
         decisions = decide(lock_orders(cursor, wanted))

@@ -39,7 +39,7 @@ EVENT_TEXT_LENGTH = 200
 async def patch_details(
     apply: Apply, database: Database, order_id: UUID, patch: Mapping[str, Any], asked: Asked
 ) -> Answer:
-    """Merge `patch` (RFC 7396) into what is attached to the order; no change changes nothing.
+    """Merge `patch` (RFC 7396) into the order's details. Without a difference nothing is written.
 
     Of two calls at the same moment, the second is merged into the result of the first. Raises OrderError.
     """
@@ -56,7 +56,7 @@ async def patch_details(
 
 
 def describe(state: OrderState, patch: Mapping[str, Any], asked: Asked) -> Change | None:
-    """What is attached to the order after `patch`. Its event names those members of the order that change.
+    """The change by `patch`, or None without a difference. Its event names the members of the order that change.
 
     Raises OrderError.
     """

@@ -32,7 +32,7 @@ class ChangingDryRun:
     async def change(
         self, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
     ) -> Document | KeyInUse | None:
-        """As `Apply` says: what `ForReal` would do with this order, as a preview."""
+        """A preview of what `ForReal` would do. Raises what `decide` raises."""
 
         def decide_one(states: Mapping[UUID, OrderState]) -> Decisions:
             return Decisions([change for state in states.values() if (change := decide(state))])
@@ -49,7 +49,9 @@ class ChangingDryRun:
     async def move_each(
         self, moves: Sequence[Move], instance: str, *, needs_version: bool, all_or_nothing: bool
     ) -> tuple[list[Result], Stock]:
-        """What moving all of these would be answered. Raises OrderError: all or nothing, and one is refused."""
+        """The answer to moving all of these, and the stock. Raises OrderError if all or nothing is wanted and one is
+        refused.
+        """
         decide = judge(moves, needs_version=needs_version, all_or_nothing=all_or_nothing)
         changed = await self._change_and_undo(wanted_by(moves), decide, max_bytes=MAX_ANSWER_BYTES)
         assert isinstance(changed, ChangesUndone)  # there was no key

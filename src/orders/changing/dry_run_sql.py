@@ -15,8 +15,8 @@ from orders.postgres.database import Connection, Cursor, undone
 
 @dataclass(frozen=True, slots=True)
 class ChangesUndone:
-    """Orders as they would be, why some would be refused, the events of those that would change (a JSON list
-    each), and the stock that would then be due back to the products whose stock the changes set free.
+    """Orders after a dry run, and the refusals. `events`: the new events of those that change, a JSON list each. `due`:
+    the stock per product that would be due back.
     """
 
     orders: Mapping[UUID, Document]
@@ -32,7 +32,7 @@ def change_and_undo(
     key: RequestKey | None = None,
     max_bytes: int | None = None,
 ) -> ChangesUndone | KeyInUse:
-    """`change_order` and `change_orders`, rolled back: constraints and triggers have really run.
+    """`change_order` and `change_orders`, rolled back. Constraints and triggers really run.
 
     Raises what `decide` raises, and ReferenceTaken. If the key is known already, returns its known use.
     """

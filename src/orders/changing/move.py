@@ -1,4 +1,4 @@
-"""Moving an order to another status: because somebody asks, or because it has expired."""
+"""Moves a placed order to another status: by a request, or because it has expired."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -19,9 +19,9 @@ EXPIRE_AT_ONCE = 100
 
 
 async def change_status(apply: Apply, order_id: UUID, status: str, asked: Asked | None = None) -> Answer:
-    """Move the order; the status that it has already changes nothing. Raises OrderError.
+    """Move the order. If it has the status already, nothing is changed.
 
-    Two at the same moment: the second is judged by what the first has made of the order.
+    Of two calls at the same moment, the second sees the result of the first. Raises OrderError.
     """
     asked = asked or Asked()
 
@@ -32,8 +32,8 @@ async def change_status(apply: Apply, order_id: UUID, status: str, asked: Asked 
 
 
 def move(state: OrderState, status: str, asked: Asked, *, restock: bool = True) -> Change | None:
-    """The change to another status. If that status gives stock back, all that is left goes back to the catalog, unless
-    `restock` is False. Raises OrderError.
+    """The change to another status. The lines stay as they are. If the new status gives stock back, everything not yet
+    returned goes back, unless `restock` is False. Raises OrderError.
     """
     require_version(state, asked)
     if state.status == status:
@@ -52,7 +52,7 @@ def move(state: OrderState, status: str, asked: Asked, *, restock: bool = True) 
 
 
 async def expire_once(database: Database, expiries: Mapping[str, timedelta]) -> int:
-    """Cancel and restock orders that have stayed in a status for longer than they may; returns how many.
+    """Cancel and restock orders that have stayed in a status for longer than allowed. Returns how many.
 
     Safe in every replica at once.
     """

@@ -1,4 +1,4 @@
-"""Who asks for a change, and the rules of every change: its version, the table of statuses, what is left of lines."""
+"""The author of a change, and the rules of every change: the version, the next status, the units that are left."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from orders.order.events import Event, EventType
 from orders.order.model import Author
 
 RESTOCKED = "restocked"
-"""Of the conditions in which goods come back, the one in which they go back to the catalog."""
+"""The condition of returned goods in which they go back to the catalog."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks for a change and why, and which versions of the order they know (None: whichever it has)."""
+    """The author of a change, their reason and note, and the versions of the order that they know (None: any)."""
 
     author: Author = Author()  # noqa: RUF009 (frozen)
     reason: str | None = None
@@ -29,13 +29,13 @@ class Asked:
         after: Mapping[str, Any],
         details: Mapping[str, Any] | None = None,
     ) -> Event:
-        """The event of what they asked for."""
+        """The event of the change."""
         return Event(type, self.author, before, after, details, self.reason, self.note)
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """So many of one line. `condition`: in which they came back."""
+    """A number of units of one line. `condition`: the state in which they came back."""
 
     line_id: int
     quantity: int
@@ -43,7 +43,7 @@ class Units:
 
 
 def require_version(state: OrderState, asked: Asked) -> None:
-    """Raises OrderError where the order has a version that whoever asks does not know."""
+    """Raise OrderError if the order's version is none of those that the author of the change knows."""
     if asked.versions is not None and state.version not in asked.versions:
         raise OrderError(
             Code.VERSION_CHANGED,
@@ -53,7 +53,7 @@ def require_version(state: OrderState, asked: Asked) -> None:
 
 
 def require_allowed(state: OrderState, status: str) -> None:
-    """Raises OrderError where this status may not follow."""
+    """Raise OrderError if this status may not follow."""
     if status not in state.allowed:
         names = ", ".join(state.allowed) or "nothing: it is final"
         raise OrderError(
@@ -64,7 +64,9 @@ def require_allowed(state: OrderState, status: str) -> None:
 
 
 def quantities_of(state: OrderState, units: Sequence[Units]) -> dict[int, int]:
-    """How much of each line; a line that is named twice counts twice. Raises OrderError: no such line, or too much."""
+    """The units per line, summed up if a line is named twice. Raises OrderError if there is no such line, or too few
+    are left.
+    """
     left = {part.id: part.left for part in state.parts}
     quantities: dict[int, int] = {}
     errors: list[dict[str, Any]] = []
@@ -96,5 +98,5 @@ def is_all_that_is_left(state: OrderState, quantities: Mapping[int, int]) -> boo
 
 
 def status_members(status: str, held_from: str | None) -> dict[str, Any]:
-    """The order's status, as an event has it."""
+    """The members of an event for the order's status."""
     return {"status": status, **({"held_from": held_from} if held_from else {})}

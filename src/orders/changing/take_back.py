@@ -1,4 +1,4 @@
-"""Goods of an order that came back."""
+"""Takes goods of an order back."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -24,9 +24,9 @@ from orders.order.statuses import RETURNED
 async def return_order(
     apply: Apply, order_id: UUID, asked: Asked, units: Sequence[Units], key: str | None = None
 ) -> Answer:
-    """Take back these units of the order or, where there are none, all that is left of it. Raises OrderError.
+    """Take back these units of the order or, without any, all that is left of it. Raises OrderError.
 
-    With a key, the same request again is answered as the first was.
+    With a key, a repetition of the same request gets the first answer.
     """
     goods = [(u.line_id, u.quantity, u.condition) for u in units]
     request = ("return", str(order_id), asked.reason, asked.note, goods)
@@ -38,8 +38,8 @@ async def return_order(
 
 
 def take_back(state: OrderState, asked: Asked, units: Sequence[Units]) -> Change | None:
-    """Goods came back; those that can be sold again go back to the catalog. Once all are back it is `Returned`. Raises
-    OrderError.
+    """Take goods back. Those that can be sold again go back to the catalog. Once all are back, the order is `Returned`.
+    Raises OrderError.
     """
     require_version(state, asked)
     if state.status != RETURNED:
@@ -71,7 +71,7 @@ def _event(
 
 
 def _restocked(units: Sequence[Units]) -> dict[int, int]:
-    """How much of each line can be sold again."""
+    """The units per line that can be sold again."""
     restocked: dict[int, int] = {}
     for u in units:
         if u.condition == RESTOCKED:

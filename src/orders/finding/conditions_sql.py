@@ -16,25 +16,25 @@ KEYS = {
     SortKey.TOTAL: "coalesce(o.total, -1)",
     SortKey.NUMBER: "o.number",
 }
-"""What a list is sorted by, word for word as the indexes of migration 0004 have it. The ID of an order begins with the
-time of its creation.
+"""The sort keys in SQL: the same expressions as in the indexes of migration 0004. An order's ID begins with the time of
+its creation.
 """
 
 _COLUMNS = {SortKey.UPDATED_AT: "o.updated_at", SortKey.TOTAL: "o.total"}
-"""The columns in these expressions: PostgreSQL has statistics of the columns, and an index of the expressions."""
+"""The columns in these expressions. PostgreSQL has indexes of the expressions, but statistics of the columns."""
 
 _TYPES = {SortKey.UPDATED_AT: "timestamptz", SortKey.TOTAL: "bigint", SortKey.NUMBER: "bigint"}
 _NEVER_RECORDED = {SortKey.UPDATED_AT: "-infinity", SortKey.TOTAL: -1}
 
 SMALLEST_ID = UUID(int=1 << 80)
-"""The smallest ID of the first millisecond; those of adopted orders are smaller."""
+"""The first ID of the first millisecond. Adopted orders have smaller ones."""
 
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What has to hold of the order `o`, and the values of the parameters in it."""
+    """A condition on the order `o`, and the values of its parameters."""
 
     sql: str
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class IdCondition:
-    """What has to hold of an order's ID, and the value of the parameter in it: `< %(until)s::uuid`."""
+    """A condition on an order's ID, as `< %(until)s::uuid`, and the value of its parameter."""
 
     comparison: str
     values: Mapping[str, Any]
@@ -53,25 +53,25 @@ class IdCondition:
 
 
 IS_PLACED = Condition("(o.status NOT IN ('Pending', 'Failed') OR o.adopted)")
-"""Word for word what the partial indexes say."""
+"""The order is placed. The SQL is word for word as in the partial indexes."""
 
 
 def placed_ones(filters: Filters) -> list[Condition]:
-    """A list has placed orders only, unless it is asked for others by their status."""
+    """Only placed orders, unless the filters ask for orders that are not placed."""
     return [] if {PENDING, FAILED} & set(filters.statuses) else [IS_PLACED]
 
 
 def has_status(filters: Filters) -> list[Condition]:
-    """The order has one of the statuses that are asked for, if there are any."""
+    """The order has one of the statuses in the filters, if there are any."""
     if not filters.statuses:
         return []
     return [Condition("o.status = ANY(%(statuses)s::text[])", {"statuses": [str(s) for s in filters.statuses]})]
 
 
 def conditions(filters: Filters, of_ids: Sequence[IdCondition] = ()) -> list[Condition]:
-    """All that has to hold of the order besides its status; `of_ids` has to hold of its ID, too.
+    """The filters without the statuses, and `of_ids`, as conditions on the order.
 
-    Conditions on the ID are also said of the order IDs of other tables, because PostgreSQL does not conclude them.
+    Conditions on the ID are repeated for the order IDs of joined tables, because PostgreSQL does not infer them.
     """
     of_ids = [*of_ids, *_created(filters.created)]
     return [
@@ -87,7 +87,7 @@ def conditions(filters: Filters, of_ids: Sequence[IdCondition] = ()) -> list[Con
 
 
 def behind(place: Position, sort: Sort) -> tuple[list[IdCondition], list[Condition]]:
-    """What has to hold of the orders behind this place: of their ID, if the list is sorted by it, or of the key."""
+    """The order is after this place: a condition on its ID, if that is the sort key, or on the key and the ID."""
     sign = "<" if sort.descending else ">"
     order_id = {"after_id": str(place.id)}
     if sort.by is SortKey.CREATED_AT:
@@ -98,7 +98,7 @@ def behind(place: Position, sort: Sort) -> tuple[list[IdCondition], list[Conditi
 
 
 def before(until: UUID | None) -> list[IdCondition]:
-    """The order's ID is smaller than this one, if there is one."""
+    """The order's ID is smaller than `until`, if that is given."""
     return [IdCondition("< %(until)s::uuid", {"until": str(until)})] if until else []
 
 
@@ -108,7 +108,7 @@ def all_of(where: Iterable[Condition]) -> str:
 
 
 def values_of(where: Iterable[Condition]) -> dict[str, Any]:
-    """The parameters of all of these conditions."""
+    """The values of the parameters of all conditions."""
     return {name: value for condition in where for name, value in condition.values.items()}
 
 
@@ -118,7 +118,7 @@ def _equal(column: str, value: int | None) -> Iterator[Condition]:
 
 
 def _has_reference(reference: str | None) -> Iterator[Condition]:
-    """References from before they were normalised are found as they are."""
+    """The order has this reference. Old references were not normalised, so they are looked for as they are, too."""
     if reference is None:
         return
     normal = unicodedata.normalize("NFC", reference)
@@ -153,15 +153,15 @@ def _exists(table: str, condition: str, values: Mapping[str, Any], of_ids: Seque
 
 
 def _in_range(name: str, key: SortKey, wanted: Range[Any], smallest: Any) -> Iterator[Condition]:
-    """The sort key is in the range. The same is said of its column, so that PostgreSQL guesses well how many are."""
+    """The sort key is in the range. That is repeated for the column, so that PostgreSQL can use its statistics."""
     for expression in (KEYS[key], _COLUMNS[key]):
         for comparison, parameter, value in _bounds(name, wanted, smallest):
             yield Condition(f"{expression} {comparison}", {parameter: value})
 
 
 def _bounds(name: str, wanted: Range[Any], smallest: Any) -> Iterator[tuple[str, str, Any]]:
-    """The ends of a range: how to compare with each, its parameter, and the parameter's value. The lower end is at
-    least `smallest`, which nothing that was never recorded reaches.
+    """The ends of a range: for each the comparison, its parameter, and the parameter's value. The lower end is at least
+    `smallest`: a value that was never recorded is below that.
     """
     if wanted:
         least = smallest if wanted.least is None else max(wanted.least, smallest)

@@ -1,4 +1,4 @@
-"""Which orders a list has, in which order, and where a page of it begins. Pure."""
+"""The filters of a list, its order, and the place where a page of it begins. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Range(Generic[T]):
-    """From `least` on, and before `end`; None: open on that side."""
+    """Values from `least` (included) to `end` (not included). None: open on that side."""
 
     least: T | None = None
     end: T | None = None
@@ -22,9 +22,9 @@ class Range(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which orders; all of it has to hold. Without `statuses`: those that are placed.
+    """Conditions for orders; all have to hold. Without `statuses`, only placed orders count.
 
-    `created` is a range of IDs, which begin with the time. What an adopted order never recorded is in no range.
+    `created` is a range of IDs, which begin with the time. A value that an adopted order never recorded is in no range.
     """
 
     statuses: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Filters:
 
 
 class SortKey(StrEnum):
-    """What a list can be sorted by; ties are broken by the ID."""
+    """The keys by which a list can be sorted. The ID breaks ties."""
 
     CREATED_AT = "created_at"
     UPDATED_AT = "updated_at"
@@ -49,7 +49,7 @@ class SortKey(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """A list's order. What was never recorded counts as the smallest."""
+    """A list's order. A value that was never recorded counts as the smallest."""
 
     by: SortKey = SortKey.CREATED_AT
     descending: bool = True
@@ -61,7 +61,7 @@ OLDEST_FIRST = Sort(descending=False)
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a list: behind the order with this key and ID. The key is None where it was never recorded."""
+    """A place in a list: after the order with this key and ID. The key is None if it was never recorded."""
 
     key: datetime | int | None
     id: UUID

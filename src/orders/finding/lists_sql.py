@@ -1,4 +1,4 @@
-"""Lists of orders. A page is an index range with a limit, or is merged from several; docs/lists.md says which index."""
+"""Lists of orders. A page is an index range with a limit, or merged from several. docs/lists.md names the indexes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ def list_orders(
 
 
 def count_orders(connection: Connection, filters: Filters, patience_ms: int = PATIENCE_MS) -> int:
-    """How many orders there are in this list. Raises OrderError where that takes too long."""
+    """Number of orders in this list. Raises OrderError if counting takes too long."""
     where = [*placed_ones(filters), *has_status(filters), *conditions(filters)]
     counting = f"SELECT count(*) FROM orders o WHERE {all_of(where)}"
     ((count,),) = fetch(connection, counting, values_of(where), patience_ms)
@@ -143,7 +143,8 @@ def _page_keys(
 ) -> tuple[str, dict[str, Any]]:
     """The statement that finds a page's orders (ID and sort key), and its parameters.
 
-    Where an index begins with the status, the page is merged from one range per status, each in the right order.
+    If an index begins with the status, the page is merged from one range per status. Each range gives at most a page of
+    orders, already sorted.
     """
     of_ids, of_keys = behind(after, sort) if after else ([], [])
     where = [*conditions(filters, [*of_ids, *before(until)]), *of_keys]
@@ -158,13 +159,13 @@ def _page_keys(
 def _from_these_statuses(
     filters: Filters, where: Sequence[Condition], sort: Sort, limit: int
 ) -> tuple[str, dict[str, Any]]:
-    """The page, merged from one index range per status that is asked for: each gives at most a page's worth of orders.
+    """The page, merged from one range per status in the filters. By number, no index begins with the status
+    (docs/lists.md).
 
-    The statuses are written out one by one: of one parameter with all of them PostgreSQL can't tell whether they are
-    rare, and would look for three open orders among a million that are done. By number there is no index that begins
-    with the status (docs/lists.md).
+    The statuses are separate parts and not one array parameter: of that, PostgreSQL can't tell how rare it is, and
+    would look for three open orders among a million finished ones.
     """
-    if sort.by is not SortKey.NUMBER:  # the status says it already, and `adopted` is not in the index of numbers
+    if sort.by is not SortKey.NUMBER:  # the status implies it, and the index of numbers has no `adopted`
         where = [*placed_ones(filters), *where]
     each = [
         [*where, Condition(f"o.status = %(status_{n})s", {f"status_{n}": str(status)})]
@@ -176,14 +177,14 @@ def _from_these_statuses(
 
 
 def _from_every_status(where: Sequence[Condition], sort: Sort, limit: int) -> str:
-    """The page, merged from one index range per status that orders have: indexes by time and total begin with it."""
+    """The page, merged from one range per status that any order has."""
     one = _from_one_range([*where, Condition("o.status = s.status")], sort, limit)
     lateral = f"order_statuses_there_are() s CROSS JOIN LATERAL ({one}) f"
     return f"SELECT f.* FROM {lateral} {_order_by('key', 'id', sort)} LIMIT {limit}"
 
 
 def _from_one_range(where: Sequence[Condition], sort: Sort, limit: int) -> str:
-    """The page from one index range."""
+    """The page from one range of an index."""
     key = KEYS[sort.by]
     order_by = _order_by("key", "id", sort)
     return f"SELECT o.id, {key} AS key FROM orders o WHERE {all_of(where)} {order_by} LIMIT {limit}"

@@ -89,7 +89,7 @@ async def get_order(
 
 
 def _unless_known(known: Container[int] | None, version: int, answer: Response) -> Response:
-    """The answer, or 304 where the client has that version."""
+    """The answer, or 304 if the client knows the version already."""
     if known is not None and version in known:
         return Response(status_code=304, headers=etag(version))
     return answer

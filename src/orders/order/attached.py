@@ -1,4 +1,4 @@
-"""What may be attached to an order, as requests have it. The columns are in `ATTACHED` (model.py)."""
+"""Requests' types for the details of an order. Their columns are in `ATTACHED` (`model`)."""
 
 from typing import Annotated
 
@@ -30,7 +30,7 @@ class Notes(BaseModel):
 
 
 class Attached(BaseModel):
-    """What a request to place an order, or to change what is attached to one, may attach."""
+    """The details in a request to place an order, or to change its details."""
 
     external_reference: Reference | None = None
     metadata: Metadata | None = None

@@ -1,4 +1,4 @@
-"""What is attached to orders, in SQL. It is made from ATTACHED, so no statement names these columns itself."""
+"""The details of orders in SQL. All of it is made from ATTACHED, so no statement names these columns itself."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ COLUMNS = {field.name: f"o.{field.name}" + ("::text" if field.type == "jsonb" el
 """The columns of the order `o`, as `Details` has them."""
 
 BYTES = " + ".join(f"coalesce(octet_length({column}), 0)" for column in COLUMNS.values())
-"""The size of what is attached to the order `o`."""
+"""The size of the details of the order `o`, in bytes."""
 
 
 def attached_parameters(details: Sequence[Details]) -> dict[str, list[Any]]:
@@ -35,7 +35,7 @@ def attached_row(details: Details) -> dict[str, Any]:
 
 
 def _members() -> str:
-    """The arguments of json_build_object() for all that is attached to the order `o`."""
+    """The arguments of json_build_object() for the details of the order `o`."""
     parts = []
     for name, group in groupby(ATTACHED, key=lambda field: field.path[0]):
         fields = list(group)
@@ -49,4 +49,4 @@ def _member(field: Field) -> str:
 
 
 MEMBERS = _members()
-"""What is attached, as members of the JSON of the order `o`."""
+"""The details as members of the JSON of the order `o`."""

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 
 class Document(NamedTuple):
-    """An order as PostgreSQL built it, with its version beside it, so that nobody takes the JSON apart again.
+    """An order's JSON as PostgreSQL built it, and its version beside it, so that nobody searches for it in the JSON.
 
-    `is_short`: there was no room for all of it, and the JSON has its ID, status and version only.
+    `is_short`: the JSON has the ID, status and version only, because there was no room for more.
     """
 
     version: int

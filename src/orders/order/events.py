@@ -1,7 +1,7 @@
-"""What happened to an order: the types of events, and an event before it is written.
+"""The events of an order: their types, and an event before it is written.
 
-PostgreSQL writes events: those of placing in `stock`, those of changes in `changing`, and a trigger writes one for
-whoever writes none.
+SQL writes events: in `stock` those of placing, in `changing` those of changes. A trigger writes one for every new
+version of an order that comes without an event.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happens to an order. `before` and `after` have those members of the order that change, `details`
-    what was asked for beyond that. The order's new version is its number; PostgreSQL tells the time.
+    """An event before it is written. `before` and `after` have the members of the order that change. `details` is what
+    was asked for beyond that. PostgreSQL adds the number, which is the order's new version, and the time.
     """
 
     type: EventType
@@ -48,7 +48,7 @@ class Event:
     note: str | None = None
 
     def document(self, number: int, at: str) -> dict[str, Any]:
-        """As the wire has it; `EVENT_JSON` in `document_sql` is the same of an event that was written."""
+        """The event as the wire has it. `EVENT_JSON` in `document_sql` makes the same of a written event."""
         return {
             "number": number,
             "type": self.type.value,

@@ -14,9 +14,8 @@ RECORDED = (201, 400, 500)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client is told: HTTP status, JSON body, the order if it is placed, and whether this is a repetition.
-
-    `version` is that of the order in the body; None: the body has no order.
+    """An answer to a client: HTTP status, JSON body, the order if one was placed, and whether the answer is a
+    repetition. `version`: the version of the order in the body, or None if the body has no order.
     """
 
     status: int
@@ -27,7 +26,7 @@ class Answer:
 
 
 def order_answer(status: int, order: Document, order_id: UUID | None = None, *, replayed: bool = False) -> Answer:
-    """The answer with an order; `order_id` where it is placed."""
+    """An answer with an order in its body. `order_id` is given if the order was placed."""
     return Answer(status, order.json, order_id, replayed, order.version)
 
 

@@ -13,9 +13,9 @@ from orders.postgres.rows import named_rows
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request with an Idempotency-Key was answered: HTTP status, JSON body, and the order if it was placed.
+    """The answer that a key remembers: HTTP status, JSON body, and the order if one was placed.
 
-    `version` is that of the order in the body. It is stored there only: `keys_in_use` has PostgreSQL read it.
+    `version`: the version of the order in the body. It is stored in the body only, and `keys_in_use` reads it there.
     """
 
     status: int

@@ -44,8 +44,8 @@ NO_DETAILS = Details()
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of `Details`: also the column of `orders` that holds it, that column's type, and the path to it in the
-    order's JSON.
+    """A field of `Details`. `name` is also its column in `orders`, `type` is that column's type, and `path` leads to it
+    in the order's JSON.
     """
 
     name: str
@@ -59,8 +59,8 @@ ATTACHED = (
     Field("public_note", "text", ("notes", "public")),
     Field("private_note", "text", ("notes", "private")),
 )
-"""What others attach to an order. Statements, the order's JSON, events and exports are made from this table. A member
-that is jsonb is an object, and `{}` where there is nothing.
+"""The fields of `Details`. Statements, the order's JSON, events and exports are made from this table. A field of the
+type jsonb is a JSON object, and `{}` if it is not set.
 """
 
 

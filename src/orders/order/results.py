@@ -79,6 +79,6 @@ def _in_short(result: Result, order: str) -> Result:
 def results_of(
     orders: Mapping[UUID, Document], errors: Mapping[UUID, OrderError], instance: str, status: int = 200
 ) -> dict[UUID, Result]:
-    """The results of orders, of which some were refused."""
+    """The results of these orders, some of which were refused."""
     moved = {i: Result(status, shown(order)) for i, order in orders.items() if i not in errors}
     return {**moved, **{i: refused(error, instance) for i, error in errors.items()}}

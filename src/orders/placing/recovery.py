@@ -20,7 +20,10 @@ from orders.stock.write import DISPUTES
 log = logging.getLogger(__name__)
 
 BATCHES_AT_ONCE = 20
+"""Maximum number of dead batches that one round ends."""
+
 DUE_AT_ONCE = 200
+"""Maximum number of products whose stock one round gives back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,11 @@ class NewOrder:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What INTEND writes: each product's change, the orders, the stock due back that is carried, the outcomes of those
-    that are refused, the keys about which nothing was decided, and products whose stock due back has to wait.
+    """What INTEND writes.
+
+    `changes`: each product's stock before and after. `due`: stock due back that the batch carries. `outcomes`: the
+    answers that the keys of refused requests remember. `freed_keys`: keys whose requests were not decided.
+    `unreadable`: products whose stock due back has to wait.
     """
 
     changes: Mapping[int, Adjustment]

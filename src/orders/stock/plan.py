@@ -35,11 +35,11 @@ class Plan:
 
 
 def plan(stock: Mapping[int, int], due: Mapping[int, int], orders: Sequence[Sequence[Line]]) -> Plan:
-    """First come, first served, all or nothing per order.
+    """Decide the orders: first come, first served, and all or nothing per order.
 
-    `stock` is what the catalog has of each product, `due` what is due back to it and is added first; a product
-    that is not in `stock` has 0 available. `changes` names the products whose claim is needed on: those that an order
-    takes from or that get something back, also where the two cancel out.
+    `stock` is what the catalog has of each product. `due` is stock due back and is added first. A product that is not
+    in `stock` has 0 available. `changes` names the products whose claim is still needed: an order takes from them, or
+    they get stock back, even if the two cancel out.
     """
     left = {product_id: quantity + due.get(product_id, 0) for product_id, quantity in stock.items()}
     touched = {product_id for product_id in due if product_id in stock}

@@ -21,11 +21,11 @@ from orders.stock.outcomes_sql import FREE_KEYS, KEEP_OUTCOMES, outcome_paramete
 class Verdict:
     """What SETTLE writes: the orders that are placed or failed (and why), and what became of each product's PUT.
 
-    `landed` includes `quiet`, the products of which an unacknowledged PUT may still land; `took` is every product of
-    the batch whose PUT has landed so far, for the stock of failed orders to be queued to go back. `has_failures`: an
-    order of the batch has failed, now or before; `carries_due`: stock that was due back went along;
-    `hand_over`: nobody works on the batch any more, so recovery may take what is left at once. `authors` are those of
-    the placed and the failed, for their first events.
+    `landed` includes `quiet`: products in quarantine, as an unacknowledged PUT may still land. `took`: all products of
+    the batch whose PUT has landed so far; their stock goes back if the order failed. `has_failures`: an order of the
+    batch has failed, now or before. `carries_due`: the batch carried stock that was due back. `hand_over`: the batch is
+    given up, so recovery may take the rest at once. `authors`: the authors of placed and failed orders, for their first
+    events.
     """
 
     placed: Sequence[UUID] = ()
@@ -158,9 +158,9 @@ SETTLE = Function("settle", _SETTLE_STEPS, rows="id uuid, version integer, docum
 
 
 def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, Document]:
-    """SETTLE: the orders become `Ordered` or `Failed`, claims end, stock of the failed is queued to go back.
+    """SETTLE: the orders become `Ordered` or `Failed`, claims end, and the stock of failed orders is queued to go back.
 
-    Returns the placed. Raises BatchLost; then nothing was written.
+    Returns the placed orders. Raises BatchLost. Then nothing was written.
     """
     parameters = {
         "batch": str(batch),
@@ -194,7 +194,7 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
 
 
 def read_placed(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> dict[UUID, Document]:
-    """Those of these orders that this batch has placed: what a SETTLE of unknown outcome has done."""
+    """Those of these orders that this batch has placed. Tells what a SETTLE of unknown outcome has done."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""SELECT o.id, o.version, {ORDER_JSON} FROM orders o

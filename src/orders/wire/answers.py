@@ -18,7 +18,7 @@ def etag(version: int) -> dict[str, str]:
 
 
 def order_response(order: Document, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An order, with its version as ETag."""
+    """An order as the answer, with its version as ETag."""
     return Response(order.json, status, {**(headers or {}), **etag(order.version)}, "application/json")
 
 
