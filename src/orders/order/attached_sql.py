@@ -41,7 +41,7 @@ def _members() -> str:
         fields = list(group)
         nested = [f"'{field.path[1]}', {_member(field)}" for field in fields if len(field.path) > 1]
         parts.append(f"'{name}', " + (f"json_build_object({', '.join(nested)})" if nested else _member(fields[0])))
-    return ", ".join(parts)
+    return ",\n    ".join(parts)
 
 
 def _member(field: Field) -> str:
