@@ -21,7 +21,7 @@ from orders.settings import load_settings
 stock: dict[int, int] = dict.fromkeys(range(1, 10_001), 1_000_000)
 
 
-async def read(_: Catalog, product_id: int) -> Product:
+async def read(_: Catalog, product_id: int, *_more: object) -> Product:
     """Catalog.read, from the dict."""
     quantity = stock[product_id]
     fields = {"id": product_id, "name": "Whispers of the Night", "price": 10, "quantity": quantity}
@@ -34,7 +34,7 @@ async def write(_: Catalog, product: Product, quantity: int, *_more: object, **_
     return Written.DONE
 
 
-async def no_cart(_: Carts, __: int) -> None:
+async def no_cart(_: Carts, *_more: object, **_others: object) -> None:
     """Carts.read: nobody has a cart."""
 
 

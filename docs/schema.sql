@@ -620,7 +620,7 @@ INSERT INTO stock_claims (product_id, batch_id, lease_until)
                  WHERE r.product_id = ANY(p_products) AND r.returned_at IS NULL AND r.batch_id IS NULL);
 END $$;
 
-CREATE FUNCTION public.orders_documents_5c956e5fa5a7(p_ids uuid[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_documents_932f99914538(p_ids uuid[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -628,7 +628,7 @@ CREATE FUNCTION public.orders_documents_5c956e5fa5a7(p_ids uuid[]) RETURNS SETOF
     AS $$
 #variable_conflict use_column
 BEGIN
-RETURN QUERY SELECT o.id, json_build_object(
+RETURN QUERY SELECT o.id, o.version, json_build_object(
     'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
@@ -642,12 +642,13 @@ RETURN QUERY SELECT o.id, json_build_object(
                 THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
          FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
-    'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{}'),
+    'external_reference', o.external_reference,
+    'metadata', coalesce(o.metadata, '{}'),
     'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = ANY(p_ids);
 END $$;
 
-CREATE FUNCTION public.orders_documents_that_fit_04d4ca5c42f7(p_bytes bigint, p_ids uuid[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_documents_that_fit_942142002afe(p_bytes bigint, p_ids uuid[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -674,7 +675,8 @@ DECLARE
                 THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
          FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
-    'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{}'),
+    'external_reference', o.external_reference,
+    'metadata', coalesce(o.metadata, '{}'),
     'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = p.id) AS document
                     FROM unnest(p_ids) p(id)
@@ -686,7 +688,7 @@ DECLARE
             END;
 END $$;
 
-CREATE FUNCTION public.orders_intend_6d7da8ae6274(p_after bigint[], p_batch uuid, p_before bigint[], p_carts bigint[], p_created_ms bigint[], p_customers bigint[], p_d_carts bigint[], p_d_created_ms bigint[], p_d_customers bigint[], p_d_ids uuid[], p_d_totals bigint[], p_due_numbers integer[], p_due_orders uuid[], p_due_products bigint[], p_freed text[], p_horizon double precision, p_ids uuid[], p_item_names text[], p_item_orders uuid[], p_item_prices bigint[], p_item_products bigint[], p_item_quantities integer[], p_metadata jsonb[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_private text[], p_products bigint[], p_public text[], p_references text[], p_totals bigint[], p_unreadable bigint[]) RETURNS void
+CREATE FUNCTION public.orders_intend_9957e0a1a420(p_after bigint[], p_attached_external_reference text[], p_attached_metadata jsonb[], p_attached_private_note text[], p_attached_public_note text[], p_batch uuid, p_before bigint[], p_carts bigint[], p_created_ms bigint[], p_customers bigint[], p_d_carts bigint[], p_d_created_ms bigint[], p_d_customers bigint[], p_d_ids uuid[], p_d_totals bigint[], p_due_numbers integer[], p_due_orders uuid[], p_due_products bigint[], p_freed text[], p_horizon double precision, p_ids uuid[], p_item_names text[], p_item_orders uuid[], p_item_prices bigint[], p_item_products bigint[], p_item_quantities integer[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_products bigint[], p_totals bigint[], p_unreadable bigint[]) RETURNS void
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -724,11 +726,10 @@ IF cardinality(p_d_ids) > 0 THEN
 INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at,
                                 external_reference, metadata, public_note, private_note)
                 SELECT id, customer_id, 'Pending', total, cart_id, p_batch, to_timestamp(ms / 1000::float8),
-                       reference, metadata, public_note, private_note
+                       external_reference, metadata, public_note, private_note
                 FROM unnest(p_d_ids, p_d_customers, p_d_totals, p_d_carts,
-                            p_d_created_ms, p_references, p_metadata,
-                            p_public, p_private)
-                    o(id, customer_id, total, cart_id, ms, reference, metadata, public_note, private_note);
+                            p_d_created_ms, p_attached_external_reference, p_attached_metadata, p_attached_public_note, p_attached_private_note)
+                    o(id, customer_id, total, cart_id, ms, external_reference, metadata, public_note, private_note);
 END IF;
 IF cardinality(p_item_orders) > 0 THEN
 INSERT INTO order_items (order_id, product_id, quantity, name, unit_price)
@@ -800,7 +801,7 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION public.orders_settle_4bace0ea1d30(p_actors text[], p_author_of uuid[], p_batch uuid, p_carries_returns boolean, p_decided uuid[], p_ended bigint[], p_failed uuid[], p_failures text[], p_freed text[], p_hand_over boolean, p_has_failures boolean, p_horizon double precision, p_key_orders uuid[], p_landed bigint[], p_order_keys text[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_placed uuid[], p_quiet bigint[], p_reasons text[], p_refused bigint[], p_requests text[], p_took bigint[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_settle_4995a7af7e0b(p_actors text[], p_author_of uuid[], p_batch uuid, p_carries_due boolean, p_decided uuid[], p_ended bigint[], p_failed uuid[], p_failures text[], p_freed text[], p_hand_over boolean, p_has_failures boolean, p_horizon double precision, p_key_orders uuid[], p_landed bigint[], p_order_keys text[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_placed uuid[], p_quiet bigint[], p_reasons text[], p_refused bigint[], p_requests text[], p_took bigint[]) RETURNS SETOF record
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -829,7 +830,8 @@ UPDATE orders o SET status = 'Failed', failure = f.failure, updated_at = now()
 END IF;
 IF cardinality(p_author_of) > 0 THEN
 INSERT INTO order_events (order_id, number, type, before, after, actor, reason, request_id)
-                SELECT id, 1, CASE WHEN reason IS NULL THEN 'placed' ELSE 'failed' END, '{"status": "Pending"}',
+                SELECT id, 1, CASE WHEN reason IS NULL THEN 'placed' ELSE 'failed' END,
+                       '{"status": "Pending"}',
                        CASE WHEN reason IS NULL THEN '{"status": "Ordered"}' ELSE '{"status": "Failed"}' END::jsonb,
                        actor, reason, request_id
                 FROM unnest(p_author_of, p_actors, p_reasons, p_requests)
@@ -841,7 +843,7 @@ INSERT INTO stock_returns (order_id, product_id, quantity)
                 WHERE o.batch_id = p_batch AND o.status = 'Failed' AND i.product_id = ANY(p_took)
                 ON CONFLICT DO NOTHING;
 END IF;
-IF p_carries_returns THEN
+IF p_carries_due THEN
 UPDATE stock_returns SET returned_at = now()
                 WHERE batch_id = p_batch AND product_id = ANY(p_landed) AND returned_at IS NULL;
             UPDATE stock_returns SET batch_id = NULL, retry_at = now() + interval '5 s'
@@ -882,7 +884,8 @@ UPDATE idempotency_keys k SET status = 201, body = json_build_object(
                 THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
          FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
-    'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{}'),
+    'external_reference', o.external_reference,
+    'metadata', coalesce(o.metadata, '{}'),
     'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text, order_id = o.id
                 FROM unnest(p_key_orders, p_order_keys) n(id, key) JOIN orders o USING (id)
@@ -898,7 +901,7 @@ IF cardinality(p_freed) > 0 THEN
 DELETE FROM idempotency_keys WHERE batch_id = p_batch AND status IS NULL AND key = ANY(p_freed);
 END IF;
 IF cardinality(p_placed) > 0 THEN
-RETURN QUERY SELECT o.id, json_build_object(
+RETURN QUERY SELECT o.id, o.version, json_build_object(
     'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
@@ -912,7 +915,8 @@ RETURN QUERY SELECT o.id, json_build_object(
                 THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
          FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
-    'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{}'),
+    'external_reference', o.external_reference,
+    'metadata', coalesce(o.metadata, '{}'),
     'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = ANY(p_placed);
 END IF;

@@ -172,6 +172,25 @@ def test_an_etag_is_the_version_and_spares_reading_again(service: Service, sandb
     assert service.get(f"{url}?at=1", headers={"If-None-Match": '"2"'}).body["status"] == "Ordered"
 
 
+def test_a_repeated_answer_has_the_etag_of_the_order_in_it(service: Service, sandbox: Sandbox) -> None:
+    product, customer = sandbox.product(9, name='Say "version" : 9, please'), next(_customers)
+    sandbox.fill_cart(customer, (product, 1))
+
+    def place(key: str, *lines: tuple[int, int]) -> tuple[int, str, int]:
+        reply = service.place(customer, *lines, headers={"Idempotency-Key": f"{key}-{customer}"})
+        return reply.status, reply.headers["etag"], reply.body["version"]
+
+    assert place("cart") == (201, '"1"', 1)
+    assert place("items", (product, 2)) == (201, '"1"', 1)
+    for order in service.get(f"/orders/{customer}").body["orders"]:
+        assert service.move(order["id"], "Paid").headers["etag"] == '"2"'
+    assert place("items", (product, 2)) == place("cart") == (201, '"1"', 1)  # as they were answered first
+    assert place("later") == (201, '"2"', 2)  # the cart is an order already, as it is now
+    for order in service.get(f"/orders/{customer}").body["orders"]:
+        assert service.move(order["id"], "Shipped").headers["etag"] == '"3"'
+    assert place("later") == (201, '"2"', 2)
+
+
 def test_who_has_an_old_version_is_told_the_new_one(service: Service, sandbox: Sandbox) -> None:
     order = placed(service, (sandbox.product(5), 2))
     url = f"{service.url}/orders/{order['id']}"

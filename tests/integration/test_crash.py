@@ -16,7 +16,11 @@ from uuid import UUID
 
 import pytest
 
-from orders.changing.move import Asked, Units, cancel_order, change_status, expire_once, return_order
+from orders.changing.apply import ForReal
+from orders.changing.cancel import cancel_order
+from orders.changing.move import change_status, expire_once
+from orders.changing.rules import Asked, Units
+from orders.changing.take_back import return_order
 from orders.errors import Code, OrderError
 from orders.machinery import Machinery, machinery
 from orders.order.idempotency import Answer
@@ -85,7 +89,7 @@ class World:
     ) -> None:
         """A change and the stock that it sets free; where its answer was lost, nobody asks again."""
         with contextlib.suppress(DatabaseUnavailable, OrderError):
-            await what(self.built.database, order_id, Asked(), units, **more)
+            await what(ForReal(self.built.database), order_id, Asked(), units, **more)
             await self.built.recovery.recover_once()
         await self.built.placement.drain()
 
@@ -149,7 +153,7 @@ async def a_cancelled_order(world: World) -> None:
     answer = await world.place((world.a, 4), (world.b, 4))
     if answer and answer.order_id:
         with contextlib.suppress(DatabaseUnavailable):
-            await change_status(world.built.database, answer.order_id, CANCELLED)
+            await change_status(ForReal(world.built.database), answer.order_id, CANCELLED)
             await world.built.recovery.recover_once()
         await world.built.placement.drain()
     await world.place((world.a, 9))
@@ -169,7 +173,7 @@ async def an_order_that_comes_back_in_parts(world: World) -> None:
     if answer and answer.order_id:
         a, b = line_ids(world, answer.order_id)
         with contextlib.suppress(DatabaseUnavailable):
-            await change_status(world.built.database, answer.order_id, "Shipped")
+            await change_status(ForReal(world.built.database), answer.order_id, "Shipped")
         await world.change(return_order, answer.order_id, [Units(a, 1), Units(b, 1, "damaged")])
         await world.change(return_order, answer.order_id, [Units(a, 2, "restocked")])
         await world.change(return_order, answer.order_id, [])

@@ -314,7 +314,7 @@ def test_settle_ends_what_the_verdict_names_of_the_batch(database: Connection) -
         keys_of_placed={order_id("a1"): "a1"},
         freed_keys=["a5", "b5", "a-done"],
         has_failures=True,
-        carries_returns=True,
+        carries_due=True,
         hand_over=True,
         authors={order_id("a1"): author, order_id("a2"): author},
     )

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 from orders.finding import lists_sql
-from orders.finding.lists_sql import Filters, Position, Range, Sort, SortKey
+from orders.finding.filters import Filters, Position, Range, Sort, SortKey
 from orders.postgres import database
 from orders.postgres.database import Connection
 from tests.conftest import execute

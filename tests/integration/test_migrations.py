@@ -9,7 +9,8 @@ import time
 import psycopg2
 import pytest
 
-from orders.finding.lists_sql import Filters, list_orders
+from orders.finding.filters import Filters
+from orders.finding.lists_sql import list_orders
 from orders.finding.reports_sql import count_standings, read_standings
 from orders.order.document_sql import find_order, read_orders
 from orders.postgres import database
@@ -97,10 +98,11 @@ def test_a_hundred_thousand_orders_of_the_simpler_service_are_adopted(empty_dsn:
     page = reader.run_sync(lambda c: list_orders(c, Filters(), limit=1000))
     second = reader.run_sync(lambda c: find_order(c, None, 2))
     assert second is not None
-    body = reader.run_sync(lambda c: read_orders(c, [second]))[second]
+    version, body, _ = reader.run_sync(lambda c: read_orders(c, [second]))[second]
     reader.close()
     newest = range(100_000, 99_000, -1)
     assert all(f'"number" : {n},' in order for n, order in zip(newest, page.orders, strict=True))
+    assert version == 1
     assert '"status" : "Shipped"' in body
     assert '"name" : null, "quantity" : 2, "unit_price" : null, "total" : null' in body
     assert '"total" : null, "version" : 1, "allowed_statuses" : ["Delivered",' in body

@@ -39,24 +39,24 @@ def test_a_product_that_the_catalog_lost_gets_nothing_back() -> None:
 
 @given(STOCK, STOCK, st.lists(LINES, max_size=6))
 def test_what_is_placed_is_what_the_stock_loses(
-    stock: dict[int, int], returns: dict[int, int], orders: list[tuple[Line, ...]]
+    stock: dict[int, int], due: dict[int, int], orders: list[tuple[Line, ...]]
 ) -> None:
-    decided = plan(stock, returns, orders)
+    decided = plan(stock, due, orders)
     placed = [lines for lines, shortages in zip(orders, decided.shortages, strict=True) if not shortages]
     for product_id, quantity in stock.items():
         sold = sum(line.quantity for lines in placed for line in lines if line.product_id == product_id)
         change = decided.changes.get(product_id, Adjustment(quantity, quantity))
         assert change.before == quantity
-        assert change.after == quantity + returns.get(product_id, 0) - sold >= 0
+        assert change.after == quantity + due.get(product_id, 0) - sold >= 0
     assert not any(line.product_id not in stock for lines in placed for line in lines)
 
 
 @given(STOCK, STOCK, st.lists(LINES, max_size=6))
 def test_an_order_is_refused_only_for_a_line_that_falls_short_on_its_turn(
-    stock: dict[int, int], returns: dict[int, int], orders: list[tuple[Line, ...]]
+    stock: dict[int, int], due: dict[int, int], orders: list[tuple[Line, ...]]
 ) -> None:
-    left = {product_id: quantity + returns.get(product_id, 0) for product_id, quantity in stock.items()}
-    for lines, shortages in zip(orders, plan(stock, returns, orders).shortages, strict=True):
+    left = {product_id: quantity + due.get(product_id, 0) for product_id, quantity in stock.items()}
+    for lines, shortages in zip(orders, plan(stock, due, orders).shortages, strict=True):
         short = [line for line in lines if line.quantity > left.get(line.product_id, 0)]
         assert [(s.product_id, s.requested) for s in shortages] == [(line.product_id, line.quantity) for line in short]
         if not short:

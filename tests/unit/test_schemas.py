@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orders.errors import OrderError
-from orders.finding.lists_sql import Filters, Position, Sort, SortKey
+from orders.finding.filters import Filters, Position, Sort, SortKey
 from orders.finding.query import cursor_for, first_id, parse_cursor
 from orders.order.parsing import parse_customer_id, parse_key, parse_order_id
 from orders.placing.schemas import ItemToOrder

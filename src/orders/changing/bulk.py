@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from orders.changing.change_sql import Change, DecideMany, OrderState, change_orders
-from orders.changing.move import Asked, move
+from orders.changing.change import Change, DecideMany, Decisions, OrderState
+from orders.changing.change_sql import ChangedOrders, change_orders
+from orders.changing.move import move
+from orders.changing.rules import Asked
 from orders.errors import Code, OrderError
 from orders.order.results import MAX_ANSWER_BYTES, Result, as_order_error, refused, results_of, shown
 from orders.postgres.database import Database
@@ -33,25 +35,25 @@ async def move_each(
     # Sorted by ID: two calls lock in the same order, so there is no deadlock.
     in_order = sorted(moves, key=lambda m: m.order_id)
     for some in [in_order[n : n + AT_ONCE] for n in range(0, len(moves), AT_ONCE)]:
-        decide, errors = judge(some, needs_version=needs_version)
+        decide = judge(some, needs_version=needs_version)
         try:
-            orders = await _change(database, some, decide, room)
+            changed = await _change(database, some, decide, room)
         except Exception as error:
             results |= dict.fromkeys((m.order_id for m in some), refused(as_order_error(error), instance))
         else:
-            results |= results_of(orders, errors, instance)
-            room -= sum(len(order.encode()) for order in orders.values())
+            results |= results_of(changed.orders, changed.refused, instance)
+            room -= sum(len(order.json.encode()) for order in changed.orders.values())
     return [results[m.order_id] for m in moves]
 
 
 async def move_all(database: Database, moves: Sequence[Move], *, needs_version: bool = False) -> list[Result]:
     """Move all of these orders in one transaction. Raises OrderError with each refusal. Then nothing was changed."""
-    decide, _ = judge(moves, needs_version=needs_version, all_or_nothing=True)
-    orders = await _change(database, moves, decide, MAX_ANSWER_BYTES)
-    return [Result(200, shown(orders[m.order_id])) for m in moves]
+    decide = judge(moves, needs_version=needs_version, all_or_nothing=True)
+    changed = await _change(database, moves, decide, MAX_ANSWER_BYTES)
+    return [Result(200, shown(changed.orders[m.order_id])) for m in moves]
 
 
-async def _change(database: Database, moves: Sequence[Move], decide: DecideMany, max_bytes: int) -> dict[UUID, str]:
+async def _change(database: Database, moves: Sequence[Move], decide: DecideMany, max_bytes: int) -> ChangedOrders:
     wanted = wanted_by(moves)
     return await database.run(lambda c: change_orders(c, wanted, decide, max_bytes), Lane.CHANGES)
 
@@ -61,36 +63,31 @@ def wanted_by(moves: Sequence[Move]) -> dict[UUID, str]:
     return {m.order_id: m.status for m in moves}
 
 
-def judge(
-    moves: Sequence[Move], *, needs_version: bool, all_or_nothing: bool = False
-) -> tuple[DecideMany, dict[UUID, OrderError]]:
-    """A function that decides about all these orders, and a dict of refusals that it fills.
+def judge(moves: Sequence[Move], *, needs_version: bool, all_or_nothing: bool = False) -> DecideMany:
+    """A function that decides about all these orders. With `all_or_nothing` it raises OrderError at a refusal."""
 
-    With `all_or_nothing` the function raises OrderError at a refusal.
-    """
-    errors: dict[UUID, OrderError] = {}
-
-    def decide(standings: Mapping[UUID, OrderState]) -> list[Change]:
-        errors.clear()
-        changes = []
+    def decide(states: Mapping[UUID, OrderState]) -> Decisions:
+        changes: list[Change] = []
+        refused: dict[UUID, OrderError] = {}
         for one in moves:
             try:
-                changes.append(_judge_one(one, standings.get(one.order_id), needs_version=needs_version))
+                if change := _judge_one(one, states.get(one.order_id), needs_version=needs_version):
+                    changes.append(change)
             except OrderError as error:
-                errors[one.order_id] = error
-        if errors and all_or_nothing:
-            raise _nothing_changed(moves, errors)
-        return [change for change in changes if change]
+                refused[one.order_id] = error
+        if refused and all_or_nothing:
+            raise _nothing_changed(moves, refused)
+        return Decisions(changes, refused)
 
-    return decide, errors
+    return decide
 
 
-def _judge_one(one: Move, standing: OrderState | None, *, needs_version: bool) -> Change | None:
+def _judge_one(one: Move, state: OrderState | None, *, needs_version: bool) -> Change | None:
     if needs_version and one.asked.versions is None:
         raise OrderError(Code.IF_MATCH_REQUIRED, "Send the order's `version`, as you read it.")
-    if standing is None:
+    if state is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {one.order_id}.")
-    return move(standing, one.status, one.asked)
+    return move(state, one.status, one.asked)
 
 
 def _nothing_changed(moves: Sequence[Move], errors: Mapping[UUID, OrderError]) -> OrderError:

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from orders.changing.bulk import Move, move_all, move_each
-from orders.changing.move import Asked
+from orders.changing.rules import Asked
 from orders.changing.service import Changing, changing
 from orders.errors import Code
 from orders.order.model import Author

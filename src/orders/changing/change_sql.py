@@ -1,125 +1,70 @@
 """Changing placed orders: locks them, reads their state, and writes what was decided, each with its event."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg2.errors
 
-from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON, Short
+from orders.changing.change import Change, Decide, DecideMany, OrderState, Part
+from orders.errors import OrderError
+from orders.order import attached_sql
+from orders.order.document import Document
+from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON
+from orders.order.events import Event, EventType
 from orders.order.keys_sql import KeyInUse, Outcome, keep_outcome, keys_in_use
-from orders.order.model import NO_DETAILS, Author, Details
+from orders.order.model import Details
 from orders.postgres.database import Connection, Cursor, transaction
+from orders.postgres.rows import named_rows
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A line of an order. `quantity` was not cancelled; `returned` of that came back."""
+class RequestKey(NamedTuple):
+    """An Idempotency-Key, and the fingerprint of the request that came with it."""
 
-    id: int
-    product_id: int
-    quantity: int
-    unit_price: int | None
-    cancelled: int
-    returned: int
-
-    @property
-    def left(self) -> int:
-        """Units that can still be cancelled or come back."""
-        return self.quantity - self.returned
+    key: str
+    fingerprint: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OrderState:
-    """An order's state under lock, and the statuses that may follow.
+class ChangedOrders(NamedTuple):
+    """All orders of a request as they are afterwards, and the refusals."""
 
-    `wanted_is_hold` and `wanted_gives_back` are about the wanted status: the table has it as a hold, or as one that
-    gives stock back. `description_count`: number of changes of the details. It is only counted if no status is wanted
-    and the order has a thousand versions.
-    """
-
-    id: UUID
-    status: str
-    held_from: str | None
-    version: int
-    total: int | None
-    allowed: tuple[str, ...]
-    wanted_is_hold: bool
-    wanted_gives_back: bool
-    parts: tuple[Part, ...]
-    attached: Details = NO_DETAILS
-    description_count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What becomes of an order, and its event.
-
-    `cancelled` and `returned` map lines to quantities. `attached`: the new details, or None if they stay. `back` maps
-    products to stock that goes back. With `is_rest` that is all that is left of the order, which happens once in its
-    life.
-    """
-
-    standing: OrderState
-    type: str
-    author: Author
-    status: str
-    held_from: str | None = None
-    total: int | None = None
-    cancelled: Mapping[int, int] = field(default_factory=dict)
-    returned: Mapping[int, int] = field(default_factory=dict)
-    back: Mapping[int, int] = field(default_factory=dict)
-    is_rest: bool = False
-    before: Mapping[str, Any] = field(default_factory=dict)
-    after: Mapping[str, Any] = field(default_factory=dict)
-    details: Mapping[str, Any] | None = None
-    reason: str | None = None
-    note: str | None = None
-    attached: Details | None = None
-
-
-Decide = Callable[[OrderState], Change | None]
-"""A function that decides what becomes of an order (None: nothing). If it raises, everything is undone."""
+    orders: dict[UUID, Document]
+    refused: Mapping[UUID, OrderError]
 
 
 def change_order(
-    connection: Connection, order_id: UUID, wanted: str | None, decide: Decide, key: tuple[str, bytes] | None = None
-) -> str | KeyInUse | None:
-    """Change one order in one transaction. Returns its JSON afterwards, or None if there is no such order.
+    connection: Connection, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
+) -> Document | KeyInUse | None:
+    """Change one order in one transaction. Returns the order afterwards, or None if there is no such order.
 
-    Two calls at once take turns. With a key (and its request's fingerprint) the JSON is remembered. If the key is known
-    already, nothing is changed, and the known use is returned. Raises ReferenceTaken.
+    Two calls at once take turns. With a key the answer is remembered. If the key is known already, nothing is changed,
+    and the known use is returned. Raises KeyTaken and ReferenceTaken.
     """
     with transaction(connection) as cursor:
-        standing = lock_orders(cursor, {order_id: wanted}).get(order_id)
-        if standing is None:
+        state = lock_orders(cursor, {order_id: wanted}).get(order_id)
+        if state is None:
             return None
-        if key and (known := keys_in_use(connection, [key[0]])):
-            return known[key[0]]
-        change = decide(standing)
-        body = write_changes(cursor, [change] if change else [], [order_id])[order_id]
-        if key and not keep_outcome(connection, *key, Outcome(200, body, None)):
+        if key and (known := keys_in_use(connection, [key.key])):
+            return known[key.key]
+        change = decide(state)
+        order = write_changes(cursor, [change] if change else [], [order_id])[order_id]
+        if key and not keep_outcome(connection, *key, Outcome(200, order.json, None)):
             raise KeyTaken
-        return body
-
-
-DecideMany = Callable[[Mapping[UUID, OrderState]], Sequence[Change]]
-"""A function that decides about many orders. It gets those that exist, and may be called twice."""
+        return order
 
 
 def change_orders(
     connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany, max_bytes: int
-) -> dict[UUID, str]:
-    """Change many orders in one transaction. Returns the JSON of those that exist, in short beyond `max_bytes`.
+) -> ChangedOrders:
+    """Change many orders in one transaction. Returns those that exist, in short beyond `max_bytes`.
 
     Orders are locked in the order of their IDs: two calls at once take turns, and never deadlock.
     """
     with transaction(connection) as cursor:
-        changes = decide(lock_orders(cursor, wanted))
-        return write_changes(cursor, changes, list(wanted), max_bytes)
+        decisions = decide(lock_orders(cursor, wanted))
+        return ChangedOrders(write_changes(cursor, decisions.changes, list(wanted), max_bytes), decisions.refused)
 
 
 class KeyTaken(Exception):
@@ -142,8 +87,8 @@ def change_stale(
     with transaction(connection) as cursor:
         cursor.execute(_STALE, {"status": status, "stayed": stayed, "limit": limit})
         ids = [UUID(order_id) for (order_id,) in cursor]
-        standings = lock_orders(cursor, dict.fromkeys(ids, wanted))
-        changes = [change for standing in standings.values() if (change := decide(standing))]
+        states = lock_orders(cursor, dict.fromkeys(ids, wanted))
+        changes = [change for state in states.values() if (change := decide(state))]
         write_changes(cursor, changes, ())
         return len(changes)
 
@@ -168,36 +113,39 @@ def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID,
     cursor.execute(
         f"""
         SELECT FROM orders WHERE id = ANY(%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE;
-        SELECT o.id, o.status, o.held_from, o.version, o.total, {ALLOWED},
-               coalesce(t.is_hold, false), coalesce(t.gives_stock_back, false),
-               (SELECT json_agg(json_build_array(i.id, i.product_id, i.quantity, i.unit_price, i.cancelled, i.returned)
-                                ORDER BY i.id)
-                FROM order_items i WHERE i.order_id = o.id),
+        SELECT o.id, o.status, o.held_from, o.version, o.total, {ALLOWED} AS allowed,
+               coalesce(t.is_hold, false) AS wanted_is_hold, coalesce(t.gives_stock_back, false) AS wanted_gives_back,
+               (SELECT json_agg(json_build_object(
+                    'id', i.id, 'product_id', i.product_id, 'quantity', i.quantity, 'unit_price', i.unit_price,
+                    'cancelled', i.cancelled, 'returned', i.returned) ORDER BY i.id)
+                FROM order_items i WHERE i.order_id = o.id) AS parts,
                CASE WHEN w.status IS NULL AND o.version > 1000 THEN (
-                   SELECT count(*) FROM order_events e WHERE e.order_id = o.id AND e.type = 'described') ELSE 0 END,
-               o.external_reference, o.metadata::text, o.public_note, o.private_note
+                   SELECT count(*) FROM order_events e WHERE e.order_id = o.id AND e.type = '{EventType.DESCRIBED}')
+                    ELSE 0 END AS description_count,
+               {_ATTACHED}
         FROM unnest(%(ids)s::uuid[], %(wanted)s::text[]) w(id, status) JOIN orders o USING (id)
         LEFT JOIN order_statuses t ON t.status = w.status
         """,
         {"ids": [str(order_id) for order_id in wanted], "wanted": list(wanted.values())},
     )
-    return {
-        UUID(i): OrderState(
-            UUID(i), status, held_from, version, total, tuple(allowed), hold, back, _parts(parts), Details(*attached), n
-        )
-        for i, status, held_from, version, total, allowed, hold, back, parts, n, *attached in cursor
-    }
+    return {state.id: state for state in map(_state, named_rows(cursor))}
 
 
-def _parts(rows: Sequence[Sequence[Any]] | None) -> tuple[Part, ...]:
-    return tuple(Part(*row) for row in rows or ())
+_ATTACHED = ", ".join(f"{column} AS {name}" for name, column in attached_sql.COLUMNS.items())
+
+
+def _state(row: dict[str, Any]) -> OrderState:
+    attached = Details(**{name: row.pop(name) for name in attached_sql.COLUMNS})
+    parts = tuple(Part(**part) for part in row.pop("parts") or ())
+    order_id, allowed = UUID(row.pop("id")), tuple(row.pop("allowed"))
+    return OrderState(id=order_id, allowed=allowed, parts=parts, attached=attached, **row)
 
 
 def write_changes(
     cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID], max_bytes: int | None = None
-) -> dict[UUID, str]:
-    """Write the changes, each with its event. Returns the JSON of the orders `ids` afterwards. With `max_bytes`, orders
-    beyond that many bytes are `Short`.
+) -> dict[UUID, Document]:
+    """Write the changes, each with its event; returns the orders `ids` as they are then. With `max_bytes` those behind
+    the first so many bytes are in short.
 
     The event is inserted first: its timestamp becomes `updated_at`. The row lock makes it unique per order.
     """
@@ -211,14 +159,17 @@ def write_changes(
         if error.diag.constraint_name == "orders_one_per_reference":
             raise ReferenceTaken from None
         raise
-    return {UUID(order_id): Short(short) if whole is None else whole for order_id, whole, short in cursor}
+    return {
+        UUID(order_id): Document(version, short, is_short=True) if whole is None else Document(version, whole)
+        for order_id, version, whole, short in cursor
+    }
 
 
-_READ = f"SELECT o.id, {ORDER_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
+_READ = f"SELECT o.id, o.version, {ORDER_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
 _READ_SOME = f"""
-    SELECT id, CASE WHEN so_far <= %(max_bytes)s THEN whole END, short
+    SELECT id, version, CASE WHEN so_far <= %(max_bytes)s THEN whole END, short
     FROM (SELECT *, sum(octet_length(whole)) OVER (ORDER BY id) AS so_far
-          FROM (SELECT o.id, {ORDER_JSON} AS whole, {SHORT_JSON} AS short
+          FROM (SELECT o.id, o.version, {ORDER_JSON} AS whole, {SHORT_JSON} AS short
                 FROM orders o WHERE o.id = ANY(%(read)s::uuid[])) orders_there) found"""
 
 _WRITE = (
@@ -241,11 +192,9 @@ _WRITE = (
     ),
     (
         "attached",
-        """
-            UPDATE orders o SET external_reference = n.reference, metadata = n.metadata,
-                                public_note = n.public_note, private_note = n.private_note
-                FROM unnest(%(attached)s::uuid[], %(references)s::text[], %(metadata)s::jsonb[], %(public)s::text[],
-                            %(private)s::text[]) n(id, reference, metadata, public_note, private_note)
+        f"""
+            UPDATE orders o SET {attached_sql.ASSIGNMENTS}
+                FROM unnest(%(attached)s::uuid[], {attached_sql.ARRAYS}) n(id, {attached_sql.NAMES})
                 WHERE o.id = n.id""",
     ),
     (
@@ -258,11 +207,11 @@ _WRITE = (
                 WHERE i.id = n.id""",
     ),
     (
-        "back",
+        "restocked",
         """
             INSERT INTO stock_returns (order_id, product_id, quantity, number)
-                SELECT * FROM unnest(%(back_orders)s::uuid[], %(back_products)s::bigint[], %(back)s::bigint[],
-                                     %(back_numbers)s::integer[])
+                SELECT * FROM unnest(%(restocked_orders)s::uuid[], %(restocked_products)s::bigint[],
+                                     %(restocked)s::bigint[], %(restocked_numbers)s::integer[])
                 ON CONFLICT DO NOTHING""",
     ),
 )
@@ -271,31 +220,34 @@ _WRITE = (
 
 def _parameters(changes: Sequence[Change]) -> dict[str, Any]:
     parts = [(part, change) for change in changes for part in {**change.cancelled, **change.returned}]
-    attached = [(str(c.standing.id), c.attached) for c in changes if c.attached is not None]
-    back = [(change, *units) for change in changes for units in change.back.items()]
+    attached = {str(c.state.id): c.attached for c in changes if c.attached is not None}
+    restocked = [(change, *units) for change in changes for units in change.restock.units.items()]
     return {
-        "ids": [str(c.standing.id) for c in changes],
-        "types": [c.type for c in changes],
-        "befores": [json.dumps(dict(c.before)) for c in changes],
-        "afters": [json.dumps(dict(c.after)) for c in changes],
-        "details": [c.details and json.dumps(dict(c.details)) for c in changes],
-        "actors": [c.author.actor for c in changes],
-        "reasons": [c.reason for c in changes],
-        "notes": [c.note for c in changes],
-        "requests": [c.author.request_id for c in changes],
+        "ids": [str(c.state.id) for c in changes],
+        **_event_parameters([c.event for c in changes]),
         "statuses": [c.status for c in changes],
         "held_from": [c.held_from for c in changes],
         "totals": [c.total for c in changes],
-        "attached": [order_id for order_id, _ in attached],
-        "references": [details.external_reference for _, details in attached],
-        "metadata": [details.metadata for _, details in attached],
-        "public": [details.public_note for _, details in attached],
-        "private": [details.private_note for _, details in attached],
+        "attached": list(attached),
+        **attached_sql.attached_parameters(list(attached.values())),
         "parts": [part for part, _ in parts],
         "cancelled": [change.cancelled.get(part, 0) for part, change in parts],
         "returned": [change.returned.get(part, 0) for part, change in parts],
-        "back_orders": [str(change.standing.id) for change, _, _ in back],
-        "back_products": [product_id for _, product_id, _ in back],
-        "back": [quantity for _, _, quantity in back],
-        "back_numbers": [0 if change.is_rest else change.standing.version + 1 for change, _, _ in back],
+        "restocked_orders": [str(change.state.id) for change, _, _ in restocked],
+        "restocked_products": [product_id for _, product_id, _ in restocked],
+        "restocked": [quantity for _, _, quantity in restocked],
+        "restocked_numbers": [change.restock.number for change, _, _ in restocked],
+    }
+
+
+def _event_parameters(events: Sequence[Event]) -> dict[str, Any]:
+    return {
+        "types": [event.type for event in events],
+        "befores": [json.dumps(dict(event.before)) for event in events],
+        "afters": [json.dumps(dict(event.after)) for event in events],
+        "details": [event.details and json.dumps(dict(event.details)) for event in events],
+        "actors": [event.author.actor for event in events],
+        "reasons": [event.reason for event in events],
+        "notes": [event.note for event in events],
+        "requests": [event.author.request_id for event in events],
     }

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from orders.changing.change_sql import Change, OrderState, ReferenceTaken, change_order
-from orders.changing.move import Asked, Rehearse, require_version
+from orders.changing.apply import Apply, change_once
+from orders.changing.change import Change, OrderState
+from orders.changing.change_sql import ReferenceTaken
+from orders.changing.rules import Asked, require_version
 from orders.errors import Code, OrderError, invalid, reference_taken
 from orders.order.details import (
     TOO_LARGE,
@@ -17,6 +19,8 @@ from orders.order.details import (
     require_good_metadata,
     to_document,
 )
+from orders.order.events import EventType
+from orders.order.idempotency import Answer
 from orders.order.sizes import MAX_ATTACHED_BYTES
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
@@ -33,60 +37,45 @@ EVENT_TEXT_LENGTH = 200
 
 
 async def patch_details(
-    database: Database, order_id: UUID, patch: Mapping[str, Any], asked: Asked, rehearse: Rehearse | None = None
-) -> str:
-    """Merge `patch` (RFC 7396) into the order's details, and return the order's JSON. Without a difference nothing is
-    written.
+    apply: Apply, database: Database, order_id: UUID, patch: Mapping[str, Any], asked: Asked
+) -> Answer:
+    """Merge `patch` (RFC 7396) into the order's details. Without a difference nothing is written.
 
     Of two calls at the same moment, the second is merged into the result of the first. Raises OrderError.
     """
 
-    def decide(standing: OrderState) -> Change | None:
-        return describe(standing, patch, asked)
+    def decide(state: OrderState) -> Change | None:
+        return describe(state, patch, asked)
 
     try:
-        if rehearse:
-            body = await rehearse(order_id, None, decide, None)
-        else:
-            body = await database.run(lambda c: change_order(c, order_id, None, decide), Lane.CHANGES)
+        return await change_once(apply, order_id, None, decide)
     except ReferenceTaken:
         reference = patch["external_reference"]
         other = await database.run(lambda c: other_order_of_customer(c, order_id, reference), Lane.CHANGES)
         raise reference_taken(reference, other) from None
-    if not isinstance(body, str):  # without a key, the body is a text or None
-        raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
-    return body
 
 
-def describe(standing: OrderState, patch: Mapping[str, Any], asked: Asked) -> Change | None:
+def describe(state: OrderState, patch: Mapping[str, Any], asked: Asked) -> Change | None:
     """The change by `patch`, or None without a difference. Its event names the members of the order that change.
 
     Raises OrderError.
     """
-    require_version(standing, asked)
-    known = to_document(standing.attached)
+    require_version(state, asked)
+    known = to_document(state.attached)
     wanted = merge_patch(known, patch)
     before, after = as_details(known), as_details(wanted)
     if before == after:
         return None
-    if standing.description_count >= MAX_DESCRIPTIONS:
+    if state.description_count >= MAX_DESCRIPTIONS:
         raise OrderError(Code.DESCRIBED_TOO_OFTEN, f"The order's details were changed {MAX_DESCRIPTIONS} times.")
     _require_small(known, wanted)
     was, becomes = as_members(before), as_members(after)
     changed = [name for name in was if dumped(was[name]) != dumped(becomes[name])]
     shown, cut = _shortened({name: becomes[name] for name in changed})
-    return Change(
-        standing,
-        "described",
-        asked.author,
-        standing.status,
-        standing.held_from,
-        standing.total,
-        before={name: was[name] for name in changed},
-        after=shown,
-        details={"cut": cut} if cut else None,
-        attached=after,
+    event = asked.event(
+        EventType.DESCRIBED, {name: was[name] for name in changed}, shown, {"cut": cut} if cut else None
     )
+    return Change.of_attached(state, event, after)
 
 
 def _require_small(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from orders.changing.bulk import Move, judge, wanted_by
-from orders.changing.change_sql import Change, Decide, DecideMany, OrderState
-from orders.changing.dry_run_sql import Changed, rehearse_changes
+from orders.changing.change import Decide, DecideMany, Decisions, OrderState
+from orders.changing.change_sql import RequestKey
+from orders.changing.dry_run_sql import ChangesUndone, change_and_undo
 from orders.neighbours.catalog import Catalog
 from orders.neighbours.gate import DRY_RUN
 from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
+from orders.order.document import Document
 from orders.order.keys_sql import KeyInUse
 from orders.order.results import MAX_ANSWER_BYTES, Result, results_of
 from orders.postgres.database import Database
@@ -28,20 +30,21 @@ class ChangingDryRun:
         self._settings = settings
 
     async def change(
-        self, order_id: UUID, wanted: str | None, decide: Decide, key: tuple[str, bytes] | None
-    ) -> str | KeyInUse | None:
-        """A preview of what `change_order` would do. Raises what `decide` raises."""
+        self, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
+    ) -> Document | KeyInUse | None:
+        """A preview of what `ForReal` would do. Raises what `decide` raises."""
 
-        def decide_one(standings: Mapping[UUID, OrderState]) -> list[Change]:
-            return [change for standing in standings.values() if (change := decide(standing))]
+        def decide_one(states: Mapping[UUID, OrderState]) -> Decisions:
+            return Decisions([change for state in states.values() if (change := decide(state))])
 
-        changed = await self._rehearse({order_id: wanted}, decide_one, key and key[0])
+        changed = await self._change_and_undo({order_id: wanted}, decide_one, key)
         if isinstance(changed, KeyInUse):
             return changed
         if order_id not in changed.orders:
             return None
         stock = await self._stock(changed.due)
-        return preview_json(changed.orders[order_id], stock, changed.events.get(order_id, "[]"))
+        order = changed.orders[order_id]
+        return Document(order.version, preview_json(order.json, stock, changed.events.get(order_id, "[]")))
 
     async def move_each(
         self, moves: Sequence[Move], instance: str, *, needs_version: bool, all_or_nothing: bool
@@ -49,21 +52,21 @@ class ChangingDryRun:
         """The answer to moving all of these, and the stock. Raises OrderError if all or nothing is wanted and one is
         refused.
         """
-        decide, errors = judge(moves, needs_version=needs_version, all_or_nothing=all_or_nothing)
-        changed = await self._rehearse(wanted_by(moves), decide, max_bytes=MAX_ANSWER_BYTES)
-        assert isinstance(changed, Changed)  # no key was given
-        results = results_of(changed.orders, errors, instance)
+        decide = judge(moves, needs_version=needs_version, all_or_nothing=all_or_nothing)
+        changed = await self._change_and_undo(wanted_by(moves), decide, max_bytes=MAX_ANSWER_BYTES)
+        assert isinstance(changed, ChangesUndone)  # there was no key
+        results = results_of(changed.orders, changed.refused, instance)
         stock = await self._stock(changed.due)
         return [_with_events(m.order_id, results[m.order_id], changed) for m in moves], stock
 
-    async def _rehearse(
+    async def _change_and_undo(
         self,
         wanted: Mapping[UUID, str | None],
         decide: DecideMany,
-        key: str | None = None,
+        key: RequestKey | None = None,
         max_bytes: int | None = None,
-    ) -> Changed | KeyInUse:
-        return await self._database.run(lambda c: rehearse_changes(c, wanted, decide, key, max_bytes), Lane.CHANGES)
+    ) -> ChangesUndone | KeyInUse:
+        return await self._database.run(lambda c: change_and_undo(c, wanted, decide, key, max_bytes), Lane.CHANGES)
 
     async def _stock(self, due: Mapping[int, int]) -> dict[int, Adjustment | None]:
         """What the next PUT of each product would change, or None if unknown. No transaction is open meanwhile."""
@@ -83,7 +86,7 @@ class ChangingDryRun:
         return product.quantity if product else None
 
 
-def _with_events(order_id: UUID, result: Result, changed: Changed) -> Result:
+def _with_events(order_id: UUID, result: Result, changed: ChangesUndone) -> Result:
     if result.status >= 300:
         return result
     return Result(result.status, {**result.members, "events": changed.events.get(order_id, "[]")})

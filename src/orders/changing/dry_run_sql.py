@@ -4,42 +4,47 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from orders.changing.change_sql import DecideMany, lock_orders, write_changes
+from orders.changing.change import DecideMany
+from orders.changing.change_sql import RequestKey, lock_orders, write_changes
+from orders.errors import OrderError
+from orders.order.document import Document
 from orders.order.document_sql import EVENT_JSON
 from orders.order.keys_sql import KeyInUse, keys_in_use
 from orders.postgres.database import Connection, Cursor, undone
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """Orders after a dry run: their JSON, the new events of those that change (a JSON list each), and per product the
-    stock that would be due back.
+class ChangesUndone:
+    """Orders after a dry run, and the refusals. `events`: the new events of those that change, a JSON list each. `due`:
+    the stock per product that would be due back.
     """
 
-    orders: Mapping[UUID, str]
+    orders: Mapping[UUID, Document]
+    refused: Mapping[UUID, OrderError]
     events: Mapping[UUID, str]
     due: Mapping[int, int]
 
 
-def rehearse_changes(
+def change_and_undo(
     connection: Connection,
     wanted: Mapping[UUID, str | None],
     decide: DecideMany,
-    key: str | None = None,
+    key: RequestKey | None = None,
     max_bytes: int | None = None,
-) -> Changed | KeyInUse:
+) -> ChangesUndone | KeyInUse:
     """`change_order` and `change_orders`, rolled back. Constraints and triggers really run.
 
     Raises what `decide` raises, and ReferenceTaken. If the key is known already, returns its known use.
     """
     with undone(connection) as cursor:
-        standings = lock_orders(cursor, wanted)
-        if standings and key and (known := keys_in_use(connection, [key])):
-            return known[key]
-        changes = decide(standings)
-        orders = write_changes(cursor, changes, list(wanted), max_bytes)
-        events = _events(cursor, {change.standing.id: change.standing.version for change in changes})
-        return Changed(orders, events, _due(cursor, sorted({p for change in changes for p in change.back})))
+        states = lock_orders(cursor, wanted)
+        if states and key and (known := keys_in_use(connection, [key.key])):
+            return known[key.key]
+        decisions = decide(states)
+        orders = write_changes(cursor, decisions.changes, list(wanted), max_bytes)
+        events = _events(cursor, {change.state.id: change.state.version for change in decisions.changes})
+        restocked = {product_id for change in decisions.changes for product_id in change.restock.units}
+        return ChangesUndone(orders, decisions.refused, events, _due(cursor, sorted(restocked)))
 
 
 def _events(cursor: Cursor, since: Mapping[UUID, int]) -> dict[UUID, str]:

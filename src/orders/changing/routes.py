@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from orders.changing import move
+from orders.changing import cancel, take_back
 from orders.changing.describe import patch_details
-from orders.changing.move import Asked, Units, change_status
+from orders.changing.move import change_status
 from orders.changing.parameters import ToCancel, ToReturn
+from orders.changing.rules import Asked, Units
 from orders.changing.schemas import Cancellation, NewStatus, OrderPatch, Return, UnitsToCancel, UnitsToReturn
 from orders.changing.service import changing
 from orders.errors import Code, OrderError
-from orders.order.idempotency import Answer
 from orders.order.model import Author
 from orders.order.parsing import (
     parse_key,
@@ -89,8 +89,7 @@ async def change_order_status(
     order_id, service = order_or_refuse(id), changing(request)
     status = parse_status_or_refuse(body.status, "#/status", service.workflow)
     asked = _asked(request, actor, None, body.note)
-    body_or_preview = await change_status(service.database, order_id, status, asked, _rehearse(request, dry_run))
-    return answered(Answer(200, body_or_preview, None), dry_run)
+    return answered(await change_status(service.apply(dry_run), order_id, status, asked), dry_run)
 
 
 @router.post(
@@ -115,9 +114,8 @@ async def cancel_order(
     asked = _asked(request, actor, asked_for.reason, asked_for.note)
     key_value = parse_key(request.headers.getlist("idempotency-key"))
     units = _units(asked_for.items)
-    service, rehearse = changing(request), _rehearse(request, dry_run)
-    answer = await move.cancel_order(
-        service.database, order_or_refuse(id), asked, units, restock=asked_for.restock, key=key_value, rehearse=rehearse
+    answer = await cancel.cancel_order(
+        changing(request).apply(dry_run), order_or_refuse(id), asked, units, restock=asked_for.restock, key=key_value
     )
     return answered(answer, dry_run)
 
@@ -140,10 +138,8 @@ async def return_order(
     asked_for = body or Return()
     asked = _asked(request, actor, asked_for.reason, asked_for.note)
     key_value = parse_key(request.headers.getlist("idempotency-key"))
-    service, units, rehearse = changing(request), _units(asked_for.items), _rehearse(request, dry_run)
-    return answered(
-        await move.return_order(service.database, order_or_refuse(id), asked, units, key_value, rehearse), dry_run
-    )
+    apply, units = changing(request).apply(dry_run), _units(asked_for.items)
+    return answered(await take_back.return_order(apply, order_or_refuse(id), asked, units, key_value), dry_run)
 
 
 @router.patch(
@@ -170,9 +166,9 @@ async def patch_order(
     """
     asked = _asked(request, actor, None, None)
     patch = body.model_dump(exclude_unset=True)
-    rehearse = _rehearse(request, dry_run)
-    document = await patch_details(changing(request).database, order_or_refuse(id), patch, asked, rehearse)
-    return answered(Answer(200, document, None), dry_run)
+    service = changing(request)
+    answer = await patch_details(service.apply(dry_run), service.database, order_or_refuse(id), patch, asked)
+    return answered(answer, dry_run)
 
 
 def _asked(request: Request, actor: str, reason: str | None, note: str | None) -> Asked:
@@ -190,7 +186,3 @@ def _units(items: Sequence[UnitsToCancel] | None) -> list[Units]:
         Units(i.id, i.quantity, i.condition) if isinstance(i, UnitsToReturn) else Units(i.id, i.quantity)
         for i in items or ()
     ]
-
-
-def _rehearse(request: Request, dry_run: bool) -> move.Rehearse | None:
-    return changing(request).dry_run.change if dry_run else None

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orders.order.attached import Notes, Reference
+from orders.order.attached import Attached
 from orders.order.model import MAX_LINES, MAX_QUANTITY
-from orders.order.named_types import Condition, Metadata, Reason, Status
+from orders.order.named_types import Condition, Reason, Status
 from orders.order.schema import Identifier, Note
 
 _DETAILS_EXAMPLE: dict[str, Any] = {
@@ -16,14 +16,10 @@ _DETAILS_EXAMPLE: dict[str, Any] = {
 }
 
 
-class OrderPatch(BaseModel):
+class OrderPatch(Attached):
     """A JSON merge patch (RFC 7396): what is named is replaced, null removes, the members of objects are merged."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [_DETAILS_EXAMPLE]})
-
-    external_reference: Reference | None = None
-    metadata: Metadata | None = None
-    notes: Notes | None = None
 
 
 class NewStatus(BaseModel):

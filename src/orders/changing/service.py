@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from orders.changing.apply import Apply, ForReal
 from orders.changing.dry_run import ChangingDryRun
 from orders.order.statuses import Workflow
 from orders.postgres.database import Database
@@ -17,6 +18,10 @@ class Changing:
     workflow: Workflow
     needs_if_match: bool
     dry_run: ChangingDryRun
+
+    def apply(self, dry_run: bool) -> Apply:
+        """What does what is decided about an order, or only shows it."""
+        return self.dry_run if dry_run else ForReal(self.database)
 
 
 def changing(request: Request) -> Changing:

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from orders.errors import OrderError
 from orders.finding.export import COLUMNS, chunks, csv_chunk, ndjson_chunk, rows_chunk
-from orders.finding.lists_sql import Filters, count_orders, statuses_there_are
+from orders.finding.filters import Filters
+from orders.finding.lists_sql import count_orders, statuses_there_are
 from orders.postgres.database import Database, opened
 
 ROW_GROUP = 50_000

@@ -9,7 +9,9 @@ from uuid import UUID
 
 import typer
 
-from orders.changing.move import Asked, change_status
+from orders.changing.apply import ForReal
+from orders.changing.move import change_status
+from orders.changing.rules import Asked
 from orders.cli.common import OrderIdOrNumber, cli, fail, settings_of
 from orders.cli.export_file import ExportFailed, Format, export_file, format_of, read_statuses
 from orders.finding.history import all_events
@@ -34,9 +36,9 @@ def show(
     """Print an order as the API has it, with its events; of a request, every order that it changed."""
     database = Database(open_database(settings_of()), threads=1)
     for order_id in _find_all(database, order):
-        body = database.run_sync(lambda c, i=order_id: read_orders(c, [i]))[order_id]  # type: ignore[misc]
+        found = database.run_sync(lambda c, i=order_id: read_orders(c, [i]))[order_id]  # type: ignore[misc]
         events = list(all_events(database, order_id))
-        typer.echo(json.dumps({**json.loads(body), "events": events}, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps({**json.loads(found.json), "events": events}, indent=2, ensure_ascii=False))
     database.close()
 
 
@@ -66,7 +68,7 @@ def move(
     wanted = parse_status_or_refuse(status, "status", load_workflow(settings.orders_workflow))
     database = Database(open_database(settings), threads=1)
     order_id = find_order_id(database, order)
-    asyncio.run(change_status(database, order_id, wanted, Asked(Author(actor), note=note)))
+    asyncio.run(change_status(ForReal(database), order_id, wanted, Asked(Author(actor), note=note)))
     database.close()
     typer.echo(f"Order {order} is {wanted}.")
 

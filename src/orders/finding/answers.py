@@ -9,7 +9,8 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from orders.errors import Code, OrderError
-from orders.finding.lists_sql import Filters, Position, Sort, count_orders, list_orders, page_json
+from orders.finding.filters import Filters, Position, Sort
+from orders.finding.lists_sql import count_orders, list_orders, page_json
 from orders.finding.past_sql import events_json, read_events
 from orders.finding.query import PageQuery, next_url, parse_cursor
 from orders.finding.service import Finding, finding

@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from orders.finding.lists_sql import OLDEST_FIRST, Filters, Position, list_lines, list_orders
+from orders.finding.filters import OLDEST_FIRST, Filters, Position
+from orders.finding.lists_sql import list_lines, list_orders
 from orders.finding.query import first_id
+from orders.order import attached_sql
 from orders.order.texts import is_formula
 from orders.postgres.database import Connection, Database, DatabaseUnavailable
 from orders.postgres.lanes import Lane
@@ -38,10 +40,7 @@ COLUMNS = {
     "updated_at": "o.updated_at AT TIME ZONE 'UTC'",
     "currency": "o.currency",
     "total": "o.total",
-    "external_reference": "o.external_reference",
-    "metadata": "o.metadata::text",
-    "public_note": "o.public_note",
-    "private_note": "o.private_note",
+    **attached_sql.COLUMNS,
     "version": "o.version",
     "item_id": "i.id",
     "product_id": "i.product_id",

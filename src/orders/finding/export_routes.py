@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
 from orders.errors import Code, OrderError
-from orders.finding.export import chunks, csv_chunk, ndjson_chunk
+from orders.finding.export import COLUMNS, chunks, csv_chunk, ndjson_chunk
 from orders.finding.parameters import EACH_ONCE
 from orders.finding.query import FilterQuery
 from orders.finding.service import finding
@@ -36,16 +36,34 @@ def _described(media_type: str, description: str, example: str) -> dict[str, Any
     }
 
 
+_LINE_EXAMPLE = {
+    "order_id": "01a20a88-cc73-7a41-9b52-0d6c3f1e8a77",
+    "number": "1",
+    "customer_id": "42",
+    "status": "Ordered",
+    "created_at": "2026-11-23T22:31:07.123000Z",
+    "updated_at": "2026-11-23T22:31:07.141592Z",
+    "currency": "USD",
+    "total": "20",
+    "version": "1",
+    "item_id": "1",
+    "product_id": "7",
+    "name": "Whispers of the Night",
+    "quantity": "2",
+    "unit_price": "10",
+    "item_total": "20",
+    "cancelled": "0",
+    "returned": "0",
+}
+
+
 @router.get(
     "/orders.csv",
     summary="Orders as CSV, a line per item",
     **_described(
         "text/csv",
         "A line per item, oldest order first",
-        "order_id,number,customer_id,status,created_at,updated_at,currency,total,external_reference,metadata,"
-        "public_note,private_note,version,item_id,product_id,name,quantity,unit_price,item_total,cancelled,returned\r\n"
-        "01a20a88-cc73-7a41-9b52-0d6c3f1e8a77,1,42,Ordered,2026-11-23T22:31:07.123000Z,"
-        "2026-11-23T22:31:07.141592Z,USD,20,,,,,1,1,7,Whispers of the Night,2,10,20,0,0\r\n",
+        f"{','.join(COLUMNS)}\r\n{','.join(_LINE_EXAMPLE.get(name, '') for name in COLUMNS)}\r\n",
     ),
 )
 async def export_csv(request: Request, query: Wanted) -> Response:

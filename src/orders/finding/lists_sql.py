@@ -1,22 +1,29 @@
-"""Finding orders: filters, sorts and pages. A page is an index range with a limit. docs/lists.md names the indexes."""
+"""Lists of orders. A page is an index range with a limit, or merged from several. docs/lists.md names the indexes."""
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import UUID
 
 import psycopg2.errors
 
 from orders.errors import Code, OrderError
+from orders.finding.conditions_sql import (
+    KEYS,
+    Condition,
+    all_of,
+    before,
+    behind,
+    conditions,
+    has_status,
+    placed_ones,
+    values_of,
+)
+from orders.finding.filters import NEWEST_FIRST, OLDEST_FIRST, Filters, Position, Sort, SortKey
+from orders.order import attached_sql
 from orders.order.document_sql import PAGE
-from orders.order.statuses import FAILED, PENDING
 from orders.postgres.database import Connection
-
-T = TypeVar("T")
 
 PATIENCE_MS = 8_000
 """Timeout for a statement of a report or an export, in milliseconds: shorter than anybody waits for a
@@ -35,64 +42,6 @@ usual hundred orders has some 60 kB.
 
 
 @dataclass(frozen=True, slots=True)
-class Range(Generic[T]):
-    """Values from `least` (included) to `end` (not included). None: open on that side."""
-
-    least: T | None = None
-    end: T | None = None
-
-    def __bool__(self) -> bool:
-        return self.least is not None or self.end is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Conditions for orders; all have to hold. Without `statuses`, only placed orders count.
-
-    `created` is a range of IDs, which begin with the time. A value that an adopted order never recorded is in no range.
-    """
-
-    statuses: tuple[str, ...] = ()
-    customer_id: int | None = None
-    product_id: int | None = None
-    number: int | None = None
-    external_reference: str | None = None
-    metadata: tuple[tuple[str, str], ...] = ()
-    created: Range[UUID] = Range()
-    updated: Range[datetime] = Range()
-    total: Range[int] = Range()
-
-
-class SortKey(StrEnum):
-    """The keys by which a list can be sorted. The ID breaks ties."""
-
-    CREATED_AT = "created_at"
-    UPDATED_AT = "updated_at"
-    TOTAL = "total"
-    NUMBER = "number"
-
-
-@dataclass(frozen=True, slots=True)
-class Sort:
-    """A list's order. A value that was never recorded counts as the smallest."""
-
-    by: SortKey = SortKey.CREATED_AT
-    descending: bool = True
-
-
-NEWEST_FIRST = Sort()
-OLDEST_FIRST = Sort(descending=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place in a list: after the order with this key and ID. The key is None if it was never recorded."""
-
-    key: datetime | int | None
-    id: UUID
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """Some orders of a list as JSON, and the place where the next page begins (None: this is the last page)."""
 
@@ -100,26 +49,7 @@ class Page:
     end: Position | None
 
 
-# The same expressions as in the indexes of migration 0004. An order's ID begins with the time of its creation.
-_KEYS = {
-    SortKey.CREATED_AT: "o.id",
-    SortKey.UPDATED_AT: "coalesce(o.updated_at, '-infinity')",
-    SortKey.TOTAL: "coalesce(o.total, -1)",
-    SortKey.NUMBER: "o.number",
-}
-_RECORDED = {SortKey.CREATED_AT: "o.id", SortKey.UPDATED_AT: "o.updated_at", SortKey.TOTAL: "o.total"}
 _RECORDED_KEYS = {SortKey.UPDATED_AT: "nullif(key, '-infinity')", SortKey.TOTAL: "nullif(key, -1)"}
-_TYPES = {SortKey.UPDATED_AT: "timestamptz", SortKey.TOTAL: "bigint", SortKey.NUMBER: "bigint"}
-_NEVER = {SortKey.UPDATED_AT: "-infinity", SortKey.TOTAL: -1}
-
-SMALLEST_ID = UUID(int=1 << 80)  # the first ID of the first millisecond; adopted orders have smaller ones
-_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
-
-IS_PLACED = "(o.status NOT IN ('Pending', 'Failed') OR o.adopted)"
-"""SQL for "the order is placed", word for word as in the partial indexes."""
-
-_EITHER_REFERENCE = "IN (%(normal_reference)s, %(external_reference)s)"
-_HAS_STATUS = "o.status = ANY(%(statuses)s::text[])"
 
 
 def list_orders(
@@ -155,9 +85,9 @@ def list_orders(
 
 def count_orders(connection: Connection, filters: Filters, patience_ms: int = PATIENCE_MS) -> int:
     """Number of orders in this list. Raises OrderError if counting takes too long."""
-    where, parameters = _conditions(filters)
-    counting = f"SELECT count(*) FROM orders o WHERE {' AND '.join(where)}"
-    ((count,),) = fetch(connection, counting, parameters, patience_ms)
+    where = [*placed_ones(filters), *has_status(filters), *conditions(filters)]
+    counting = f"SELECT count(*) FROM orders o WHERE {all_of(where)}"
+    ((count,),) = fetch(connection, counting, values_of(where), patience_ms)
     return int(count)
 
 
@@ -201,8 +131,7 @@ def list_lines(
     return [row[2:] for row in rows], count, UUID(rows[-1][0]) if rows and rows[-1][1] else None
 
 
-_LINES_BYTES = """(SELECT greatest(count(*), 1) * (300 + coalesce(octet_length(o.metadata::text), 0)
-        + coalesce(octet_length(o.public_note), 0) + coalesce(octet_length(o.private_note), 0))
+_LINES_BYTES = f"""(SELECT greatest(count(*), 1) * (300 + {attached_sql.BYTES})
         + coalesce(sum(octet_length(i.name)), 0) FROM order_items i WHERE i.order_id = o.id)"""
 """SQL for the approximate size of order `o` in an export: the texts that each line has, and 300 bytes
 for the numbers.
@@ -215,114 +144,55 @@ def _page_keys(
     """The statement that finds a page's orders (ID and sort key), and its parameters.
 
     If an index begins with the status, the page is merged from one range per status. Each range gives at most a page of
-    rows, already sorted. There is no such index by number (docs/lists.md). The statuses are separate parts and not one
-    array parameter: of that, PostgreSQL can't tell how rare it is, and would look for three open orders among a million
-    finished ones.
+    orders, already sorted.
     """
-    of_ids = [*(_behind_id(sort) if after else ()), *(["{} < %(until)s::uuid"] if until else ())]
-    where, parameters = _conditions(filters, of_ids)
-    parameters["until"] = until and str(until)
-    if after is not None:
-        where += [] if _behind_id(sort) else [_behind_key(sort)]
-        parameters |= {"after_id": str(after.id), "after_key": _NEVER.get(sort.by) if after.key is None else after.key}
-    key, order_by = _KEYS[sort.by], _order_by("key", "id", sort)
-
-    def found(*status: str) -> str:
-        conditions = " AND ".join([*where, *status])
-        return f"SELECT o.id, {key} AS key FROM orders o WHERE {conditions} {order_by} LIMIT {limit}"
-
+    of_ids, of_keys = behind(after, sort) if after else ([], [])
+    where = [*conditions(filters, [*of_ids, *before(until)]), *of_keys]
     if filters.statuses:
-        where.remove(_HAS_STATUS)
-        if sort.by is SortKey.NUMBER and IS_PLACED in where:
-            where.remove(IS_PLACED)  # the status implies it, and the index of numbers has no `adopted`
-        parameters |= {f"status_{n}": str(status) for n, status in enumerate(filters.statuses)}
-        parts = [f"({found(f'o.status = %(status_{n})s')})" for n in range(len(filters.statuses))]
-        return f"SELECT * FROM ({' UNION ALL '.join(parts)}) f {order_by} LIMIT {limit}", parameters
+        return _from_these_statuses(filters, where, sort, limit)
+    where = [*placed_ones(filters), *where]
     if filters.updated or filters.total or sort.by in (SortKey.UPDATED_AT, SortKey.TOTAL):
-        lateral = f"order_statuses_there_are() s CROSS JOIN LATERAL ({found('o.status = s.status')}) f"
-        return f"SELECT f.* FROM {lateral} {order_by} LIMIT {limit}", parameters
-    return found(), parameters
+        return _from_every_status(where, sort, limit), values_of(where)
+    return _from_one_range(where, sort, limit), values_of(where)
 
 
-def _behind_id(sort: Sort) -> Sequence[str]:
-    """Conditions for IDs after a place, with {} for the ID. Empty unless the ID is the sort key."""
-    return [f"{{}} {_sign(sort)} %(after_id)s::uuid"] if sort.by is SortKey.CREATED_AT else []
+def _from_these_statuses(
+    filters: Filters, where: Sequence[Condition], sort: Sort, limit: int
+) -> tuple[str, dict[str, Any]]:
+    """The page, merged from one range per status in the filters. By number, no index begins with the status
+    (docs/lists.md).
+
+    The statuses are separate parts and not one array parameter: of that, PostgreSQL can't tell how rare it is, and
+    would look for three open orders among a million finished ones.
+    """
+    if sort.by is not SortKey.NUMBER:  # the status implies it, and the index of numbers has no `adopted`
+        where = [*placed_ones(filters), *where]
+    each = [
+        [*where, Condition(f"o.status = %(status_{n})s", {f"status_{n}": str(status)})]
+        for n, status in enumerate(filters.statuses)
+    ]
+    ranges = " UNION ALL ".join(f"({_from_one_range(one, sort, limit)})" for one in each)
+    statement = f"SELECT * FROM ({ranges}) f {_order_by('key', 'id', sort)} LIMIT {limit}"
+    return statement, {name: value for one in each for name, value in values_of(one).items()}
 
 
-def _behind_key(sort: Sort) -> str:
-    return f"({_KEYS[sort.by]}, o.id) {_sign(sort)} (%(after_key)s::{_TYPES[sort.by]}, %(after_id)s::uuid)"
+def _from_every_status(where: Sequence[Condition], sort: Sort, limit: int) -> str:
+    """The page, merged from one range per status that any order has."""
+    one = _from_one_range([*where, Condition("o.status = s.status")], sort, limit)
+    lateral = f"order_statuses_there_are() s CROSS JOIN LATERAL ({one}) f"
+    return f"SELECT f.* FROM {lateral} {_order_by('key', 'id', sort)} LIMIT {limit}"
 
 
-def _sign(sort: Sort) -> str:
-    return "<" if sort.descending else ">"
+def _from_one_range(where: Sequence[Condition], sort: Sort, limit: int) -> str:
+    """The page from one range of an index."""
+    key = KEYS[sort.by]
+    order_by = _order_by("key", "id", sort)
+    return f"SELECT o.id, {key} AS key FROM orders o WHERE {all_of(where)} {order_by} LIMIT {limit}"
 
 
 def _order_by(key: str, order_id: str, sort: Sort) -> str:
     direction = "DESC" if sort.descending else "ASC"
     return f"ORDER BY {key} {direction}, {order_id} {direction}"
-
-
-def _conditions(filters: Filters, of_ids: Sequence[str] = ()) -> tuple[list[str], dict[str, Any]]:
-    """Conditions for the order `o`, and their parameters.
-
-    `of_ids`: conditions for the order's ID, with {} for the column; the range of creation is one, too. They are
-    repeated for the joined tables, because PostgreSQL does not infer them.
-    """
-    parameters: dict[str, Any] = {
-        "statuses": [str(status) for status in filters.statuses],
-        "customer_id": filters.customer_id,
-        "product_id": filters.product_id,
-        "number": filters.number,
-        "external_reference": filters.external_reference,
-    }
-    where = [] if {PENDING, FAILED} & set(filters.statuses) else [IS_PLACED]
-    where += [_HAS_STATUS] if filters.statuses else []
-    where += [f"o.{name} = %({name})s" for name in ("customer_id", "number") if getattr(filters, name) is not None]
-    if filters.external_reference is not None:
-        parameters["normal_reference"] = normal = unicodedata.normalize("NFC", filters.external_reference)
-        # References from before normalisation are found by their exact text.
-        is_normal = normal == filters.external_reference
-        where.append("o.external_reference " + ("= %(normal_reference)s" if is_normal else _EITHER_REFERENCE))
-    created, bounds = _bounds("created", filters.created, "{}", SMALLEST_ID)
-    of_ids = [*of_ids, *created]
-    where += [condition.format("o.id") for condition in of_ids]
-    parameters |= bounds
-    if filters.product_id is not None:
-        where.append(_exists("order_items", "i.product_id = %(product_id)s", of_ids))
-    for n, (key, value) in enumerate(filters.metadata):
-        parameters |= {f"metadata_key_{n}": key, f"metadata_value_{n}": value}
-        where.append(
-            _exists("order_metadata", f"i.key = %(metadata_key_{n})s AND i.value = %(metadata_value_{n})s", of_ids)
-        )
-    for name, wanted, sort_key, smallest in (
-        ("updated", filters.updated, SortKey.UPDATED_AT, _FIRST_MOMENT),
-        ("total", filters.total, SortKey.TOTAL, 0),
-    ):
-        # one condition for the index, one for the statistics
-        for key in (_KEYS[sort_key], _RECORDED[sort_key]) if wanted else ():
-            conditions, bounds = _bounds(name, wanted, key, smallest)
-            where += conditions
-            parameters |= bounds
-    return where, parameters
-
-
-def _exists(table: str, condition: str, of_ids: Sequence[str]) -> str:
-    also = "".join(f" AND {of_id.format('i.order_id')}" for of_id in of_ids)
-    return f"EXISTS (SELECT FROM {table} i WHERE i.order_id = o.id AND {condition}{also})"
-
-
-def _bounds(name: str, wanted: Range[Any], key: str, smallest: Any) -> tuple[list[str], dict[str, Any]]:
-    """The range as conditions. Its lower end is at least `smallest`, so that values that were never recorded are left
-    out.
-    """
-    conditions: list[str] = []
-    least = smallest if wanted.least is None else max(wanted.least, smallest)
-    if wanted:
-        conditions.append(f"{key} >= %({name}_least)s")
-    if wanted.end is not None:
-        conditions.append(f"{key} < %({name}_end)s")
-    sent = {f"{name}_least": least, f"{name}_end": wanted.end}
-    return conditions, {name: str(bound) if isinstance(bound, UUID) else bound for name, bound in sent.items()}
 
 
 def fetch(

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from orders.errors import OrderError, invalid
-from orders.finding.lists_sql import Filters, Position, Range, Sort, SortKey
+from orders.finding.filters import Filters, Position, Range, Sort, SortKey
 from orders.order.model import MAX_ID
 from orders.order.named_types import WITHOUT_NUL, SortBy, Status
 from orders.order.parsing import CURSOR, parse_status_or_refuse

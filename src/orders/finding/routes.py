@@ -18,7 +18,7 @@ from orders.order.parsing import (
     parse_versions,
 )
 from orders.order.schema import EventList, Order, OrderList
-from orders.wire.answers import ETAG_HEADER, order_response
+from orders.wire.answers import ETAG_HEADER, etag, order_response
 from orders.wire.fast_routes import ReadingRoute
 from orders.wire.operations import operation_id
 from orders.wire.parameters import AnyCustomerId, CustomerOrOrderId, IfNoneMatch, OrderId, customer_or_refuse
@@ -81,17 +81,17 @@ async def get_order(
         _refuse_what_is_for_lists(query, request)
     if query.at is not None:
         order = await read_order_at(service.database, service.workflow, order_id, parse_moment(query.at))
-        return _unless_known(known, JSONResponse(order, headers={"ETag": f'"{order["version"]}"'}))
-    body = await service.orders.get(order_id)
-    if body is None:
+        return _unless_known(known, order["version"], JSONResponse(order, headers=etag(order["version"])))
+    found = await service.orders.get(order_id)
+    if found is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
-    return _unless_known(known, order_response(body))
+    return _unless_known(known, found.version, order_response(found))
 
 
-def _unless_known(known: Container[int] | None, answer: Response) -> Response:
+def _unless_known(known: Container[int] | None, version: int, answer: Response) -> Response:
     """The answer, or 304 if the client knows the version already."""
-    if known is not None and int(answer.headers["etag"].strip('"')) in known:
-        return Response(status_code=304, headers={"ETag": answer.headers["etag"]})
+    if known is not None and version in known:
+        return Response(status_code=304, headers=etag(version))
     return answer
 
 

@@ -13,6 +13,7 @@ from orders.coalescing import Coalescer
 from orders.errors import Code, OrderError
 from orders.finding.lists_sql import statuses_there_are
 from orders.finding.query import OrderFilters
+from orders.order.document import Document
 from orders.order.document_sql import read_orders
 from orders.order.statuses import Workflow
 from orders.postgres.database import Connection, Database
@@ -35,7 +36,7 @@ class Finding:
     def __init__(self, database: Database, workflow: Workflow) -> None:
         self.database = database
         self.workflow = workflow
-        self.orders: Coalescer[UUID, str] = Coalescer(
+        self.orders: Coalescer[UUID, Document] = Coalescer(
             lambda ids: database.run(lambda c: read_orders(c, ids), Lane.READS), parallel=LOADS_AT_ONCE, size=LOAD
         )
         # If the lists have two threads or more, one is for lists alone: a report may take eight seconds.

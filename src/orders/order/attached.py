@@ -1,9 +1,10 @@
-"""Requests' types for an external reference and for notes. `Metadata` is in `named_types`."""
+"""Requests' types for the details of an order. Their columns are in `ATTACHED` (`model`)."""
 
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from orders.order.named_types import Metadata
 from orders.order.texts import MAX_REFERENCE_LENGTH, PROSE, VISIBLE, as_prose, as_reference
 
 _NoteText = Annotated[str, Field(max_length=4000, json_schema_extra={"pattern": PROSE}), AfterValidator(as_prose)]
@@ -26,3 +27,11 @@ class Notes(BaseModel):
 
     public: _NoteText | None = None
     private: _NoteText | None = None
+
+
+class Attached(BaseModel):
+    """The details in a request to place an order, or to change its details."""
+
+    external_reference: Reference | None = None
+    metadata: Metadata | None = None
+    notes: Notes | None = None

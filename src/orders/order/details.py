@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orders.errors import invalid
-from orders.order.model import Details
+from orders.order.model import ATTACHED, Details, Field
 from orders.order.sizes import MAX_ATTACHED_BYTES, stored_bytes
 
 MAX_METADATA_BYTES = 8192
@@ -42,13 +42,12 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 def to_document(details: Details) -> dict[str, Any]:
     """The details as a JSON object of the wire, without members that are not set."""
-    notes = {"public": details.public_note, "private": details.private_note}
-    document = {
-        "external_reference": details.external_reference,
-        "metadata": json.loads(details.metadata) if details.metadata else None,
-        "notes": {name: note for name, note in notes.items() if note is not None},
-    }
-    return {name: value for name, value in document.items() if value is not None}
+    document: dict[str, Any] = {}
+    for field in ATTACHED:
+        value = _as_member(field, details)
+        if value not in (None, {}):
+            _put(document, field.path, value)
+    return document
 
 
 def to_details(document: Mapping[str, Any]) -> Details:
@@ -74,22 +73,36 @@ def attached_bytes(document: Mapping[str, Any]) -> int:
 
 
 def as_details(document: Mapping[str, Any]) -> Details:
-    metadata, notes = document.get("metadata"), document.get("notes") or {}
-    return Details(
-        external_reference=document.get("external_reference"),
-        metadata=dumped(metadata) if metadata else None,
-        public_note=notes.get("public"),
-        private_note=notes.get("private"),
-    )
+    return Details(**{field.name: _as_attribute(field, document) for field in ATTACHED})
 
 
 def as_members(details: Details) -> dict[str, Any]:
     """The details as members of an order. A member that is not set is null or empty."""
-    return {
-        "external_reference": details.external_reference,
-        "metadata": json.loads(details.metadata) if details.metadata else {},
-        "notes": {"public": details.public_note, "private": details.private_note},
-    }
+    members: dict[str, Any] = {}
+    for field in ATTACHED:
+        _put(members, field.path, _as_member(field, details))
+    return members
+
+
+def _as_member(field: Field, details: Details) -> Any:
+    text = getattr(details, field.name)
+    return json.loads(text or "{}") if field.type == "jsonb" else text
+
+
+def _as_attribute(field: Field, document: Mapping[str, Any]) -> str | None:
+    value: Any = document
+    for name in field.path:
+        value = (value or {}).get(name)
+    if field.type == "jsonb":
+        return dumped(value) if value else None
+    return None if value is None else str(value)
+
+
+def _put(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    *parents, name = path
+    for parent in parents:
+        document = document.setdefault(parent, {})
+    document[name] = value
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from orders.order.attached_sql import MEMBERS
+from orders.order.document import Document
 from orders.postgres.database import Connection
 from orders.postgres.functions import ALWAYS, Function, Step
 
@@ -26,8 +28,7 @@ ORDER_JSON = f"""json_build_object(
         FROM order_items i WHERE i.order_id = o.id), '[]'),
     'currency', o.currency, 'total', o.total, 'version', o.version,
     'allowed_statuses', {ALLOWED},
-    'external_reference', o.external_reference, 'metadata', coalesce(o.metadata, '{{}}'),
-    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
+    {MEMBERS},
     'created_at', {TIME.format("o.created_at")}, 'updated_at', {TIME.format("o.updated_at")})::text"""
 """SQL for the order `o` as JSON of the wire."""
 
@@ -36,21 +37,15 @@ SHORT_JSON = "json_build_object('id', o.id, 'status', o.status, 'version', o.ver
 """SQL for the order `o` in short, for answers without room for all of it."""
 
 
-class Short(str):
-    """An order's JSON in short."""
-
-    __slots__ = ()
-
-
 DOCUMENTS = Function(
     "documents",
     [
         Step(
             ALWAYS,
-            f"RETURN QUERY SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])",
+            f"RETURN QUERY SELECT o.id, o.version, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])",
         )
     ],
-    rows="id uuid, document text",
+    rows="id uuid, version integer, document text",
     only_reads=True,
 )
 
@@ -84,11 +79,11 @@ these.
 """
 
 
-def read_orders(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The JSON of each of these orders that exists, whatever its status."""
+def read_orders(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Document]:
+    """Each of these orders that exists, whatever its status."""
     with connection.cursor() as cursor:
         DOCUMENTS.call(cursor, {"ids": [str(order_id) for order_id in ids]})
-        return {UUID(order_id): document for order_id, document in cursor}
+        return {UUID(order_id): Document(version, json) for order_id, version, json in cursor}
 
 
 def find_order(connection: Connection, order_id: UUID | None, number: int | None) -> UUID | None:

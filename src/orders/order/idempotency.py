@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from orders.errors import Code, OrderError, problem
+from orders.order.document import Document
 from orders.order.keys_sql import KeyInUse, Outcome
 
 RECORDED = (201, 400, 500)
@@ -14,13 +15,19 @@ RECORDED = (201, 400, 500)
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An answer to a client: HTTP status, JSON body, the order if one was placed, and whether the answer is a
-    repetition.
+    repetition. `version`: the version of the order in the body, or None if the body has no order.
     """
 
     status: int
     body: str
     order_id: UUID | None
     replayed: bool = False
+    version: int | None = None
+
+
+def order_answer(status: int, order: Document, order_id: UUID | None = None, *, replayed: bool = False) -> Answer:
+    """An answer with an order in its body. `order_id` is given if the order was placed."""
+    return Answer(status, order.json, order_id, replayed, order.version)
 
 
 def replay(known: KeyInUse, fingerprint: bytes) -> Answer:
@@ -31,7 +38,9 @@ def replay(known: KeyInUse, fingerprint: bytes) -> Answer:
         raise OrderError(Code.KEY_REUSED, "This Idempotency-Key was used with another request.")
     if known.outcome is None:
         raise OrderError(Code.KEY_IN_USE, "The first request with this Idempotency-Key is running.", retry_after_s=1)
-    return Answer(known.outcome.status, known.outcome.body, known.outcome.order_id, replayed=True)
+    return Answer(
+        known.outcome.status, known.outcome.body, known.outcome.order_id, replayed=True, version=known.outcome.version
+    )
 
 
 def failure(error: OrderError, instance: str) -> Outcome:

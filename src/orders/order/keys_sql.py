@@ -4,18 +4,24 @@ them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from orders.postgres.database import Connection
+from orders.postgres.rows import named_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answer that a key remembers: HTTP status, JSON body, and the order if one was placed."""
+    """The answer that a key remembers: HTTP status, JSON body, and the order if one was placed.
+
+    `version`: the version of the order in the body. It is stored in the body only, and `keys_in_use` reads it there.
+    """
 
     status: int
     body: str
     order_id: UUID | None
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +41,19 @@ def keys_in_use(connection: Connection, keys: Sequence[str]) -> dict[str, KeyInU
     """The known uses of these keys."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT key, fingerprint, status, body, order_id FROM idempotency_keys WHERE key = ANY(%s)", (list(keys),)
+            """SELECT key, fingerprint, status, body, order_id,
+                      CASE WHEN status < 300 THEN (body::json ->> 'version')::integer END AS version
+               FROM idempotency_keys WHERE key = ANY(%s)""",
+            (list(keys),),
         )
-        return {
-            key: KeyInUse(
-                bytes(fingerprint), None if status is None else Outcome(status, body, order_id and UUID(order_id))
-            )
-            for key, fingerprint, status, body, order_id in cursor
-        }
+        return {row["key"]: KeyInUse(bytes(row["fingerprint"]), _outcome(row)) for row in named_rows(cursor)}
+
+
+def _outcome(row: dict[str, Any]) -> Outcome | None:
+    if row["status"] is None:
+        return None
+    order_id = row["order_id"] and UUID(row["order_id"])
+    return Outcome(row["status"], row["body"], order_id, row["version"])
 
 
 def keep_outcome(

@@ -42,6 +42,28 @@ class Details:
 NO_DETAILS = Details()
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of `Details`. `name` is also its column in `orders`, `type` is that column's type, and `path` leads to it
+    in the order's JSON.
+    """
+
+    name: str
+    type: str
+    path: tuple[str, ...]
+
+
+ATTACHED = (
+    Field("external_reference", "text", ("external_reference",)),
+    Field("metadata", "jsonb", ("metadata",)),
+    Field("public_note", "text", ("notes", "public")),
+    Field("private_note", "text", ("notes", "private")),
+)
+"""The fields of `Details`. Statements, the order's JSON, events and exports are made from this table. A field of the
+type jsonb is a JSON object, and `{}` if it is not set.
+"""
+
+
 def merge_lines(lines: Iterable[Line]) -> tuple[Line, ...]:
     """One line per product, sorted by product ID. Products are claimed in this order, which prevents deadlocks."""
     quantities: dict[int, int] = {}

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypeAliasType
 
 from orders.errors import Code
+from orders.order import events
 from orders.order.details import MAX_METADATA_BYTES, check_metadata
 from orders.order.statuses import load_workflow
 
@@ -45,6 +46,20 @@ ProblemCode = TypeAliasType(
         ),
     ],
 )
+
+EventType = TypeAliasType(
+    "EventType",
+    Annotated[
+        str,
+        Field(
+            description="What happened; later versions add some. "
+            + " ".join(f"`{one}`: {one.meaning}." for one in events.EventType),
+            examples=[events.EventType.PLACED.value],
+            json_schema_extra={"x-extensible-enum": [one.value for one in events.EventType]},
+        ),
+    ],
+)
+"""As `Status`, not an enum: a client with one could not read an event of a newer version."""
 
 OrderMembers = TypeAliasType(
     "OrderMembers", Annotated[dict[str, Any], Field(description="Some of the members of an order.")]

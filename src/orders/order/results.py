@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from orders.errors import Code, OrderError, problem
-from orders.order.document_sql import Short
+from orders.order.document import Document
 from orders.order.idempotency import Answer
 from orders.postgres.database import DatabaseUnavailable
 
@@ -54,8 +54,8 @@ def as_order_error(error: Exception) -> OrderError:
     return OrderError(Code.INTERNAL_ERROR, "The service's log says more.")
 
 
-def shown(order: str) -> dict[str, str]:
-    return {"order_in_short" if isinstance(order, Short) else "order": order}
+def shown(order: Document) -> dict[str, str]:
+    return {"order_in_short" if order.is_short else "order": order.json}
 
 
 def in_bounds(results: Sequence[Result]) -> list[Result]:
@@ -77,8 +77,8 @@ def _in_short(result: Result, order: str) -> Result:
 
 
 def results_of(
-    orders: Mapping[UUID, str], errors: Mapping[UUID, OrderError], instance: str, status: int = 200
+    orders: Mapping[UUID, Document], errors: Mapping[UUID, OrderError], instance: str, status: int = 200
 ) -> dict[UUID, Result]:
     """The results of these orders, some of which were refused."""
-    moved = {i: Result(status, shown(body)) for i, body in orders.items() if i not in errors}
+    moved = {i: Result(status, shown(order)) for i, order in orders.items() if i not in errors}
     return {**moved, **{i: refused(error, instance) for i, error in errors.items()}}

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from orders.order.attached import Notes
 from orders.order.model import MAX_ID
-from orders.order.named_types import EventDetails, Metadata, OrderMembers, ProblemCode, Status
+from orders.order.named_types import EventDetails, EventType, Metadata, OrderMembers, ProblemCode, Status
 from orders.order.statuses import parse_workflow
 from orders.order.texts import PROSE, as_prose
 
@@ -157,7 +157,7 @@ class OrderEvent(BaseModel):
     """Something that happened to an order. `number` is the order's version after it."""
 
     number: int
-    type: Annotated[str, Field(description="placed, failed, moved, cancelled, returned, described or changed")]
+    type: EventType
     before: Annotated[OrderMembers | None, Field(description="The members of the order that changed, as they were.")]
     after: Annotated[OrderMembers | None, Field(description="The same members, as they are now.")]
     details: Annotated[EventDetails | None, Field(description="What was asked for beyond that.")]

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from orders.errors import OrderError
 from orders.neighbours.catalog import Catalog
 from orders.order import keys_sql
-from orders.order.idempotency import Answer, is_recorded
+from orders.order.idempotency import Answer, is_recorded, order_answer
 from orders.order.keys_sql import Outcome
 from orders.placing.entry import Entry, GiveBack, PlaceOrder
 from orders.placing.planning import Planned, Read, new_order, plan_orders
@@ -144,8 +144,8 @@ class Batch:
         for order, known in found.replayed.items():
             order.answer(known) if isinstance(known, Answer) else order.refuse(known)
         for order, cart_order in found.repeated.items():
-            await self._keep_outcome(order, Outcome(201, cart_order.body, cart_order.order_id))
-            order.answer(Answer(201, cart_order.body, cart_order.order_id, replayed=True))
+            await self._keep_outcome(order, Outcome(201, cart_order.document.json, cart_order.order_id))
+            order.answer(order_answer(201, cart_order.document, cart_order.order_id, replayed=True))
         if found.products or found.keys:
             await self._database.run(lambda c: claim_sql.release(c, self.id, found.products, found.keys))
         for order, error in found.taken.items():  # its key is free again: it may be used from now on

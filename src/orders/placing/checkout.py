@@ -11,7 +11,7 @@ from orders.neighbours.carts import Cart, Carts
 from orders.neighbours.gate import DRY_RUN
 from orders.neighbours.reply import CircuitOpen, MalformedReply, NoAnswer, NotSent
 from orders.order import keys_sql
-from orders.order.idempotency import Answer, failure, is_recorded
+from orders.order.idempotency import Answer, failure, is_recorded, order_answer
 from orders.order.keys_sql import Outcome
 from orders.order.model import MAX_LINES, MAX_QUANTITY, NO_DETAILS, Author, Details, Line, merge_lines
 from orders.placing.entry import OrderRequest
@@ -113,9 +113,9 @@ class Checkout:
         if order is None:
             raise OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
         if key:
-            outcome = Outcome(201, order.body, order.order_id)
+            outcome = Outcome(201, order.document.json, order.order_id)
             await self._database.run(lambda c: keys_sql.keep_outcome(c, key, fingerprint, outcome))
-        return Answer(201, order.body, order.order_id, replayed=True)
+        return order_answer(201, order.document, order.order_id, replayed=True)
 
     async def _keep(self, key: str | None, fingerprint: bytes, error: OrderError, instance: str) -> None:
         """Remember a failure that came before there was a batch to remember it."""

@@ -9,7 +9,8 @@ from typing import Any
 from orders.errors import OrderError, reference_taken
 from orders.neighbours.catalog import Catalog
 from orders.neighbours.gate import DRY_RUN
-from orders.order.idempotency import Answer
+from orders.order import events
+from orders.order.idempotency import Answer, order_answer
 from orders.order.model import Author
 from orders.order.results import Result, answered, as_order_error, in_bounds, refused
 from orders.placing.checkout import Checkout, CheckoutRequest
@@ -117,7 +118,7 @@ class PlacingDryRun:
         return _Foreseen(new, {**taken, **planned.refused}, repeated, planned.changes)
 
     async def _outcomes(self, foreseen: _Foreseen, author: Author) -> dict[PlaceOrder, WouldBe]:
-        repeated = {o: Answer(201, f.body, f.order_id, replayed=True) for o, f in foreseen.repeated.items()}
+        repeated = {o: order_answer(201, f.document, f.order_id, replayed=True) for o, f in foreseen.repeated.items()}
         return {**foreseen.refused, **repeated, **await self._previews(foreseen.orders, author)}
 
     async def _previews(self, orders: Mapping[PlaceOrder, NewOrder], author: Author) -> dict[PlaceOrder, Preview]:
@@ -126,7 +127,7 @@ class PlacingDryRun:
         new = list(orders.values())
         documents = await self._database.run(lambda c: orders_as_placed(c, new), Lane.CHANGES)
         return {
-            order: Preview(json.dumps(document), json.dumps([_placed_event(document, author)]))
+            order: Preview(json.dumps(document), json.dumps([_first_event(document, author)]))
             for order, document in zip(orders, documents, strict=True)
         }
 
@@ -154,17 +155,5 @@ def _result(outcome: WouldBe, instance: str) -> Result:
     return Result(result.status, {**result.members, "events": "[]"}) if outcome.status < 300 else result
 
 
-def _placed_event(order: Mapping[str, Any], author: Author) -> dict[str, Any]:
-    """The first event of an order, as SETTLE would write it."""
-    return {
-        "number": 1,
-        "type": "placed",
-        "before": {"status": "Pending"},
-        "after": {"status": order["status"]},
-        "details": None,
-        "actor": author.actor,
-        "reason": None,
-        "note": None,
-        "request_id": author.request_id,
-        "at": order["updated_at"],
-    }
+def _first_event(order: Mapping[str, Any], author: Author) -> dict[str, Any]:
+    return events.placed(author, order["status"]).document(order["version"], order["updated_at"])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from orders.order.attached_sql import attached_row
 from orders.order.document_sql import ORDER_JSON
 from orders.postgres.database import Connection
 from orders.stock.intend_sql import NewOrder
@@ -40,10 +41,7 @@ def _row(order: NewOrder) -> dict[str, Any]:
         "customer_id": order.customer_id,
         "cart_id": order.cart_id,
         "total": order.total,
-        "external_reference": order.details.external_reference,
-        "metadata": order.details.metadata and json.loads(order.details.metadata),
-        "public_note": order.details.public_note,
-        "private_note": order.details.private_note,
+        **attached_row(order.details),
     }
 
 

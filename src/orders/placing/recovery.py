@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 BATCHES_AT_ONCE = 20
 """Maximum number of dead batches that one round ends."""
 
-RETURNS_AT_ONCE = 200
+DUE_AT_ONCE = 200
 """Maximum number of products whose stock one round gives back."""
 
 
@@ -31,17 +31,17 @@ class Recovered:
     """What one round found: dead batches, products with stock due back, carts to be closed."""
 
     batches: int
-    returns: int
+    due: int
     carts: int
 
     def __str__(self) -> str:
         return (
-            f"{self.batches} interrupted batches, {self.returns} products with stock to give back, "
+            f"{self.batches} interrupted batches, {self.due} products with stock to give back, "
             f"{self.carts} carts to close"
         )
 
     def __bool__(self) -> bool:
-        return bool(self.batches or self.returns or self.carts)
+        return bool(self.batches or self.due or self.carts)
 
 
 class Recovery:
@@ -65,7 +65,7 @@ class Recovery:
         """One round. Safe to run anywhere at any time, any number of times."""
         dead = await self._database.run(lambda c: orphans_sql.dead_batches(c, BATCHES_AT_ONCE))
         await asyncio.gather(*map(self._end_batch, dead))
-        due = await self._database.run(lambda c: orphans_sql.products_due_back(c, RETURNS_AT_ONCE))
+        due = await self._database.run(lambda c: orphans_sql.products_due_back(c, DUE_AT_ONCE))
         self._placement.give_back(due)
         carts = await self._closing.close_due_once()
         keep_h = self._settings.orders_key_retention_h

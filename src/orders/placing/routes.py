@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from orders.errors import Code
+from orders.order.attached import Attached
 from orders.order.details import to_details
 from orders.order.model import NO_DETAILS, Author, Details, Line
 from orders.order.parsing import (
@@ -134,7 +135,7 @@ def checkout_request(
     return CheckoutRequest(customer_id, items, key, _details_of(body), lines_ahead)
 
 
-_ATTACHED = {"external_reference", "metadata", "notes"}
+_ATTACHED = set(Attached.model_fields)
 
 
 def _details_of(body: OrderToPlace) -> Details:

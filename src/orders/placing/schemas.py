@@ -4,10 +4,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from orders.order.attached import Notes, Reference
+from orders.order.attached import Attached
 from orders.order.details import TOO_LARGE, attached_bytes
 from orders.order.model import MAX_ID, MAX_LINES, MAX_QUANTITY
-from orders.order.named_types import Metadata
 from orders.order.schema import WHOLE
 from orders.order.sizes import MAX_ATTACHED_BYTES
 
@@ -21,15 +20,12 @@ class ItemToOrder(BaseModel):
     quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY), WHOLE]
 
 
-class OrderToPlace(BaseModel):
+class OrderToPlace(Attached):
     """What to order. Without `items` (or without a body) it is the customer's shopping cart."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     items: Annotated[list[ItemToOrder], Field(min_length=1, max_length=MAX_LINES)] | None = None
-    external_reference: Reference | None = None
-    metadata: Metadata | None = None
-    notes: Notes | None = None
 
     @model_validator(mode="after")
     def _is_small(self) -> Self:

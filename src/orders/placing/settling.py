@@ -10,7 +10,8 @@ from uuid_utils.compat import uuid7
 
 from orders.errors import Code, OrderError
 from orders.neighbours.catalog import Catalog, Product
-from orders.order.idempotency import Answer
+from orders.order.document import Document
+from orders.order.idempotency import order_answer
 from orders.placing.entry import Entry
 from orders.placing.planning import Planned
 from orders.placing.refusals import undecided
@@ -64,7 +65,7 @@ class Settling:
         self._now = asyncio.get_running_loop().time
         self._fates: dict[int, Fate] = {}
         self._has_failures = False
-        self._carries_returns = bool(planned.due)
+        self._carries_due = bool(planned.due)
 
     async def run(self) -> None:
         """Send the PUTs, settle, and answer everybody."""
@@ -121,7 +122,7 @@ class Settling:
             ended,
             self._fates,
             has_failures=self._has_failures,
-            carries_returns=self._carries_returns,
+            carries_due=self._carries_due,
             hand_over=is_last and bool(self._changes.keys() - self.ended - ended.keys()),
         )
         documents = await self._settle_surely(written)
@@ -130,17 +131,17 @@ class Settling:
         if decided.again or not is_last:  # the queue looks again, too, at what is free by now
             self._requeue(decided.again)
 
-    def _answer(self, decided: Decided, documents: Mapping[UUID, str]) -> None:
+    def _answer(self, decided: Decided, documents: Mapping[UUID, Document]) -> None:
         settled = set(decided.orders)
         self._placing = [order for order in self._placing if order not in settled]
         for order in decided.placed:
-            order.answer(Answer(201, documents[order.order_id], order.order_id))
+            order.answer(order_answer(201, documents[order.order_id], order.order_id))
         for order, error in decided.failed.items():
             order.refuse(error)
         for order in decided.again:
             order.order_id = uuid7()
 
-    async def _settle_surely(self, written: Verdict) -> dict[UUID, str]:
+    async def _settle_surely(self, written: Verdict) -> dict[UUID, Document]:
         """SETTLE, through a lost connection too: it is guarded, so a second run of it changes nothing.
 
         Raises BatchLost: another replica was first, and the orders have failed.
@@ -154,7 +155,7 @@ class Settling:
                 return placed
             raise
 
-    async def _read_placed(self, ids: Sequence[UUID]) -> dict[UUID, str]:
+    async def _read_placed(self, ids: Sequence[UUID]) -> dict[UUID, Document]:
         return await self._surely(lambda c: read_placed(c, self._batch, ids))
 
     async def _surely(self, query: Query[T]) -> T:
@@ -177,7 +178,7 @@ class Settling:
         placed = await self._read_placed([order.order_id for order in self._placing])
         for order in self._placing:
             if order.order_id in placed:
-                order.answer(Answer(201, placed[order.order_id], order.order_id))
+                order.answer(order_answer(201, placed[order.order_id], order.order_id))
         self._refuse_rest(OrderError(Code.ORDER_FAILED, "This replica was interrupted while placing the order."))
 
     def _refuse_rest(self, error: OrderError) -> None:

@@ -53,12 +53,12 @@ def verdict(
     fates: Mapping[int, Fate],
     *,
     has_failures: bool,
-    carries_returns: bool,
+    carries_due: bool,
     hand_over: bool,
 ) -> Verdict:
     """What SETTLE writes. `ended` are the products whose claims end now, `fates` all that are known.
 
-    `has_failures`, `carries_returns` and `hand_over` are as in Verdict.
+    `has_failures`, `carries_due` and `hand_over` are as in Verdict.
     """
     keyed = {order: order.key for order in (*decided.placed, *decided.again) if order.key}
     return Verdict(
@@ -75,7 +75,7 @@ def verdict(
         keys_of_placed={order.order_id: keyed[order] for order in decided.placed if order in keyed},
         freed_keys=[keyed[order] for order in decided.again if order in keyed],
         has_failures=has_failures,
-        carries_returns=carries_returns,
+        carries_due=carries_due,
         hand_over=hand_over,
         authors={order.order_id: order.request.author for order in decided.orders},
     )

@@ -2,17 +2,19 @@
 
 from uuid import UUID
 
+from orders.order.events import EventType
 from orders.order.keys_sql import Outcome
 from orders.postgres.database import Connection
 from orders.stock.outcomes_sql import KEEP_OUTCOMES, outcome_parameters
 
-FAIL = """
+FAIL = f"""
     failed AS (
         UPDATE orders SET status = 'Failed', failure = 'order_failed', updated_at = now()
         WHERE batch_id = %(batch)s AND status = 'Pending' RETURNING id),
     events AS (
         INSERT INTO order_events (order_id, number, type, before, after, actor, reason)
-        SELECT id, 1, 'failed', '{"status": "Pending"}', '{"status": "Failed"}', 'recovery', 'order_failed'
+        SELECT id, 1, '{EventType.FAILED}', '{{"status": "Pending"}}', '{{"status": "Failed"}}', 'recovery',
+               'order_failed'
         FROM failed)
 """
 """SQL parts that fail the `Pending` orders of a batch and add their events."""

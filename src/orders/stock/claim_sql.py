@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from orders.order.document import Document
 from orders.order.document_sql import ORDER_JSON
 from orders.order.keys_sql import KeyInUse, keys_in_use
 from orders.postgres.database import Connection
@@ -17,7 +18,7 @@ class CartOrder:
 
     order_id: UUID
     is_placed: bool
-    body: str
+    document: Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +171,14 @@ def other_order_of_customer(connection: Connection, order_id: UUID, reference: s
 def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> dict[tuple[int, int], CartOrder]:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"""SELECT o.customer_id, o.cart_id, o.id, o.status <> 'Pending', {ORDER_JSON}
+            f"""SELECT o.customer_id, o.cart_id, o.id, o.status <> 'Pending', o.version, {ORDER_JSON}
                 FROM unnest(%(customers)s::bigint[], %(carts)s::bigint[]) c(customer_id, cart_id)
                 JOIN orders o USING (customer_id, cart_id) WHERE o.status <> 'Failed'""",
             {"customers": [c for c, _ in carts], "carts": [c for _, c in carts]},
         )
         return {
-            (customer_id, cart_id): CartOrder(UUID(order_id), is_placed, body)
-            for customer_id, cart_id, order_id, is_placed, body in cursor
+            (customer_id, cart_id): CartOrder(UUID(order_id), is_placed, Document(version, json))
+            for customer_id, cart_id, order_id, is_placed, version, json in cursor
         }
 
 
@@ -192,13 +193,13 @@ def order_of_cart(connection: Connection, customer_id: int, cart_id: int | None,
         return order if order and order.is_placed else None
     with connection.cursor() as cursor:
         cursor.execute(
-            f"""SELECT o.id, {ORDER_JSON} FROM orders o
+            f"""SELECT o.id, o.version, {ORDER_JSON} FROM orders o
                 WHERE o.customer_id = %s AND o.cart_id IS NOT NULL AND o.placed_at > now() - %s * interval '1 s'
                 ORDER BY o.id DESC LIMIT 1""",
             (customer_id, within_s),
         )
         row = cursor.fetchone()
-        return CartOrder(UUID(row[0]), True, row[1]) if row else None
+        return CartOrder(UUID(row[0]), True, Document(row[1], row[2])) if row else None
 
 
 def release(connection: Connection, batch: UUID, products: Iterable[int], keys: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import psycopg2.errors
 
+from orders.order import attached_sql
 from orders.order.keys_sql import Outcome
 from orders.order.model import NO_DETAILS, Details, Line
 from orders.postgres.database import Connection
@@ -103,15 +104,14 @@ _INTEND_STEPS = (
     ),
     Step(
         any_of("d_ids", "uuid"),
-        """
+        f"""
             INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at,
-                                external_reference, metadata, public_note, private_note)
+                                {attached_sql.NAMES})
                 SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s, to_timestamp(ms / 1000::float8),
-                       reference, metadata, public_note, private_note
+                       {attached_sql.NAMES}
                 FROM unnest(%(d_ids)s::uuid[], %(d_customers)s::bigint[], %(d_totals)s::bigint[], %(d_carts)s::bigint[],
-                            %(d_created_ms)s::bigint[], %(references)s::text[], %(metadata)s::jsonb[],
-                            %(public)s::text[], %(private)s::text[])
-                    o(id, customer_id, total, cart_id, ms, reference, metadata, public_note, private_note)""",
+                            %(d_created_ms)s::bigint[], {attached_sql.ARRAYS})
+                    o(id, customer_id, total, cart_id, ms, {attached_sql.NAMES})""",
     ),
     Step(
         any_of("item_orders", "uuid"),
@@ -160,10 +160,7 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
         "due_numbers": [d.number for d in intent.due],
         **_order_parameters("", intent.plain),
         **_order_parameters("d_", intent.described),
-        "references": [order.details.external_reference for order in intent.described],
-        "metadata": [order.details.metadata for order in intent.described],
-        "public": [order.details.public_note for order in intent.described],
-        "private": [order.details.private_note for order in intent.described],
+        **attached_sql.attached_parameters([order.details for order in intent.described]),
         "item_orders": [str(order_id) for order_id, *_ in items],
         "item_products": [line.product_id for _, line, _, _ in items],
         "item_quantities": [line.quantity for _, line, _, _ in items],

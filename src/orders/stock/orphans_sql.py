@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from orders.postgres.database import Connection
+from orders.postgres.rows import named_rows
 from orders.stock.abandon_sql import FAIL
 
 
@@ -47,7 +48,7 @@ def troubles(connection: Connection) -> list[Trouble]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT product_id, kind, to_char(since, 'YYYY-MM-DD HH24:MI:SS OF') FROM (
+            SELECT product_id, kind, to_char(t.since, 'YYYY-MM-DD HH24:MI:SS OF') AS since FROM (
                 SELECT product_id, 'in doubt' AS kind, lands_until AS since FROM stock_claims
                 WHERE after IS NOT NULL AND lands_until < now() - interval '1 min'
                 UNION ALL
@@ -58,10 +59,10 @@ def troubles(connection: Connection) -> list[Trouble]:
                 WHERE kind = 'in doubt' AND NOT EXISTS (
                     SELECT FROM stock_record p WHERE p.product_id = d.product_id AND p.id > d.id
                     AND p.kind IN ('corrected', 'accepted')) GROUP BY product_id) t
-            ORDER BY since LIMIT 100
+            ORDER BY t.since LIMIT 100
             """
         )
-        return [Trouble(*row) for row in cursor]
+        return [Trouble(**row) for row in named_rows(cursor)]
 
 
 def dead_batches(connection: Connection, limit: int) -> list[UUID]:
@@ -101,11 +102,12 @@ def take_over(connection: Connection, dead: UUID, batch: UUID, lease_s: float) -
                 WHERE NOT EXISTS (SELECT FROM stock_claims c
                                   WHERE c.batch_id = %(batch)s AND c.product_id = i.product_id);
             DELETE FROM stock_claims WHERE batch_id = %(batch)s AND after IS NULL;
-            SELECT product_id, before, after, lands_until > now() FROM stock_claims WHERE batch_id = %(batch)s
+            SELECT product_id, before, after, lands_until > now() AS may_land
+                FROM stock_claims WHERE batch_id = %(batch)s
             """,
             parameters,
         )
-        return [Orphan(*row) for row in cursor]
+        return [Orphan(**row) for row in named_rows(cursor)]
 
 
 def intend_again(connection: Connection, batch: UUID, horizon_s: float, products: Sequence[int]) -> None:

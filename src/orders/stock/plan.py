@@ -34,15 +34,15 @@ class Plan:
     changes: Mapping[int, Adjustment]
 
 
-def plan(stock: Mapping[int, int], returns: Mapping[int, int], orders: Sequence[Sequence[Line]]) -> Plan:
+def plan(stock: Mapping[int, int], due: Mapping[int, int], orders: Sequence[Sequence[Line]]) -> Plan:
     """Decide the orders: first come, first served, and all or nothing per order.
 
-    `stock` is what the catalog has of each product. `returns` is stock due back and is added first. A product that is
-    not in `stock` has 0 available. `changes` names the products whose claim is still needed: an order takes from them,
-    or they get stock back, even if the two cancel out.
+    `stock` is what the catalog has of each product. `due` is stock due back and is added first. A product that is not
+    in `stock` has 0 available. `changes` names the products whose claim is still needed: an order takes from them, or
+    they get stock back, even if the two cancel out.
     """
-    left = {product_id: quantity + returns.get(product_id, 0) for product_id, quantity in stock.items()}
-    touched = {product_id for product_id in returns if product_id in stock}
+    left = {product_id: quantity + due.get(product_id, 0) for product_id, quantity in stock.items()}
+    touched = {product_id for product_id in due if product_id in stock}
     decisions = []
     for lines in orders:
         shortages = tuple(

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from orders.postgres.database import Connection
+from orders.postgres.rows import named_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ _BOOKS = """
             sum(after - before) FILTER (WHERE kind = 'corrected') AS corrected,
             sum(before - known) AS between_rows,
             sum(figure - before) FILTER (WHERE kind IN ('accepted', 'in doubt')) AS within_rows,
-            json_agg(json_build_array(before, after, found, noted_at) ORDER BY id)
+            json_agg(json_build_object('before', before, 'after', after, 'found', found, 'at', noted_at) ORDER BY id)
                 FILTER (WHERE kind = 'in doubt' AND id > coalesce(settled, 0)) AS doubts
         FROM rows GROUP BY product_id),
     taken AS (
@@ -81,12 +83,13 @@ _BOOKS = """
                 AND d.kind = 'in doubt')) AS returned,
             sum(r.quantity) FILTER (WHERE returned_at IS NULL) AS due
         FROM asked JOIN stock_returns r USING (product_id) JOIN orders o ON o.id = r.order_id GROUP BY 1)
-    SELECT product_id, last_id, figure, to_char(since, 'YYYY-MM-DD HH24:MI:SS OF'),
-        coalesce(ours, 0)::bigint, coalesce(corrected, 0)::bigint,
-        (coalesce(between_rows, 0) + coalesce(within_rows, 0))::bigint,
-        (coalesce(returned, 0) - coalesce(by_failed, 0) - coalesce(taken.quantity, 0))::bigint,
-        coalesce(due, 0)::bigint,
-        EXISTS (SELECT FROM stock_claims c WHERE c.product_id = record.product_id AND c.after IS NOT NULL),
+    SELECT product_id, last_id, figure, to_char(since, 'YYYY-MM-DD HH24:MI:SS OF') AS since,
+        coalesce(ours, 0)::bigint AS ours, coalesce(corrected, 0)::bigint AS corrected,
+        (coalesce(between_rows, 0) + coalesce(within_rows, 0))::bigint AS outside,
+        (coalesce(returned, 0) - coalesce(by_failed, 0) - coalesce(taken.quantity, 0))::bigint AS ordered,
+        coalesce(due, 0)::bigint AS due,
+        EXISTS (SELECT FROM stock_claims c
+                WHERE c.product_id = record.product_id AND c.after IS NOT NULL) AS is_busy,
         doubts
     FROM record LEFT JOIN taken USING (product_id) LEFT JOIN returns USING (product_id)
 """
@@ -100,8 +103,12 @@ def books(connection: Connection, products: Sequence[int]) -> dict[int, Book]:
     """
     with connection.cursor() as cursor:
         cursor.execute(_BOOKS, {"products": list(products)})
-        found = ((*facts, tuple(Doubt(*doubt) for doubt in doubts or ())) for *facts, doubts in cursor)
-        return {row[0]: Book(*row) for row in found}
+        found = [Book(**{**row, "doubts": _doubts(row["doubts"])}) for row in named_rows(cursor)]
+    return {book.product_id: book for book in found}
+
+
+def _doubts(rows: Sequence[dict[str, Any]] | None) -> tuple[Doubt, ...]:
+    return tuple(Doubt(**row) for row in rows or ())
 
 
 def latest_with_stock(connection: Connection, product_id: int, found: int, at_most: int) -> str | None:

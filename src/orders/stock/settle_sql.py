@@ -6,7 +6,9 @@ from uuid import UUID
 
 import psycopg2.errors
 
+from orders.order.document import Document
 from orders.order.document_sql import ORDER_JSON
+from orders.order.events import EventType
 from orders.order.keys_sql import Outcome
 from orders.order.model import Author
 from orders.postgres.database import Connection
@@ -21,9 +23,9 @@ class Verdict:
 
     `landed` includes `quiet`: products in quarantine, as an unacknowledged PUT may still land. `took`: all products of
     the batch whose PUT has landed so far; their stock goes back if the order failed. `has_failures`: an order of the
-    batch has failed, now or before. `carries_returns`: the batch carried stock that was due back. `hand_over`: the
-    batch is given up, so recovery may take the rest at once. `authors`: the authors of placed and failed orders, for
-    their first events.
+    batch has failed, now or before. `carries_due`: the batch carried stock that was due back. `hand_over`: the batch is
+    given up, so recovery may take the rest at once. `authors`: the authors of placed and failed orders, for their first
+    events.
     """
 
     placed: Sequence[UUID] = ()
@@ -36,7 +38,7 @@ class Verdict:
     keys_of_placed: dict[UUID, str] = field(default_factory=dict)
     freed_keys: Sequence[str] = ()
     has_failures: bool = False
-    carries_returns: bool = False
+    carries_due: bool = False
     hand_over: bool = False
     authors: dict[UUID, Author] = field(default_factory=dict)
 
@@ -79,10 +81,11 @@ _SETTLE_STEPS = (
     ),
     Step(
         any_of("author_of", "uuid"),
-        """
+        f"""
             INSERT INTO order_events (order_id, number, type, before, after, actor, reason, request_id)
-                SELECT id, 1, CASE WHEN reason IS NULL THEN 'placed' ELSE 'failed' END, '{"status": "Pending"}',
-                       CASE WHEN reason IS NULL THEN '{"status": "Ordered"}' ELSE '{"status": "Failed"}' END::jsonb,
+                SELECT id, 1, CASE WHEN reason IS NULL THEN '{EventType.PLACED}' ELSE '{EventType.FAILED}' END,
+                       '{{"status": "Pending"}}',
+                       CASE WHEN reason IS NULL THEN '{{"status": "Ordered"}}' ELSE '{{"status": "Failed"}}' END::jsonb,
                        actor, reason, request_id
                 FROM unnest(%(author_of)s::uuid[], %(actors)s::text[], %(reasons)s::text[], %(requests)s::text[])
                     e(id, actor, reason, request_id)""",
@@ -96,7 +99,7 @@ _SETTLE_STEPS = (
                 ON CONFLICT DO NOTHING""",
     ),
     Step(
-        is_true("carries_returns"),
+        is_true("carries_due"),
         f"""
             UPDATE stock_returns SET returned_at = now()
                 WHERE batch_id = %(batch)s AND product_id = ANY(%(landed)s::bigint[]) AND returned_at IS NULL;
@@ -146,18 +149,18 @@ _SETTLE_STEPS = (
     ),
     Step(
         any_of("placed", "uuid"),
-        f"RETURN QUERY SELECT o.id, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])",
+        f"RETURN QUERY SELECT o.id, o.version, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(placed)s::uuid[])",
     ),
 )
 
 
-SETTLE = Function("settle", _SETTLE_STEPS, rows="id uuid, document text")
+SETTLE = Function("settle", _SETTLE_STEPS, rows="id uuid, version integer, document text")
 
 
-def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, str]:
+def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, Document]:
     """SETTLE: the orders become `Ordered` or `Failed`, claims end, and the stock of failed orders is queued to go back.
 
-    Returns the JSON of the placed orders. Raises BatchLost. Then nothing was written.
+    Returns the placed orders. Raises BatchLost. Then nothing was written.
     """
     parameters = {
         "batch": str(batch),
@@ -178,24 +181,24 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
         "actors": [author.actor for author in verdict.authors.values()],
         "reasons": [verdict.failed.get(i) for i in verdict.authors],
         "has_failures": verdict.has_failures,
-        "carries_returns": verdict.carries_returns,
+        "carries_due": verdict.carries_due,
         "hand_over": verdict.hand_over,
         "requests": [author.request_id for author in verdict.authors.values()],
     }
     try:
         with connection.cursor() as cursor:
             SETTLE.call(cursor, {**parameters, **outcome_parameters(verdict.outcomes)})
-            return {UUID(order_id): document for order_id, document in cursor}
+            return {UUID(order_id): Document(version, json) for order_id, version, json in cursor}
     except psycopg2.Error as error:
         raise named(error) from None
 
 
-def read_placed(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The JSON of those of these orders that this batch has placed. Tells what a SETTLE of unknown outcome has done."""
+def read_placed(connection: Connection, batch: UUID, ids: Sequence[UUID]) -> dict[UUID, Document]:
+    """Those of these orders that this batch has placed. Tells what a SETTLE of unknown outcome has done."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"""SELECT o.id, {ORDER_JSON} FROM orders o
+            f"""SELECT o.id, o.version, {ORDER_JSON} FROM orders o
                 WHERE o.id = ANY(%s::uuid[]) AND o.batch_id = %s AND o.placed_at IS NOT NULL""",
             ([str(order_id) for order_id in ids], str(batch)),
         )
-        return {UUID(order_id): document for order_id, document in cursor}
+        return {UUID(order_id): Document(version, json) for order_id, version, json in cursor}

@@ -1,27 +1,25 @@
 """Answers that carry an order: its JSON as PostgreSQL built it, its version as ETag."""
 
-import re
 from collections.abc import Mapping
 
 from fastapi import Response
 
+from orders.order.document import Document
 from orders.order.idempotency import Answer
 from orders.wire.dry_run import preview_response
 
 ETAG_HEADER = {"ETag": {"description": "The order's version, quoted.", "schema": {"type": "string"}}}
 """The `ETag` header, as the document at /docs describes it."""
 
-_VERSION = re.compile(r'"version" : ([0-9]+)')
-"""Finds the version in an order's JSON as PostgreSQL builds it. No text can forge it: quotes in a text are escaped, and
-jsonb puts no space before a colon.
-"""
+
+def etag(version: int) -> dict[str, str]:
+    """The header with an order's version."""
+    return {"ETag": f'"{version}"'}
 
 
-def order_response(body: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An order's JSON as the answer, with its version as ETag."""
-    version = _VERSION.search(body)
-    assert version is not None
-    return Response(body, status, {**(headers or {}), "ETag": f'"{version[1]}"'}, "application/json")
+def order_response(order: Document, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An order as the answer, with its version as ETag."""
+    return Response(order.json, status, {**(headers or {}), **etag(order.version)}, "application/json")
 
 
 def answered(answer: Answer, dry_run: bool = False) -> Response:
@@ -31,5 +29,6 @@ def answered(answer: Answer, dry_run: bool = False) -> Response:
     if answer.replayed:
         headers["Idempotent-Replayed"] = "true"
     if answer.status < 300:
-        return order_response(answer.body, answer.status, headers)
+        assert answer.version is not None  # its body is an order
+        return order_response(Document(answer.version, answer.body), answer.status, headers)
     return Response(answer.body, answer.status, headers, "application/problem+json")
