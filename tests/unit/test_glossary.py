@@ -36,6 +36,7 @@ INVENTED = {
     "land",
     "lane",
     "lease",
+    "limiter",
     "line",
     "linger",
     "mixed up",

@@ -9,7 +9,7 @@ from orders.changing.change import Decide, DecideMany, Decisions, OrderState
 from orders.changing.change_sql import RequestKey
 from orders.changing.dry_run_sql import ChangesUndone, change_and_undo
 from orders.neighbours.catalog import Catalog
-from orders.neighbours.gate import DRY_RUN
+from orders.neighbours.limiter import DRY_RUN
 from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
 from orders.order.document import Document
 from orders.order.keys_sql import KeyInUse

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 
 from orders.neighbours.concurrency import Concurrency, Learnt
-from orders.neighbours.gate import Call, Gate
+from orders.neighbours.limiter import Call, Limiter
 from orders.neighbours.reply import NoAnswer, NotSent, Reply
 from orders.neighbours.turns import Turns
 from orders.postgres.database import DatabaseUnavailable
@@ -47,7 +47,7 @@ class Capacity:
         self._turns = turns
         self._now = asyncio.get_running_loop().time
         self._concurrency = Concurrency(bound)
-        self._gate = Gate(lambda: self._concurrency.limit(self._now()))
+        self._limiter = Limiter(lambda: self._concurrency.limit(self._now()))
 
     @property
     def is_proven(self) -> bool:
@@ -80,8 +80,8 @@ class Capacity:
 
         Raises what `exchange` raises. A NoAnswer then has its `was_alone`.
         """
-        call = self._gate.enter_now(flow, alone=alone, first=first)
-        call = call or await self._gate.enter(flow, alone=alone, first=first)
+        call = self._limiter.enter_now(flow, alone=alone, first=first)
+        call = call or await self._limiter.enter(flow, alone=alone, first=first)
         began_at = self._now()
         failed: NoAnswer | None = None
         try:
@@ -89,7 +89,7 @@ class Capacity:
         except NoAnswer as error:
             failed = error
         finally:
-            self._gate.leave(call)
+            self._limiter.leave(call)
         now = self._now()
         if failed:
             self._note_trouble(call, now, began_at)

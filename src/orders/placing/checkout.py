@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orders.errors import Code, OrderError, invalid
 from orders.neighbours.carts import Cart, Carts
-from orders.neighbours.gate import DRY_RUN
+from orders.neighbours.limiter import DRY_RUN
 from orders.neighbours.reply import CircuitOpen, MalformedReply, NoAnswer, NotSent
 from orders.order import keys_sql
 from orders.order.idempotency import Answer, failure, is_recorded, order_answer

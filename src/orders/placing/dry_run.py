@@ -8,7 +8,7 @@ from typing import Any
 
 from orders.errors import OrderError, reference_taken
 from orders.neighbours.catalog import Catalog
-from orders.neighbours.gate import DRY_RUN
+from orders.neighbours.limiter import DRY_RUN
 from orders.order import events
 from orders.order.idempotency import Answer, order_answer
 from orders.order.model import Author

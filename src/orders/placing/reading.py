@@ -16,7 +16,7 @@ async def read_products(
 ) -> Read:
     """Read what these entries need. Returns when all is read, or nobody waits for it any more.
 
-    `refuse` is called for an entry whose deadline comes meanwhile. `flow` is on whose behalf (see Gate).
+    `refuse` is called for an entry whose deadline comes meanwhile. `flow` is on whose behalf (see Limiter).
     """
     reads = {p: asyncio.create_task(catalog.read(p, flow)) for p in sorted(products_of(entries))}
     await _wait_for(reads.values(), entries, refuse)

@@ -1,4 +1,4 @@
-"""The gate before a neighbour: admits as many calls at once as allowed, some of them alone, and takes turns by flow."""
+"""The limiter before a neighbour: it admits as many calls at once as allowed, some of them alone, and takes turns by flow."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -14,8 +14,10 @@ DRY_RUN_SHARE = 8
 
 @dataclass(slots=True)
 class Call:
-    """A call that is under way. After `Gate.leave`, `was_alone` says whether no other call was under way meanwhile, and
-    `was_full` whether the limit was reached.
+    """A call that is under way.
+
+    After `Limiter.leave`, `was_alone` says whether no other call was under way meanwhile, `was_full` whether the limit
+    was reached.
     """
 
     flow: Hashable
@@ -30,7 +32,7 @@ _Waiting = tuple[asyncio.Future[Call], bool]
 _NO_FLOW = object()
 
 
-class Gate:
+class Limiter:
     """Admits up to `limit()` calls at once.
 
     The calls of one request or batch are a flow. Flows take turns, so a flow of a thousand calls delays another flow's

@@ -7,15 +7,15 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.neighbours.gate import DRY_RUN, Gate
+from orders.neighbours.limiter import DRY_RUN, Limiter
 
 
 class Visitors:
-    """Calls that stay in the gate until they are let go."""
+    """Calls that stay in the limiter until they are let go."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.gate = Gate(lambda: self.limit)
+        self.limiter = Limiter(lambda: self.limit)
         self.inside: list[tuple[Hashable, bool]] = []
         self.history: list[Hashable] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -28,7 +28,7 @@ class Visitors:
         await settle()
 
     async def _visit(self, flow: Hashable, door: asyncio.Event, alone: bool, first: bool) -> None:
-        call = await self.gate.enter(flow, alone=alone, first=first)
+        call = await self.limiter.enter(flow, alone=alone, first=first)
         self.inside.append((flow, alone))
         self.history.append(flow)
         assert len(self.inside) <= max(1, self.limit)
@@ -37,7 +37,7 @@ class Visitors:
             await door.wait()
         finally:
             self.inside.remove((flow, alone))
-            self.gate.leave(call)
+            self.limiter.leave(call)
             assert not alone or call.was_alone
 
     async def let_all_go(self) -> None:
@@ -100,14 +100,14 @@ async def test_one_that_gives_up_keeps_nobody_waiting() -> None:
 
 
 async def test_whether_a_call_was_alone_is_known_at_its_end() -> None:
-    gate = Gate(lambda: 8)
-    first, second = await gate.enter(), await gate.enter()
-    gate.leave(second)
-    third = await gate.enter()
-    gate.leave(first)
-    gate.leave(third)
-    fourth = await gate.enter()
-    gate.leave(fourth)
+    limiter = Limiter(lambda: 8)
+    first, second = await limiter.enter(), await limiter.enter()
+    limiter.leave(second)
+    third = await limiter.enter()
+    limiter.leave(first)
+    limiter.leave(third)
+    fourth = await limiter.enter()
+    limiter.leave(fourth)
     assert [call.was_alone for call in (first, second, third, fourth)] == [False, False, False, True]
 
 
@@ -177,13 +177,13 @@ async def test_a_question_that_is_asked_again_goes_before_all_that_wait() -> Non
 
 
 async def test_those_that_wait_go_on_while_one_after_another_is_asked_again() -> None:
-    gate, history = Gate(lambda: 1), []
+    limiter, history = Limiter(lambda: 1), []
 
     async def call(name: str, *, first: bool) -> None:
-        admitted = await gate.enter(name, alone=first, first=first)
+        admitted = await limiter.enter(name, alone=first, first=first)
         history.append(name)
         await settle()
-        gate.leave(admitted)
+        limiter.leave(admitted)
 
     async def ask_again() -> None:
         for _ in range(20):
