@@ -46,7 +46,7 @@ SQL_TESTS = {
     "stock/record_sql.py": ["tests/integration/test_reconcile.py", "tests/e2e/test_survival.py"],
 }
 PYTHON_TESTS = {
-    **dict.fromkeys((f"placing/{name}.py" for name in ("batch", "settling", "sorting", "planning", "verdict")), BATCH),
+    **dict.fromkeys((f"placing/{name}.py" for name in ("batch", "settling", "sorting", "planning", "decision")), BATCH),
     "placing/recovery.py": PLACING[1:],
     "stock/plan.py": ["tests/unit/test_plan.py", *PLACING[2:]],
     "stock/write.py": ["tests/unit/test_stock.py", *PLACING[2:]],

@@ -24,7 +24,7 @@ from orders.stock.claim_sql import Due
 from orders.stock.intend_sql import Intent, NewOrder, intend
 from orders.stock.orphans_sql import Ended, Orphan
 from orders.stock.plan import Adjustment
-from orders.stock.settle_sql import Verdict, read_placed, settle
+from orders.stock.settle_sql import Settlement, read_placed, settle
 from tests.conftest import ask
 
 BATCH = {"a": UUID(int=0xA), "b": UUID(int=0xB), "new": UUID(int=0xC)}
@@ -303,7 +303,7 @@ def test_settle_ends_what_the_verdict_names_of_the_batch(database: Connection) -
     claim(database, 6, "a", (5, 4))
     touched = Touched(database)
     author = Author("anna", "r")
-    verdict = Verdict(
+    verdict = Settlement(
         placed=[order_id("a1")],
         failed={order_id("a2"): "order_failed"},
         landed=[1, 2, 5],
@@ -341,18 +341,20 @@ def test_settle_ends_what_the_verdict_names_of_the_batch(database: Connection) -
 @pytest.mark.parametrize(
     "verdict",
     [
-        Verdict(landed=[1, 11]),
-        Verdict(landed=[1, 21]),
-        Verdict(refused=[11]),
-        Verdict(placed=[order_id("a1"), order_id("b1")], landed=[1]),
-        Verdict(placed=[order_id("a3")], landed=[1]),
-        Verdict(placed=[order_id("a4")], landed=[1]),
-        Verdict(failed={order_id("a1"): "x", order_id("nobody"): "x"}),
-        Verdict(landed=[1], placed=[order_id("b1")]),
+        Settlement(landed=[1, 11]),
+        Settlement(landed=[1, 21]),
+        Settlement(refused=[11]),
+        Settlement(placed=[order_id("a1"), order_id("b1")], landed=[1]),
+        Settlement(placed=[order_id("a3")], landed=[1]),
+        Settlement(placed=[order_id("a4")], landed=[1]),
+        Settlement(failed={order_id("a1"): "x", order_id("nobody"): "x"}),
+        Settlement(landed=[1], placed=[order_id("b1")]),
     ],
     ids=repr,
 )
-def test_a_verdict_on_anything_that_is_not_the_batchs_settles_nothing(database: Connection, verdict: Verdict) -> None:
+def test_a_verdict_on_anything_that_is_not_the_batchs_settles_nothing(
+    database: Connection, verdict: Settlement
+) -> None:
     touched = Touched(database)
     with pytest.raises(BatchLost):
         settle(database, BATCH["a"], 1, verdict)

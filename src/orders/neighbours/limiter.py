@@ -1,4 +1,4 @@
-"""The limiter before a neighbour: it admits as many calls at once as allowed, some of them alone, and takes turns by flow."""
+"""The limiter of calls to a neighbour: it admits as many at once as allowed, some of them alone, flow by flow."""
 
 import asyncio
 from collections import OrderedDict, deque

@@ -16,11 +16,11 @@ from orders.order import keys_sql
 from orders.order.idempotency import Answer, is_recorded, order_answer
 from orders.order.keys_sql import Outcome
 from orders.placing.entry import Entry, GiveBack, PlaceOrder
-from orders.placing.planning import Planned, Read, new_order, plan_orders
+from orders.placing.planning import BatchPlan, Read, new_order, plan_orders
 from orders.placing.reading import read_products
 from orders.placing.refusals import not_prepared, outcomes, undecided
 from orders.placing.settling import Settling
-from orders.placing.sorting import Sorted, orders_of, products_of, sort_out
+from orders.placing.sorting import ClaimResult, orders_of, products_of, sort_out
 from orders.postgres.database import Database, DatabaseUnavailable
 from orders.settings import Settings
 from orders.stock import claim_sql
@@ -137,22 +137,22 @@ class Batch:
         await self._apply(found)
         return found.ready, claimed
 
-    async def _apply(self, found: Sorted) -> None:
+    async def _apply(self, found: ClaimResult) -> None:
         """Answer, release and requeue. Until the end all entries are the batch's: if the database goes away meanwhile,
         those without an answer get one.
         """
-        for order, known in found.replayed.items():
+        for order, known in found.known_key.items():
             order.answer(known) if isinstance(known, Answer) else order.refuse(known)
-        for order, cart_order in found.repeated.items():
+        for order, cart_order in found.known_cart.items():
             await self._keep_outcome(order, Outcome(201, cart_order.document.json, cart_order.order_id))
             order.answer(order_answer(201, cart_order.document, cart_order.order_id, replayed=True))
-        if found.products or found.keys:
-            await self._database.run(lambda c: claim_sql.release(c, self.id, found.products, found.keys))
-        for order, error in found.taken.items():  # its key is free again: it may be used from now on
+        if found.spare_products or found.spare_keys:
+            await self._database.run(lambda c: claim_sql.release(c, self.id, found.spare_products, found.spare_keys))
+        for order, error in found.reference_used.items():  # its key is free again: it may be used from now on
             order.refuse(error)
         self._entries = found.ready
         if found.again:
-            self._requeue(found.again, held=found.held)
+            self._requeue(found.again, held=found.ask_later)
 
     async def _keep_outcome(self, order: PlaceOrder, outcome: Outcome) -> None:
         if key := order.key:
@@ -168,7 +168,9 @@ class Batch:
             entry.refuse(error)
 
     async def _refuse_durably(self, order: PlaceOrder, error: OrderError) -> None:
-        """Once its key remembers the error; where that can't be had, it is told that nothing was decided."""
+        """Store the error under the order's key, then answer with it. If storing fails, answer that nothing is decided
+        yet (503).
+        """
         remembered = outcomes({order: error})
         try:
             is_kept = await self._database.run(lambda c: keep_outcomes(c, self.id, remembered))
@@ -178,7 +180,7 @@ class Batch:
 
     # INTEND -----------------------------------------------------------------------------------------------------
 
-    async def _intend(self, planned: Planned, read: Read) -> None:
+    async def _intend(self, planned: BatchPlan, read: Read) -> None:
         intent = Intent(
             planned.changes,
             [new_order(order, read.products) for order in planned.orders],

@@ -15,7 +15,7 @@ from orders.order.model import Author
 from orders.order.results import Result, answered, as_order_error, in_bounds, refused
 from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.placing.dry_run_sql import orders_as_placed
-from orders.placing.entry import Entry, OrderRequest, PlaceOrder, place_order
+from orders.placing.entry import Entry, OrderRequest, PlaceOrder, queue_entry
 from orders.placing.planning import new_order, plan_orders
 from orders.placing.reading import read_products
 from orders.placing.sorting import placed_cart, products_of, reference_error
@@ -82,7 +82,7 @@ class PlacingDryRun:
         for n, one in enumerate(prepared):
             if isinstance(one, OrderRequest):
                 future = asyncio.get_running_loop().create_future()
-                orders.setdefault(one.cart or n, place_order(one, future))
+                orders.setdefault(one.cart or n, queue_entry(one, future))
         foreseen = await self._foresee(list(orders.values()))
         found = await self._outcomes(foreseen, author)
         outcomes: list[WouldBe] = []

@@ -89,7 +89,7 @@ class PlaceOrder(Entry):
         return self.key is None and self.cart is None and self.reference is None
 
 
-def place_order(request: OrderRequest, future: asyncio.Future[Answer], turn_at: float = 0.0) -> PlaceOrder:
+def queue_entry(request: OrderRequest, future: asyncio.Future[Answer], turn_at: float = 0.0) -> PlaceOrder:
     """The entry of a request."""
     cart, reference = request.cart, request.details.external_reference
     only_once = {"cart": cart, "reference": reference}

@@ -16,14 +16,14 @@ from orders.stock.plan import Adjustment, plan
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What READ found: the products that there are, and why others can't be known. Neither: no such product."""
+    """What READ found. `errors`: why a product could not be read. A product in neither is not in the catalog."""
 
     products: Mapping[int, Product]
     errors: Mapping[int, OrderError]
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class BatchPlan:
     """The orders to place, who is refused and why, each product's stock, and the stock that goes back."""
 
     orders: Sequence[PlaceOrder]
@@ -32,9 +32,9 @@ class Planned:
     due: Sequence[Due]
 
 
-def plan_orders(orders: Sequence[PlaceOrder], due: Sequence[Due], read: Read, now: float) -> Planned:
+def plan_orders(orders: Sequence[PlaceOrder], due: Sequence[Due], read: Read, now: float) -> BatchPlan:
     """Plan these orders, first come, first served. `due` is the stock that waits to go back; `now` the loop's time."""
-    refused = {order: error for order in orders if (error := hindrance(order, read, now))}
+    refused = {order: error for order in orders if (error := refusal_before_plan(order, read, now))}
     candidates = [order for order in orders if order not in refused]
     going_back = [d for d in due if d.product_id in read.products]
     stock = {product.id: product.quantity for product in read.products.values()}
@@ -45,7 +45,7 @@ def plan_orders(orders: Sequence[PlaceOrder], due: Sequence[Due], read: Read, no
             refused[order] = insufficient(order.request, shortages)
         else:
             placing.append(order)
-    return Planned(placing, refused, decided.changes, going_back)
+    return BatchPlan(placing, refused, decided.changes, going_back)
 
 
 def _sums(due: Sequence[Due]) -> dict[int, int]:
@@ -55,7 +55,7 @@ def _sums(due: Sequence[Due]) -> dict[int, int]:
     return sums
 
 
-def hindrance(order: PlaceOrder, read: Read, now: float) -> OrderError | None:
+def refusal_before_plan(order: PlaceOrder, read: Read, now: float) -> OrderError | None:
     """Why the order can't even be planned."""
     if now >= order.deadline:
         return took_too_long()

@@ -15,7 +15,7 @@ from orders.order.idempotency import Answer, replay
 from orders.order.keys_sql import KeyInUse
 from orders.placing.batch import Batch
 from orders.placing.cart_closing import CartClosing
-from orders.placing.entry import Entry, GiveBack, OrderRequest, PlaceOrder, place_order
+from orders.placing.entry import Entry, GiveBack, OrderRequest, PlaceOrder, queue_entry
 from orders.placing.held import Held
 from orders.placing.selection import Selection, is_small
 from orders.placing.settling import STRAGGLER_S
@@ -25,12 +25,12 @@ from orders.settings import Settings
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.002
-"""Pause after a batch in which the next one waits for as many orders: clients that were answered together come back
-together, and the first of them would be a batch of its own.
+"""Time that the next batch waits, after a batch of N orders, for N orders. Clients that were answered together often
+come back together; without the pause the first of them would go alone.
 """
 
 CLOCK_S = 0.0005
-"""Tolerance of a timer: it may come so much early, because the event loop's clock counts milliseconds."""
+"""Tolerance of a timer: it may fire up to this much early, because the event loop's clock counts milliseconds."""
 
 BATCHFULS = 2
 """Maximum of orders in flight, in multiples of a full batch. More of them would only wait for each other."""
@@ -41,8 +41,8 @@ others gets 503.
 """
 
 LINE_S = 0.005
-"""Seconds that each line puts a request's turn off. So an order of two lines goes before one of 500 that came two
-seconds earlier, and before most of a hundred orders that came in one request. It is about what a line costs.
+"""Seconds by which each line delays a request's turn: roughly what a line costs. So an order of two lines goes before
+one of 500 that came two seconds earlier, and before most of a hundred orders that came in one request.
 """
 
 LARGE_AT_ONCE = 2
@@ -64,7 +64,7 @@ class Placement:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Entry] = []  # in the order of their turns
         self._batches: set[Batch] = set()
-        self._large: set[Batch] = set()  # those with a large order, which is always the first
+        self._with_large_order: set[Batch] = set()  # those with a large order, which is always the first
         self._keys: dict[str, bytes] = {}
         self._giving_back: set[int] = set()
         self._held = Held()
@@ -72,7 +72,7 @@ class Placement:
         self._expected = 0  # entries, until `_linger_until`
         self._linger_until = -math.inf
         self._timer: asyncio.Handle | None = None
-        self._timer_at = math.inf  # not asked of the handle: uvloop's has no time where it is due at once
+        self._timer_at = math.inf  # uvloop's handle has no time if it is due at once
         self._tasks: set[asyncio.Task[None]] = set()
 
     # What is asked of it ----------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class Placement:
 
     async def _place(self, request: OrderRequest) -> Answer:
         turn_at = self._loop.time() + LINE_S * (request.lines_ahead + len(request.lines))
-        order = place_order(request, self._loop.create_future(), turn_at)
+        order = queue_entry(request, self._loop.create_future(), turn_at)
         self._make_room(order)
         self._line_up(order)
         expiry = self._loop.call_at(request.deadline, self._expire, order)
@@ -122,7 +122,7 @@ class Placement:
         self._giving_back.discard(product_id)
 
     async def drain(self) -> None:
-        """Return when every batch that is under way has ended, and the next one that only waits for more orders."""
+        """Return when all batches have ended, and so has the one that only waits for more orders."""
         while self._tasks or (self._waiting and not self._has_lingered()):
             await (asyncio.wait(self._tasks) if self._tasks else asyncio.sleep(LINGER_S))
 
@@ -138,7 +138,7 @@ class Placement:
 
     def _make_room(self, newcomer: PlaceOrder) -> None:
         """Refuse the newcomer if the queue takes too long. If it is full, refuse whichever has the last turn."""
-        if self._is_slow(newcomer):
+        if self._is_congested(newcomer):
             raise self._too_many()
         if len(self._waiting) >= self._settings.orders_queue:
             last = self._waiting[-1]
@@ -150,10 +150,9 @@ class Placement:
     def _too_many(self) -> OrderError:
         return OrderError(Code.OVERLOADED, f"{len(self._waiting)} orders are waiting already.", retry_after_s=1)
 
-    def _is_slow(self, newcomer: PlaceOrder) -> bool:
-        """Whether the last request waited long, and more are before this one than a quarter of a batch.
-
-        Requests whose product is held elsewhere stand aside: they are no reason to refuse those that want another.
+    def _is_congested(self, newcomer: PlaceOrder) -> bool:
+        """Whether the queue is slow: the newest request of the last batch waited too long, and at least a quarter of a
+        batch is ahead of this one. Entries that wait for a busy product, cart or reference don't count.
         """
         if self._queued_s <= QUEUE_SHARE * self._settings.orders_request_deadline_s:
             return False
@@ -198,7 +197,7 @@ class Placement:
         batch = Batch(chosen, self._database, self._catalog, self._settings, self._requeue, self._spawn)
         self._batches.add(batch)
         if not is_small(chosen[0]):
-            self._large.add(batch)
+            self._with_large_order.add(batch)
         self._spawn(self._run(batch))
 
     async def _run(self, batch: Batch) -> None:
@@ -208,22 +207,22 @@ class Placement:
             log.exception("batch %s ended unexpectedly; recovery will look after what is left of it", batch.id)
         finally:
             self._batches.discard(batch)
-            self._large.discard(batch)
+            self._with_large_order.discard(batch)
             self._expected, self._linger_until = batch.size, self._loop.time() + LINGER_S
             self._dispatch()
 
     def _has_room(self) -> bool:
-        """Whether another batch may begin. Few large ones cost less than many small ones, so as a rule the next gathers
-        until the last has ended; but one that takes long (a slow catalog, a PUT without an answer) holds up nobody.
+        """Whether another batch may begin. A full batch costs less than several small ones, so the next one normally
+        waits until the last one has ended. A batch that takes longer than STRAGGLER_S is not waited for.
         """
         if len(self._batches) >= self._settings.orders_batches:
             return False
         in_flight = sum(batch.size for batch in self._batches)
-        return in_flight < BATCHFULS * self._settings.orders_batch_size and self._young_until() <= self._loop.time()
+        return in_flight < BATCHFULS * self._settings.orders_batch_size and self._may_begin_at() <= self._loop.time()
 
-    def _young_until(self) -> float:
-        """When no batch is young any more: then it takes long. Large orders always do."""
-        begun = [batch.began_at for batch in self._batches if batch not in self._large]
+    def _may_begin_at(self) -> float:
+        """When the newest batch counts as slow, so that another may begin. One with a large order does so at once."""
+        begun = [batch.began_at for batch in self._batches if batch not in self._with_large_order]
         return max(begun, default=-math.inf) + STRAGGLER_S
 
     def _has_lingered(self) -> bool:
@@ -237,7 +236,7 @@ class Placement:
         selection = Selection(
             busy=held.union(*(batch.busy for batch in self._batches)),
             unsure=held.union(*(batch.slow for batch in self._batches)),
-            takes_large=len(self._large) < LARGE_AT_ONCE,
+            takes_large=len(self._with_large_order) < LARGE_AT_ONCE,
             size=self._settings.orders_batch_size,
             now=now,
         )
@@ -261,7 +260,7 @@ class Placement:
         if not self._waiting:
             return math.inf
         now = self._loop.time()
-        times = (self._linger_until, self._young_until(), self._held.next_end(now))
+        times = (self._linger_until, self._may_begin_at(), self._held.next_end(now))
         return min((when for when in times if when > now), default=math.inf)
 
     def _wake_up(self) -> None:

@@ -5,23 +5,26 @@ from dataclasses import dataclass, field
 from orders.placing.entry import Entry
 
 PASSED_OVER = 8
-"""Number of batches that may go ahead without an entry. After them its products are kept free for it, so that nothing
-starves.
+"""Number of times that an entry may be left waiting when a batch is chosen. After them its products are kept free for
+it, so that nothing starves.
 """
 
 MOST_PRODUCTS = 256
 """Maximum number of products in a batch of several orders: four rounds of calls to a catalog that takes 64."""
 
 SMALL = 64
-"""Number of products up to which an order is small, and a batch that takes along orders before their turn."""
+"""Maximum number of products of a small order. An order whose turn has not come yet may join a batch only if the batch
+then has at most as many.
+"""
 
 
 @dataclass(slots=True)
 class Selection:
     """The next batch. Entries are offered in the order of their turns; each is in `chosen` or in `rest` then.
 
-    `busy` are the products that another batch is at work on, and those that are held elsewhere. `unsure` are those of
-    them whose end nobody knows: they are kept free for no one. A large order can only begin a batch, if `takes_large`.
+    `busy` are the products that another batch is at work on, and those that are held elsewhere; later also those that
+    are kept free for an entry that was left waiting too often. `unsure` are busy products of which nobody knows when
+    they are free: none is kept free for an entry. A large order has to be the first of its batch, if `takes_large`.
     """
 
     busy: set[int]

@@ -12,15 +12,15 @@ from orders.errors import Code, OrderError
 from orders.neighbours.catalog import Catalog, Product
 from orders.order.document import Document
 from orders.order.idempotency import order_answer
+from orders.placing.decision import Decided, decide, settlement
 from orders.placing.entry import Entry
-from orders.placing.planning import Planned
+from orders.placing.planning import BatchPlan
 from orders.placing.refusals import undecided
-from orders.placing.verdict import Decided, decide, verdict
 from orders.postgres.database import Database, DatabaseUnavailable, Query
 from orders.settings import Settings
 from orders.stock.batch_lost_sql import BatchLost
 from orders.stock.plan import Adjustment
-from orders.stock.settle_sql import Verdict, read_placed, settle
+from orders.stock.settle_sql import Settlement, read_placed, settle
 from orders.stock.write import Fate, jittered, write_stock
 
 log = logging.getLogger(__name__)
@@ -31,19 +31,20 @@ STRAGGLER_S = 0.25
 """Time after which orders whose PUTs are all acknowledged are settled, without waiting any longer for the others'."""
 
 SETTLE_AGAIN_S = 0.05
-"""Least time between two SETTLEs of one batch that wait for a deadline."""
+"""Shortest wait for the next deadline. A PUT that ends earlier ends it."""
 
 
 class Settling:
     """The PUTs of a batch, and what is decided by them.
 
-    `ended` are the products that it has done with: their claims are gone. `slow` are those whose PUT takes long.
+    `ended` are the products that the batch holds no longer: their claims are deleted, or quiet. `slow` are those whose
+    PUT takes long.
     """
 
     def __init__(
         self,
         batch: UUID,
-        planned: Planned,
+        planned: BatchPlan,
         products: Mapping[int, Product],
         lease_until: float,
         database: Database,
@@ -117,7 +118,7 @@ class Settling:
         if not (decided.orders or ended or is_last):
             return
         self._has_failures = self._has_failures or bool(decided.failed or decided.again)
-        written = verdict(
+        written = settlement(
             decided,
             ended,
             self._fates,
@@ -125,7 +126,7 @@ class Settling:
             carries_due=self._carries_due,
             hand_over=is_last and bool(self._changes.keys() - self.ended - ended.keys()),
         )
-        documents = await self._settle_surely(written)
+        documents = await self._settle_until_answered(written)
         self.ended |= ended.keys()
         self._answer(decided, documents)
         if decided.again or not is_last:  # the queue looks again, too, at what is free by now
@@ -141,14 +142,14 @@ class Settling:
         for order in decided.again:
             order.order_id = uuid7()
 
-    async def _settle_surely(self, written: Verdict) -> dict[UUID, Document]:
+    async def _settle_until_answered(self, written: Settlement) -> dict[UUID, Document]:
         """SETTLE, through a lost connection too: it is guarded, so a second run of it changes nothing.
 
         Raises BatchLost: another replica was first, and the orders have failed.
         """
         horizon_s = self._settings.orders_write_horizon_s
         try:
-            return await self._surely(lambda c: settle(c, self._batch, horizon_s, written))
+            return await self._until_answered(lambda c: settle(c, self._batch, horizon_s, written))
         except BatchLost:
             placed = await self._read_placed(written.placed)
             if len(placed) == len(written.placed):  # the run whose answer was lost had succeeded
@@ -156,10 +157,10 @@ class Settling:
             raise
 
     async def _read_placed(self, ids: Sequence[UUID]) -> dict[UUID, Document]:
-        return await self._surely(lambda c: read_placed(c, self._batch, ids))
+        return await self._until_answered(lambda c: read_placed(c, self._batch, ids))
 
-    async def _surely(self, query: Query[T]) -> T:
-        """`query`, as often as it takes for the database to answer.
+    async def _until_answered(self, query: Query[T]) -> T:
+        """Run `query` again until the database answers.
 
         While SETTLE's outcome is unknown neither 201 nor 500 would be true, so the client waits with us.
         """

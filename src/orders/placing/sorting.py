@@ -11,22 +11,23 @@ from orders.stock.claim_sql import CartOrder, Claimed, ReferenceOrder
 
 
 @dataclass(slots=True)
-class Sorted:
+class ClaimResult:
     """The entries of a batch after CLAIM; each is in one of the first five.
 
-    `replayed`: their key has an answer, or is refused. `repeated`: their cart has become an order already. `taken`:
-    their reference is another order's. `ready`: they got all that they need. `again`: they have to wait; `held` are
-    the products that are not to be asked for at once. `products` and `keys` were claimed, and nobody ready needs them.
+    `known_key`: they are answered, or refused, from the stored key. `known_cart`: their cart has become an order
+    already. `reference_used`: another order has their reference. `ready`: they got all that they need. `again`: they
+    have to wait; the `ask_later` products are not to be asked for at once. `spare_products` and `spare_keys` were
+    claimed, and no ready entry needs them: they are released.
     """
 
-    replayed: dict[PlaceOrder, Answer | OrderError] = field(default_factory=dict)
-    repeated: dict[PlaceOrder, CartOrder] = field(default_factory=dict)
-    taken: dict[PlaceOrder, OrderError] = field(default_factory=dict)
+    known_key: dict[PlaceOrder, Answer | OrderError] = field(default_factory=dict)
+    known_cart: dict[PlaceOrder, CartOrder] = field(default_factory=dict)
+    reference_used: dict[PlaceOrder, OrderError] = field(default_factory=dict)
     ready: list[Entry] = field(default_factory=list)
     again: list[Entry] = field(default_factory=list)
-    held: set[int] = field(default_factory=set)
-    products: frozenset[int] = frozenset()
-    keys: frozenset[str] = frozenset()
+    ask_later: set[int] = field(default_factory=set)
+    spare_products: frozenset[int] = frozenset()
+    spare_keys: frozenset[str] = frozenset()
 
     def note(self, entry: Entry, claimed: Claimed) -> None:
         """Put the entry where it belongs."""
@@ -37,27 +38,27 @@ class Sorted:
     def _note_outcome(self, order: PlaceOrder, claimed: Claimed) -> bool:
         """Whether the order has its answer already."""
         if order.key in claimed.keys_in_use:
-            self.replayed[order] = _first_outcome(order, claimed)
+            self.known_key[order] = _first_outcome(order, claimed)
         elif cart_order := placed_cart(order, claimed.cart_orders):
-            self.repeated[order] = cart_order
+            self.known_cart[order] = cart_order
         elif error := reference_error(order, claimed.references):
-            self.taken[order] = error
+            self.reference_used[order] = error
         else:
             return False
         return True
 
 
-def sort_out(entries: Sequence[Entry], claimed: Claimed) -> Sorted:
+def sort_out(entries: Sequence[Entry], claimed: Claimed) -> ClaimResult:
     """Sort the entries of a batch by what CLAIM got, and what stood in the way."""
-    found = Sorted()
+    found = ClaimResult()
     for entry in entries:
         found.note(entry, claimed)
-    # Entries with all their products miss their cart, key or reference: another batch has it. Their products count as
-    # held, so that they are tried again after a pause.
+    # These entries got all their products, but not their key, cart or reference, because another batch has it. Their
+    # products are not asked for at once either, so that they are tried again after a pause.
     elsewhere = {p for entry in found.again if entry.products <= claimed.products for p in entry.products}
-    found.held = elsewhere | (products_of(entries) - claimed.products)
-    found.products = claimed.products - products_of(found.ready)
-    found.keys = claimed.keys - {order.key for order in orders_of(found.ready) if order.key}
+    found.ask_later = elsewhere | (products_of(entries) - claimed.products)
+    found.spare_products = claimed.products - products_of(found.ready)
+    found.spare_keys = claimed.keys - {order.key for order in orders_of(found.ready) if order.key}
     return found
 
 

@@ -14,7 +14,7 @@ from orders.settings import Settings
 from orders.stock import claim_sql, record_sql
 from orders.stock.plan import Adjustment
 from orders.stock.record_sql import Book
-from orders.stock.settle_sql import Verdict, settle
+from orders.stock.settle_sql import Settlement, settle
 from orders.stock.write import DID_LAND, DID_NOT, Fate, jittered, write_stock
 
 AT_ONCE = 500
@@ -196,7 +196,7 @@ class Reconciliation:
             raise Undecided(f"Product {product.id}: this took too long; nothing was written.")
         give_up_at = self._now() + self._settings.orders_request_deadline_s
         fate = await write_stock(self._catalog, product, change, min(give_up_at, lease_until))
-        await self._database.run(lambda c: settle(c, batch, horizon_s, _verdict(product.id, fate)))
+        await self._database.run(lambda c: settle(c, batch, horizon_s, _settlement(product.id, fate)))
         if fate is Fate.DOUBT:
             raise Undecided(f"Product {product.id}: the catalog did not answer; recovery finds out, look again later.")
         if fate in DID_NOT:
@@ -204,9 +204,9 @@ class Reconciliation:
         return f"Product {product.id}: {stock} is written (it was {change.before})."
 
 
-def _verdict(product_id: int, fate: Fate) -> Verdict:
+def _settlement(product_id: int, fate: Fate) -> Settlement:
     this = (product_id,)
-    return Verdict(
+    return Settlement(
         landed=this if fate in DID_LAND else (),
         quiet=this if fate is Fate.LANDED_UNACKNOWLEDGED else (),
         refused=this if fate in DID_NOT else (),

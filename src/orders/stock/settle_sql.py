@@ -18,7 +18,7 @@ from orders.stock.outcomes_sql import FREE_KEYS, KEEP_OUTCOMES, outcome_paramete
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Settlement:
     """What SETTLE writes: the orders that are placed or failed (and why), and what became of each product's PUT.
 
     `landed` includes `quiet`: products in quarantine, as an unacknowledged PUT may still land. `took`: all products of
@@ -157,7 +157,7 @@ _SETTLE_STEPS = (
 SETTLE = Function("settle", _SETTLE_STEPS, rows="id uuid, version integer, document text")
 
 
-def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdict) -> dict[UUID, Document]:
+def settle(connection: Connection, batch: UUID, horizon_s: float, settlement: Settlement) -> dict[UUID, Document]:
     """SETTLE: the orders become `Ordered` or `Failed`, claims end, and the stock of failed orders is queued to go back.
 
     Returns the placed orders. Raises BatchLost. Then nothing was written.
@@ -165,29 +165,29 @@ def settle(connection: Connection, batch: UUID, horizon_s: float, verdict: Verdi
     parameters = {
         "batch": str(batch),
         "horizon": horizon_s,
-        "ended": verdict.ended,
-        "decided": [str(i) for i in (*verdict.placed, *verdict.failed)],
-        "placed": [str(i) for i in verdict.placed],
-        "failed": [str(i) for i in verdict.failed],
-        "failures": list(verdict.failed.values()),
-        "took": list(verdict.took),
-        "landed": list(verdict.landed),
-        "refused": list(verdict.refused),
-        "quiet": list(verdict.quiet),
-        "freed": list(verdict.freed_keys),
-        "key_orders": [str(i) for i in verdict.keys_of_placed],
-        "order_keys": list(verdict.keys_of_placed.values()),
-        "author_of": [str(i) for i in verdict.authors],
-        "actors": [author.actor for author in verdict.authors.values()],
-        "reasons": [verdict.failed.get(i) for i in verdict.authors],
-        "has_failures": verdict.has_failures,
-        "carries_due": verdict.carries_due,
-        "hand_over": verdict.hand_over,
-        "requests": [author.request_id for author in verdict.authors.values()],
+        "ended": settlement.ended,
+        "decided": [str(i) for i in (*settlement.placed, *settlement.failed)],
+        "placed": [str(i) for i in settlement.placed],
+        "failed": [str(i) for i in settlement.failed],
+        "failures": list(settlement.failed.values()),
+        "took": list(settlement.took),
+        "landed": list(settlement.landed),
+        "refused": list(settlement.refused),
+        "quiet": list(settlement.quiet),
+        "freed": list(settlement.freed_keys),
+        "key_orders": [str(i) for i in settlement.keys_of_placed],
+        "order_keys": list(settlement.keys_of_placed.values()),
+        "author_of": [str(i) for i in settlement.authors],
+        "actors": [author.actor for author in settlement.authors.values()],
+        "reasons": [settlement.failed.get(i) for i in settlement.authors],
+        "has_failures": settlement.has_failures,
+        "carries_due": settlement.carries_due,
+        "hand_over": settlement.hand_over,
+        "requests": [author.request_id for author in settlement.authors.values()],
     }
     try:
         with connection.cursor() as cursor:
-            SETTLE.call(cursor, {**parameters, **outcome_parameters(verdict.outcomes)})
+            SETTLE.call(cursor, {**parameters, **outcome_parameters(settlement.outcomes)})
             return {UUID(order_id): Document(version, json) for order_id, version, json in cursor}
     except psycopg2.Error as error:
         raise named(error) from None

@@ -25,7 +25,7 @@ DID_NOT = (Fate.REFUSED, Fate.CHANGED)
 
 
 DISPUTES = 3
-"""Number of refusals in a row that count as a refusal. After each, the old stock was read back alone."""
+"""Number of refusals that count as a refusal. After each, the old stock was read back alone."""
 
 
 async def write_stock(

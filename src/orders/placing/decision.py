@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from orders.errors import Code, OrderError
 from orders.placing.entry import PlaceOrder
 from orders.placing.refusals import not_written, outcomes
-from orders.stock.settle_sql import Verdict
+from orders.stock.settle_sql import Settlement
 from orders.stock.write import DID_LAND, DID_NOT, Fate
 
 
 @dataclass(slots=True)
 class Decided:
-    """The orders of which it is certain by now what becomes of them. `again`: someone else wrote a product's stock."""
+    """The orders of which it is certain by now what becomes of them.
+
+    `again`: someone else changed a product's stock. This attempt is stored as failed; the request goes back to the
+    queue under a new order ID.
+    """
 
     placed: list[PlaceOrder] = field(default_factory=list)
     failed: dict[PlaceOrder, OrderError] = field(default_factory=dict)
@@ -47,7 +51,7 @@ def _failure(order: PlaceOrder, fates: Mapping[int, Fate | None]) -> OrderError 
     return None if bad is None else not_written(bad, fates[bad])
 
 
-def verdict(
+def settlement(
     decided: Decided,
     ended: Mapping[int, Fate],
     fates: Mapping[int, Fate],
@@ -55,13 +59,13 @@ def verdict(
     has_failures: bool,
     carries_due: bool,
     hand_over: bool,
-) -> Verdict:
+) -> Settlement:
     """What SETTLE writes. `ended` are the products whose claims end now, `fates` all that are known.
 
-    `has_failures`, `carries_due` and `hand_over` are as in Verdict.
+    `has_failures`, `carries_due` and `hand_over` are as in Settlement.
     """
     keyed = {order: order.key for order in (*decided.placed, *decided.again) if order.key}
-    return Verdict(
+    return Settlement(
         placed=[order.order_id for order in decided.placed],
         failed={
             **{order.order_id: error.code.name.lower() for order, error in decided.failed.items()},
