@@ -244,7 +244,7 @@ def test_a_database_of_an_account_that_is_not_known_here_is_told_with_what_to_do
 
 # When it starts and stops ----------------------------------------------------------------------------------------
 
-_USER = "import sys, time; from pathlib import Path; from orders import embedded; "
+_USER = "import sys, time; from pathlib import Path; from orders.postgres import embedded; "
 _USER += "embedded.start(Path(sys.argv[1])); print('joined', flush=True); time.sleep(600)"
 
 
