@@ -68,14 +68,9 @@ class Reply:
         one object.
         """
 
-        def read_object(members: list[tuple[str, Any]]) -> dict[str, Any] | None:
-            document = _distinct(members)
-            return document if keep is None or keep(document) else None
-
         try:
-            return json.loads(
-                self.body, parse_constant=_refuse_constant, object_pairs_hook=read_object if keep else _distinct
-            )
+            text = self.body.decode(json.detect_encoding(self.body), "surrogatepass")
+            return (_decoder(keep) if keep else _DECODER).decode(text)
         except (ValueError, RecursionError) as error:
             raise MalformedReply(f"the reply is not JSON: {error}") from None
 
@@ -89,6 +84,18 @@ def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) < len(members):
         raise ValueError("an object has two members of one name")
     return document
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+"""The decoder of nearly all replies. Making one for each reply costs as much as decoding a product."""
+
+
+def _decoder(keep: Callable[[dict[str, Any]], bool]) -> json.JSONDecoder:
+    def read_object(members: list[tuple[str, Any]]) -> dict[str, Any] | None:
+        document = _distinct(members)
+        return document if keep(document) else None
+
+    return json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=read_object)
 
 
 def brief(value: Any) -> str:
