@@ -64,7 +64,7 @@ class Carts:
     async def _items_of(self, cart_ids: Sequence[int]) -> dict[int, list[Any]]:
         understand = functools.partial(_understand_items, frozenset(cart_ids))
         try:
-            return await self._neighbour.get("/cart_items", understand, max_bytes=MAX_ITEMS_BYTES)
+            return await self._neighbour.get("/cart_items", understand, surely=True, max_bytes=MAX_ITEMS_BYTES)
         except TooLarge as error:
             raise MalformedReply(
                 f"GET /cart_items: {error}; let GET /carts/{{customer_id}} answer with the cart's `items`"

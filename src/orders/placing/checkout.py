@@ -95,7 +95,7 @@ class Checkout:
     async def _read_cart(self, customer_id: int, deadline: float, flow: Hashable) -> Cart | None:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._carts.read(customer_id, flow)
+                return await self._carts.read(customer_id, flow, surely=True)  # an order is refused by what it says
         except CircuitOpen as error:
             raise OrderError(Code.NEIGHBOUR_RESTING, f"{error}.", retry_after_s=1) from None
         except (NotSent, NoAnswer) as error:
