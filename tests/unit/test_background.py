@@ -47,6 +47,12 @@ async def test_one_that_hangs_or_pauses_keeps_no_other_waiting() -> None:
     await run_until(work.is_through, Round("hangs", never.wait, 0.0), Round("works", work.once, 0.0))
 
 
+async def test_without_more_to_do_it_pauses() -> None:
+    rare, often = Work(False, False), Work(1, 2, 3)
+    await run_until(often.is_through, Round("rare", rare.once, HOUR_S), Round("often", often.once, 0.0))
+    assert len(rare.ends) == 1
+
+
 async def test_where_there_is_more_it_pauses_for_a_shorter_time() -> None:
     work = Work(True, True)
     await run_until(work.is_through, Round("days", work.once, HOUR_S, more_pause_s=0.0))

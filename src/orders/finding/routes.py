@@ -72,9 +72,7 @@ async def get_order(
     if order_id is None:
         if query.at is not None:
             raise invalid("query/at", "extra_forbidden", "at: this is for one order.")
-        return await answer_orders(
-            request, query, customer_or_refuse(id, "a customer's ID (1 … 2^63-1) or an order's (a UUID)")
-        )
+        return await answer_orders(request, query, customer_or_refuse(id, _EITHER_ID))
     service = finding(request)
     if query.model_fields_set:
         await understand(query, service)  # so that a malformed or unknown parameter is the error that is told

@@ -1,4 +1,4 @@
-"""What the routes of placing need."""
+"""The part of the application that the routes of placing need."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from orders.placing.dry_run import PlacingDryRun
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """Places orders, or says what placing would do."""
+    """Places orders, or previews placing."""
 
     checkout: Checkout
     dry_run: PlacingDryRun
 
 
 def placing(request: Request) -> Placing:
-    """What places orders, of the app that the request came to."""
+    """The Placing of the application that the request came to."""
     service: Placing = request.app.state.placing
     return service
