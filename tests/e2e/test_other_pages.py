@@ -99,7 +99,7 @@ class Site:
 @pytest.fixture
 def site() -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 (the base class calls it so)
+        def do_GET(self) -> None:
             page = site.pages.get(self.path, "").encode()
             self.send_response(200 if page else 404)
             self.send_header("content-type", "text/html")
@@ -107,7 +107,7 @@ def site() -> Iterator[Site]:
             self.end_headers()
             self.wfile.write(page)
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             site.said.update(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             self.send_response(204)
             self.end_headers()
