@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
-from orders.access.check import Access
+from orders.access.check import Access, tell_if_open
 from orders.background import rounds, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
@@ -81,6 +81,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tell_if_open(settings.orders_access)
         async with machinery(settings) as built:
             checkout = Checkout(built.database, built.carts, built.placement, settings)
             app.state.placing = Placing(checkout, PlacingDryRun(built.database, built.catalog, checkout))

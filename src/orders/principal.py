@@ -1,4 +1,4 @@
-"""Who asks: a principal, what it may do, and whose orders it sees. Pure."""
+"""Principals: those who may ask, what each may do, and whose orders it sees. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

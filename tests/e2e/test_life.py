@@ -59,9 +59,9 @@ def test_every_change_is_an_event_with_who_why_and_which_request(service: Servic
         (3, "moved", {"status": "Paid"}, {"status": "On Hold", "held_from": "Paid"}),
     ]
     assert [(e["actor"], e["note"]) for e in found] == [
-        ("anna@shop.example", None),
-        ("anna@shop.example", "By bank transfer."),
-        ("api", None),
+        ("local/anna@shop.example", None),
+        ("local/anna@shop.example", "By bank transfer."),
+        ("local", None),
     ]
     assert [e["request_id"] for e in found[:2]] == ["req-1", "req-1"]
     assert len(found[2]["request_id"]) == 32
@@ -78,7 +78,7 @@ def test_an_order_that_failed_says_why(service: Service, sandbox: Sandbox) -> No
     order = service.get(f"/orders/{customer}?status=Failed").body["orders"][0]
     assert order["allowed_statuses"] == []
     assert [(e["number"], e["type"], e["reason"], e["actor"]) for e in events(service, order)] == [
-        (1, "failed", "order_failed", "anna")
+        (1, "failed", "order_failed", "local/anna")
     ]
 
 

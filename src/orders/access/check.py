@@ -1,5 +1,6 @@
 """The check of access: finds the principal of a request, and refuses what the principal may not do."""
 
+import logging
 from collections.abc import Awaitable
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from orders.principal import LOCAL, Principal
 from orders.wire.asking import not_permitted
 from orders.wire.gate import Asked
 from orders.wire.operations import Operation
+
+log = logging.getLogger(__name__)
 
 Found = Principal | None
 """The principal of a credential, or None if the credential is not valid."""
@@ -71,6 +74,12 @@ class Access:
         return LOCAL
 
 
+def tell_if_open(mode: str) -> None:
+    """Warn in the log if everybody may do everything. For each start."""
+    if mode == "open":
+        log.warning("ORDERS_ACCESS is open: whoever reaches this port may read and change every order")
+
+
 def _bearer(header: bytes) -> str:
     """The token in an Authorization header. Empty if there is none."""
     scheme, _, token = header.partition(b" ")
@@ -102,5 +111,5 @@ def _may(principal: Principal, operation: Operation) -> bool:
 
 
 def _credential_required() -> OrderError:
-    detail = "Send `Authorization: Bearer …` with a key. `orders keys create --name NAME --as admin` makes one."
+    detail = "Send `Authorization: Bearer KEY`. `orders keys create --name NAME --as admin` makes a key."
     return OrderError(Code.CREDENTIAL_REQUIRED, detail)

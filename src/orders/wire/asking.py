@@ -1,4 +1,4 @@
-"""Who asks, as the routes see it. The check of access has put the principal into the request."""
+"""The principal of a request, as the routes see it. The check of access has put the principal into the request."""
 
 from fastapi import Request
 
