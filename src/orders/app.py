@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
 from orders.access.check import Access
+from orders.access.limiting import Limits
 from orders.background import rounds, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
@@ -104,7 +105,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
 
 
 def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
-    """The service. `checks` are asked of every request after the service's own.
+    """The service. `checks` are asked of every request after the service's own, and before its limits.
 
     Raises SettingsError before anything is started, and TableIncomplete: a route or an operation is missing.
     """
@@ -133,7 +134,7 @@ def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
     add_docs_pages(app)
     answer_with_problems(app)
     access = Access(settings.orders_access, ())
-    _guard(app, settings, (access.check, *checks))
+    _guard(app, settings, (access.check, *checks, Limits(settings).check))
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
 
