@@ -145,8 +145,8 @@ class Settings(BaseSettings):
     )
     orders_rate: Rate = Field(
         0,
-        description="requests per second of one key, in one replica; after a rest, those of 3 s at once. 0: any number. "
-        "A key's own rate wins",
+        description="requests per second of one key, in one replica; after a rest, those of 3 s at once. 0: any "
+        "number. A key's own rate wins",
     )
     orders_customer_rate: Rate = Field(10, description="the same of one customer")
     orders_access_log: bool = Field(False, description="a line in the log for every request, not only for refused ones")
