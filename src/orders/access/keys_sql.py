@@ -114,9 +114,8 @@ def rotate_key(
         text, new = _insert(cursor, grant, caller, old["family"])
         cursor.execute(_REPLACE, {"id": key_id, "by": new.id, "keep": keep_old_for})
         ended = next(named_rows(cursor))
-        _note(
-            cursor, caller, "key_rotated", key_id, {"expires_at": old["expires_at"]}, {**ended, "replaced_by": new.id}
-        )
+        before = {"expires_at": old["expires_at"], "replaced_by": None}
+        _note(cursor, caller, "key_rotated", key_id, before, {**ended, "replaced_by": new.id})
         return text, new
 
 
