@@ -3,6 +3,69 @@
 -- this file, to be read; to make a database, run `orders migrate`.
 
 
+-- access_keys ---------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.access_keys (
+    id text NOT NULL,
+    family text NOT NULL,
+    name text NOT NULL,
+    digest bytea NOT NULL,
+    scopes text[] NOT NULL,
+    channel text,
+    rate integer,
+    expires_at timestamp with time zone,
+    replaced_by text,
+    revoked_at timestamp with time zone,
+    used_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT access_keys_channel_check CHECK ((channel ~ '^[a-z0-9_-]{1,64}$'::text)),
+    CONSTRAINT access_keys_digest_check CHECK ((octet_length(digest) = 32)),
+    CONSTRAINT access_keys_id_check CHECK ((id ~ '^[0-9A-Za-z]{8}$'::text)),
+    CONSTRAINT access_keys_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 60))),
+    CONSTRAINT access_keys_rate_check CHECK ((rate > 0)),
+    CONSTRAINT access_keys_scopes_check CHECK ((cardinality(scopes) > 0))
+);
+
+ALTER TABLE ONLY public.access_keys
+    ADD CONSTRAINT access_keys_digest_key UNIQUE (digest);
+
+ALTER TABLE ONLY public.access_keys
+    ADD CONSTRAINT access_keys_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.access_keys
+    ADD CONSTRAINT access_keys_replaced_by_fkey FOREIGN KEY (replaced_by) REFERENCES public.access_keys(id);
+
+
+-- audit ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.audit (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    actor text NOT NULL,
+    address inet,
+    action text NOT NULL,
+    subject text,
+    before jsonb,
+    after jsonb,
+    request_id text
+);
+
+ALTER TABLE public.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY public.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
+
+CREATE TRIGGER audit_is_kept BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit FOR EACH STATEMENT EXECUTE FUNCTION public.audit_is_kept();
+
+
 -- cart_closings -------------------------------------------------------------------------------------------------------
 
 CREATE TABLE public.cart_closings (
@@ -217,6 +280,7 @@ CREATE TABLE public.orders (
     metadata jsonb,
     public_note text,
     private_note text,
+    channel text,
     CONSTRAINT customer_is_positive CHECK (((customer_id > 0) OR adopted)),
     CONSTRAINT failed_has_a_reason CHECK ((adopted OR ((failure IS NOT NULL) = (status = 'Failed'::text)))),
     CONSTRAINT not_placed_has_none CHECK (((placed_at IS NULL) OR (status <> 'Pending'::text))),
@@ -235,10 +299,15 @@ ALTER TABLE ONLY public.orders
     ADD CONSTRAINT orders_pkey PRIMARY KEY (id);
 
 ALTER TABLE public.orders
+    ADD CONSTRAINT channel_is_short CHECK ((channel ~ '^[a-z0-9_-]{1,64}$'::text)) NOT VALID;
+
+ALTER TABLE public.orders
     ADD CONSTRAINT metadata_is_an_object CHECK ((jsonb_typeof(metadata) = 'object'::text)) NOT VALID;
 
 ALTER TABLE public.orders
     ADD CONSTRAINT reference_is_short CHECK (((char_length(external_reference) >= 1) AND (char_length(external_reference) <= 255))) NOT VALID;
+
+CREATE INDEX orders_by_channel ON public.orders USING btree (channel, id) WHERE (channel IS NOT NULL);
 
 CREATE INDEX orders_by_customer ON public.orders USING btree (customer_id, id DESC);
 
@@ -476,6 +545,14 @@ CREATE INDEX stock_returns_due ON public.stock_returns USING btree (product_id, 
 
 
 -- Functions -----------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION public.audit_is_kept() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'audit_is_kept',
+        MESSAGE = 'the audit is only ever added to';
+END $$;
 
 CREATE FUNCTION public.count_standings() RETURNS date
     LANGUAGE plpgsql
