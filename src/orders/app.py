@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
-from orders.access import key_routes
+from orders.access import audit_routes, key_routes
 from orders.access.check import Access
 from orders.access.known_keys import KnownKeys
 from orders.access.limiting import Limits
@@ -66,6 +66,7 @@ ROUTERS = (
     export_routes.router,
     report_routes.router,
     key_routes.router,
+    audit_routes.router,
     about.router,
 )
 

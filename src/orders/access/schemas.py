@@ -129,7 +129,7 @@ class Key(BaseModel):
     revoked_at: datetime | None
     used_at: datetime | None
     created_at: datetime
-    created_by: Annotated[str, Field(description="Whoever made it: `local`, `cli`, or another key.")]
+    created_by: Annotated[str, Field(description="Whoever made it: `local`, `cli:anna`, or another key.")]
 
 
 class NewKey(Key):

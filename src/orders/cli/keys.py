@@ -10,14 +10,14 @@ import typer
 from orders.access.granting import CHANNEL, MAX_RATE, NAME, Caller, Grant, Preset, scopes_of
 from orders.access.keys import ID
 from orders.access.keys_sql import MAX_LISTED, AccessKey, create_key, list_keys, revoke_key, rotate_key
-from orders.cli.common import cli, fail, settings_of
+from orders.cli.common import cli, cli_actor, fail, settings_of
 from orders.postgres.database import Connection, opened
 from orders.principal import Scope
 from orders.startup import open_database
 
 T = TypeVar("T")
 
-CALLER = Caller("cli")
+CALLER = Caller(cli_actor())
 """Whoever uses the command line, as the audit names them."""
 
 _SPAN = re.compile(r"([1-9][0-9]{0,4})([smhd])|0")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from orders.postgres.database import Cursor
@@ -12,7 +13,8 @@ from orders.postgres.database import Cursor
 class AuditEntry:
     """Something that was done. `action` is like `key_created`, `subject` what it was done to, like a key's ID.
 
-    `before` and `after` are what changed, without secrets. `address` is the client's; None: the command line.
+    `before` and `after` are what changed, without secrets. `address` is the client's (None: the command line); what is
+    no IP address is left out.
     """
 
     actor: str
@@ -31,7 +33,7 @@ def add_audit(cursor: Cursor, entry: AuditEntry) -> None:
            VALUES (%s, %s, %s, %s, %s, %s, %s)""",
         (
             entry.actor,
-            entry.address,
+            _as_address(entry.address),
             entry.action,
             entry.subject,
             _as_json(entry.before),
@@ -43,3 +45,13 @@ def add_audit(cursor: Cursor, entry: AuditEntry) -> None:
 
 def _as_json(members: Mapping[str, Any] | None) -> str | None:
     return None if members is None else json.dumps(dict(members))
+
+
+def _as_address(text: str | None) -> str | None:
+    """The address, or None if it is none, like the name of a socket of this machine."""
+    try:
+        return (
+            None if text is None else str(ip_address(text.partition("%")[0]))
+        )  # behind a % is a name of the interface
+    except ValueError:
+        return None

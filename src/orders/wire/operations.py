@@ -64,7 +64,7 @@ _COST_OF_MANY = 10
 _REPORTS = ("report_sales", "report_products", "report_statuses")
 _PLACING = ("place_order", "place_customer_order")
 _CHANGING = ("change_order_status", "return_order", "patch_order")
-_KEYS = ("create_key", "list_keys", "rotate_key", "revoke_key")
+_MANAGING = ("create_key", "list_keys", "rotate_key", "revoke_key", "list_audit")
 _ABOUT = ("get_about", "get_health")
 _PAGES = ("get_problems", "get_problem", "get_openapi", "get_docs", "get_redoc", "static-offline-docs")
 """Operations whose answers stay the same until the next release."""
@@ -87,7 +87,7 @@ _ALL = (
     *_READS,
     *_WRITES,
     *(dataclasses.replace(one, id=f"preview_{one.id}", kind=Kind.PREVIEWS) for one in _WRITES),
-    *(Operation(id, Kind.MANAGES, scope=Scope.ACCESS_MANAGE) for id in _KEYS),
+    *(Operation(id, Kind.MANAGES, scope=Scope.ACCESS_MANAGE) for id in _MANAGING),
     Operation("get_workflow", Kind.ABOUT, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ),
     *(Operation(id, Kind.ABOUT) for id in _ABOUT),
     *(Operation(id, Kind.ABOUT, is_public=True) for id in _PAGES),
