@@ -1,6 +1,7 @@
 """Changing placed orders: locks them, reads their state, and writes what was decided, each with its event."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import psycopg2.errors
 from orders.changing.change import Change, Decide, DecideMany, OrderState, Part
 from orders.errors import OrderError
 from orders.order import attached_sql
+from orders.order.audit_sql import AuditEntry, add_audit
 from orders.order.document import Document
 from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON
 from orders.order.events import Event, EventType
@@ -58,13 +60,31 @@ def change_order(
 def change_orders(
     connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany, max_bytes: int
 ) -> ChangedOrders:
-    """Change many orders in one transaction. Returns those that exist, in short beyond `max_bytes`.
+    """Change many orders in one transaction, with an entry in the audit. Returns those that exist, in short beyond
+    `max_bytes`.
 
     Orders are locked in the order of their IDs: two calls at once take turns, and never deadlock.
     """
     with transaction(connection) as cursor:
         decisions = decide(lock_orders(cursor, wanted))
+        if decisions.changes:
+            add_audit(cursor, _moved(decisions.changes))
         return ChangedOrders(write_changes(cursor, decisions.changes, list(wanted), max_bytes), decisions.refused)
+
+
+MAX_AUDITED = 10
+"""Maximum number of orders that the audit names of those that moved together. Their histories have the same request."""
+
+
+def _moved(changes: Sequence[Change]) -> AuditEntry:
+    """The entry for orders that move together: how many, to which statuses, and the first of them."""
+    author, statuses = changes[0].event.author, Counter(change.status for change in changes)
+    after = {
+        "count": len(changes),
+        "statuses": dict(sorted(statuses.items())),
+        "order_ids": [str(change.state.id) for change in changes[:MAX_AUDITED]],
+    }
+    return AuditEntry(author.actor, "orders_moved", None, None, after, author.address, author.request_id)
 
 
 class KeyTaken(Exception):

@@ -14,6 +14,7 @@ from orders.finding.parameters import EACH_ONCE
 from orders.finding.query import FilterQuery
 from orders.finding.service import finding
 from orders.postgres.database import DatabaseUnavailable
+from orders.wire.costs import ROWS, charge
 from orders.wire.operations import operation_id
 from orders.wire.problems import problem_responses
 
@@ -92,11 +93,13 @@ async def _export(request: Request, query: FilterQuery, read: Any, media_type: s
     service = finding(request)
     filters = query.to_filters(service.workflow, others=await service.other_statuses(query))
     parts = chunks(service.database, read, filters, service.slow_reads)
-    first, _ = await anext(parts)  # an error is a problem document as long as nothing was sent
+    first, count = await anext(parts)  # an error is a problem document as long as nothing was sent
+    charge(request, count / ROWS)
 
     async def body() -> AsyncIterator[bytes]:
         yield first
-        async for chunk, _ in parts:
+        async for chunk, count in parts:
+            charge(request, count / ROWS)
             yield chunk
 
     return _Stream(

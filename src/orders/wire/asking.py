@@ -25,7 +25,8 @@ def author_of(request: Request, claimed: str | None) -> Author:
     principal = principal_of(request)
     if claimed is not None and not principal.may_claim():
         raise not_permitted(Scope.ORDERS_CHANGE, "X-Actor")
-    return Author(principal.actor(claimed), request.state.request_id)
+    client = request.scope.get("client")
+    return Author(principal.actor(claimed), request.state.request_id, client[0] if client else None)
 
 
 def not_permitted(scope: Scope, what: str) -> OrderError:
