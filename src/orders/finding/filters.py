@@ -29,7 +29,6 @@ class Filters:
 
     statuses: tuple[str, ...] = ()
     customer_id: int | None = None
-    channel: str | None = None
     product_id: int | None = None
     number: int | None = None
     external_reference: str | None = None
@@ -37,6 +36,7 @@ class Filters:
     created: Range[UUID] = Range()
     updated: Range[datetime] = Range()
     total: Range[int] = Range()
+    channel: str | None = None
 
 
 class SortKey(StrEnum):
