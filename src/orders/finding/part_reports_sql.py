@@ -11,7 +11,7 @@ from orders.principal import Seer
 
 
 def part_of(seer: Seer, channel: str | None) -> list[Condition]:
-    """The order is of the part that the seer sees and, if a channel is given, came through it. Empty: every order is."""
+    """The order is of the part that the seer sees and, if a channel is given, came through it. Empty: every order."""
     return [*seen_by(seer), *in_channel(channel)]
 
 

@@ -333,4 +333,4 @@ def _cursor_invalid(message: str) -> OrderError:
 
 
 def _fingerprint(filters: Filters, sort: Sort) -> bytes:
-    return hashlib.sha256(f"{filters!r} {sort!r}".encode()).digest()[:8]
+    return hashlib.sha256(f"{filters!r} {sort!r}{filters.channel or ''}".encode()).digest()[:8]
