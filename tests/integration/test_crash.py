@@ -30,6 +30,7 @@ from orders.order.statuses import CANCELLED
 from orders.placing.bulk import place_each
 from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.postgres.database import Connection, DatabaseUnavailable, connect
+from orders.principal import SEES_EVERYTHING
 from orders.settings import Settings
 from orders.stock.reconcile import Reconciliation
 from tests.conftest import Sandbox, ask, empty, execute
@@ -65,7 +66,9 @@ class World:
         items = [Line(*line) for line in lines] or None
         try:
             customer = customer or next(_customers)
-            answer = await self.checkout.check_out(CheckoutRequest(customer, items, key, details), "/orders/1")
+            answer = await self.checkout.check_out(
+                CheckoutRequest(SEES_EVERYTHING, customer, items, key, details), "/orders/1"
+            )
         except (OrderError, DatabaseUnavailable) as error:
             self.answers.append(error)
             return None
@@ -115,13 +118,15 @@ async def a_batch_of_orders(world: World) -> None:
     customer = next(_customers)
     world.sandbox.fill_cart(customer, (world.b, 1))
     asked = [
-        CheckoutRequest(next(_customers), [Line(world.a, 2), Line(world.b, 1)], f"key-{next(_customers)}")
+        CheckoutRequest(
+            SEES_EVERYTHING, next(_customers), [Line(world.a, 2), Line(world.b, 1)], f"key-{next(_customers)}"
+        )
         for _ in range(2)
     ]
     asked += [
-        CheckoutRequest(customer),
-        CheckoutRequest(customer),
-        CheckoutRequest(next(_customers), [Line(world.a, 7)]),
+        CheckoutRequest(SEES_EVERYTHING, customer),
+        CheckoutRequest(SEES_EVERYTHING, customer),
+        CheckoutRequest(SEES_EVERYTHING, next(_customers), [Line(world.a, 7)]),
     ]
     first = await world.place_each(asked)
     again = await world.place_each(asked[:2])

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from orders.changing.change import DecideMany
-from orders.changing.change_sql import RequestKey, lock_orders, write_changes
+from orders.changing.change_sql import RequestKey, known_use, lock_orders, write_changes
 from orders.errors import OrderError
 from orders.order.document import Document
 from orders.order.document_sql import EVENT_JSON
-from orders.order.keys_sql import KeyInUse, keys_in_use
+from orders.order.keys_sql import KeyInUse
 from orders.postgres.database import Connection, Cursor, undone
+from orders.principal import Seer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class ChangesUndone:
 
 def change_and_undo(
     connection: Connection,
+    seer: Seer,
     wanted: Mapping[UUID, str | None],
     decide: DecideMany,
     key: RequestKey | None = None,
@@ -37,11 +39,11 @@ def change_and_undo(
     Raises what `decide` raises, and ReferenceTaken. If the key is known already, returns its known use.
     """
     with undone(connection) as cursor:
-        states = lock_orders(cursor, wanted)
-        if states and key and (known := keys_in_use(connection, [key.key])):
-            return known[key.key]
+        states = lock_orders(cursor, seer, wanted)
+        if states and key and (known := known_use(connection, key)):
+            return known
         decisions = decide(states)
-        orders = write_changes(cursor, decisions.changes, list(wanted), max_bytes)
+        orders = write_changes(cursor, decisions.changes, list(states), max_bytes)
         events = _events(cursor, {change.state.id: change.state.version for change in decisions.changes})
         restocked = {product_id for change in decisions.changes for product_id in change.restock.units}
         return ChangesUndone(orders, decisions.refused, events, _due(cursor, sorted(restocked)))
