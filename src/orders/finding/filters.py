@@ -29,6 +29,7 @@ class Filters:
 
     statuses: tuple[str, ...] = ()
     customer_id: int | None = None
+    channel: str | None = None
     product_id: int | None = None
     number: int | None = None
     external_reference: str | None = None
