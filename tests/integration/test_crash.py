@@ -5,6 +5,7 @@ Afterwards another replica recovers, and the world has to be clean. A new step i
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -36,6 +37,8 @@ from orders.stock.reconcile import Reconciliation
 from tests.conftest import Sandbox, ask, empty, execute
 from tests.integration.sabotage import Died, How, Saboteur, can_be_spoilt
 
+wish = functools.partial(CheckoutRequest, SEES_EVERYTHING)
+
 _customers = itertools.count(1_000)
 
 STRIDE = int(os.environ.get("ORDERS_TEST_CRASH_STRIDE", "1"))
@@ -66,9 +69,7 @@ class World:
         items = [Line(*line) for line in lines] or None
         try:
             customer = customer or next(_customers)
-            answer = await self.checkout.check_out(
-                CheckoutRequest(SEES_EVERYTHING, customer, items, key, details), "/orders/1"
-            )
+            answer = await self.checkout.check_out(wish(customer, items, key, details), "/orders/1")
         except (OrderError, DatabaseUnavailable) as error:
             self.answers.append(error)
             return None
@@ -117,16 +118,11 @@ async def a_batch_of_orders(world: World) -> None:
     """And again, as whoever got no answer sends it."""
     customer = next(_customers)
     world.sandbox.fill_cart(customer, (world.b, 1))
-    asked = [
-        CheckoutRequest(
-            SEES_EVERYTHING, next(_customers), [Line(world.a, 2), Line(world.b, 1)], f"key-{next(_customers)}"
-        )
-        for _ in range(2)
-    ]
+    asked = [wish(next(_customers), [Line(world.a, 2), Line(world.b, 1)], f"key-{next(_customers)}") for _ in range(2)]
     asked += [
-        CheckoutRequest(SEES_EVERYTHING, customer),
-        CheckoutRequest(SEES_EVERYTHING, customer),
-        CheckoutRequest(SEES_EVERYTHING, next(_customers), [Line(world.a, 7)]),
+        wish(customer),
+        wish(customer),
+        wish(next(_customers), [Line(world.a, 7)]),
     ]
     first = await world.place_each(asked)
     again = await world.place_each(asked[:2])

@@ -23,7 +23,8 @@ class Apply(Protocol):
     async def change(
         self, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
     ) -> Document | KeyInUse | None:
-        """The changed order (of a dry run: the preview), the known use of the key, or None if the seer sees no such order.
+        """The changed order (of a dry run: the preview), the known use of the key, or None if there is no such order
+        that the seer sees.
 
         `wanted` is the wanted status (None: the one that the order has). Raises what `decide` raises, KeyTaken and
         ReferenceTaken. Then nothing was changed.

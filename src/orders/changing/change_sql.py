@@ -12,7 +12,7 @@ from orders.changing.change import Change, Decide, DecideMany, OrderState, Part
 from orders.errors import OrderError
 from orders.order import attached_sql
 from orders.order.document import Document
-from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON
+from orders.order.document_sql import ALLOWED, SHORT_JSON, order_json
 from orders.order.events import Event, EventType
 from orders.order.keys_sql import KeyInUse, Outcome, keep_outcome, keys_in_use
 from orders.order.model import Details
@@ -60,7 +60,7 @@ def change_order(
         if key and (known := known_use(connection, key)):
             return known
         change = decide(state)
-        order = write_changes(cursor, [change] if change else [], [order_id])[order_id]
+        order = write_changes(cursor, seer, [change] if change else [], [order_id])[order_id]
         if key and not keep_outcome(connection, key.key, key.fingerprint, Outcome(200, order.json, None)):
             raise KeyTaken
         return order
@@ -86,7 +86,7 @@ def change_orders(
     with transaction(connection) as cursor:
         states = lock_orders(cursor, seer, wanted)
         decisions = decide(states)
-        return ChangedOrders(write_changes(cursor, decisions.changes, list(states), max_bytes), decisions.refused)
+        return ChangedOrders(write_changes(cursor, seer, decisions.changes, list(states), max_bytes), decisions.refused)
 
 
 class KeyTaken(Exception):
@@ -111,7 +111,7 @@ def change_stale(
         ids = [UUID(order_id) for (order_id,) in cursor]
         states = lock_orders(cursor, SEES_EVERYTHING, dict.fromkeys(ids, wanted))
         changes = [change for state in states.values() if (change := decide(state))]
-        write_changes(cursor, changes, ())
+        write_changes(cursor, SEES_EVERYTHING, changes, ())
         return len(changes)
 
 
@@ -164,14 +164,15 @@ def _state(row: dict[str, Any]) -> OrderState:
 
 
 def write_changes(
-    cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID], max_bytes: int | None = None
+    cursor: Cursor, seer: Seer, changes: Sequence[Change], ids: Sequence[UUID], max_bytes: int | None = None
 ) -> dict[UUID, Document]:
-    """Write the changes, each with its event; returns the orders `ids` as they are then. With `max_bytes` those behind
-    the first so many bytes are in short.
+    """Write the changes, each with its event; returns the orders `ids` as the seer sees them then. With `max_bytes`
+    those behind the first so many bytes are in short. `lock_orders` has found out which the seer sees.
 
     The event is inserted first: its timestamp becomes `updated_at`. The row lock makes it unique per order.
     """
-    parameters = {"read": [str(order_id) for order_id in ids], "max_bytes": max_bytes, **_parameters(changes)}
+    read = {"read": [str(order_id) for order_id in ids], "max_bytes": max_bytes, "sees_private": seer.sees_private}
+    parameters = {**read, **_parameters(changes)}
     # Only statements that have something to do: each one costs its planning.
     statements = [statement for need, statement in _WRITE if parameters[need]]
     statements.append(_READ if max_bytes is None else _READ_SOME)
@@ -187,11 +188,12 @@ def write_changes(
     }
 
 
-_READ = f"SELECT o.id, o.version, {ORDER_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
+_JSON = order_json("%(sees_private)s")
+_READ = f"SELECT o.id, o.version, {_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
 _READ_SOME = f"""
     SELECT id, version, CASE WHEN so_far <= %(max_bytes)s THEN whole END, short
     FROM (SELECT *, sum(octet_length(whole)) OVER (ORDER BY id) AS so_far
-          FROM (SELECT o.id, o.version, {ORDER_JSON} AS whole, {SHORT_JSON} AS short
+          FROM (SELECT o.id, o.version, {_JSON} AS whole, {SHORT_JSON} AS short
                 FROM orders o WHERE o.id = ANY(%(read)s::uuid[])) orders_there) found"""
 
 _WRITE = (

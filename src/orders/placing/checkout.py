@@ -26,8 +26,9 @@ from orders.stock import claim_sql
 class CheckoutRequest:
     """What a client asks for: an order of these items or, where None, of the customer's cart; once per key.
 
-    `seer` is whose orders the client sees. `key` is the key as it is stored. `channel` is the one that the order gets,
-    and `named_channel` the one that the request names. `lines_ahead`: lines of the orders before it in the same HTTP request. It puts off its turn.
+    `seer`: whose orders the client sees. `key`: as it is stored. `channel`: the one that the order gets.
+    `named_channel`: the one that the request names. `lines_ahead`: lines of the orders before it in the same HTTP
+    request. It puts off its turn.
     """
 
     seer: Seer

@@ -15,9 +15,9 @@ class ClaimResult:
     """The entries of a batch after CLAIM; each is in one of the first five.
 
     `known_key`: they are answered, or refused, from the stored key. `known_cart`: their cart has become an order
-    already. `refused`: another order has their reference, or they may not see the order of their cart. `ready`: they got all that they need. `again`: they
-    have to wait; the `ask_later` products are not to be asked for at once. `spare_products` and `spare_keys` were
-    claimed, and no ready entry needs them: they are released.
+    already. `refused`: another order has their reference, or whoever asks may not see the order of their cart.
+    `ready`: they got all that they need. `again`: they have to wait; the `ask_later` products are not asked for at
+    once. `spare_products` and `spare_keys` were claimed, and no ready entry needs them: they are released.
     """
 
     known_key: dict[PlaceOrder, Answer | OrderError] = field(default_factory=dict)
