@@ -93,7 +93,7 @@ class World:
     ) -> None:
         """A change and the stock that it sets free; where its answer was lost, nobody asks again."""
         with contextlib.suppress(DatabaseUnavailable, OrderError):
-            await what(ForReal(self.built.database), order_id, Asked(), units, **more)
+            await what(ForReal(self.built.database, SEES_EVERYTHING), order_id, Asked(), units, **more)
             await self.built.recovery.recover_once()
         await self.built.placement.drain()
 
@@ -154,7 +154,7 @@ async def a_cancelled_order(world: World) -> None:
     answer = await world.place((world.a, 4), (world.b, 4))
     if answer and answer.order_id:
         with contextlib.suppress(DatabaseUnavailable):
-            await change_status(ForReal(world.built.database), answer.order_id, CANCELLED)
+            await change_status(ForReal(world.built.database, SEES_EVERYTHING), answer.order_id, CANCELLED)
             await world.built.recovery.recover_once()
         await world.built.placement.drain()
     await world.place((world.a, 9))
@@ -174,7 +174,7 @@ async def an_order_that_comes_back_in_parts(world: World) -> None:
     if answer and answer.order_id:
         a, b = line_ids(world, answer.order_id)
         with contextlib.suppress(DatabaseUnavailable):
-            await change_status(ForReal(world.built.database), answer.order_id, "Shipped")
+            await change_status(ForReal(world.built.database, SEES_EVERYTHING), answer.order_id, "Shipped")
         await world.change(return_order, answer.order_id, [Units(a, 1), Units(b, 1, "damaged")])
         await world.change(return_order, answer.order_id, [Units(a, 2, "restocked")])
         await world.change(return_order, answer.order_id, [])

@@ -55,7 +55,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
     batch, ours, lost = uuid7(), connect(dsn), connect(dsn)
-    claim_sql.claim(ours, batch, 10, [1], {}, [])
+    claim_sql.claim(ours, batch, 10, [1], {}, {})
     lost.autocommit = False
     intend(lost, batch, 1, INTENT)  # it has run, and is not committed yet
     undo = threading.Thread(target=abandon, args=(ours, batch, {}))
@@ -70,7 +70,7 @@ def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
 
 def test_an_intend_after_its_undo_is_refused(dsn: str) -> None:
     batch, connection = uuid7(), connect(dsn)
-    claim_sql.claim(connection, batch, 10, [1], {}, [])
+    claim_sql.claim(connection, batch, 10, [1], {}, {})
     abandon(connection, batch, {})
     with pytest.raises(BatchLost):
         intend(connection, batch, 1, INTENT)
@@ -79,7 +79,7 @@ def test_an_intend_after_its_undo_is_refused(dsn: str) -> None:
 
 def test_an_intend_after_its_lease_is_refused(dsn: str) -> None:
     batch, connection = uuid7(), connect(dsn)
-    claim_sql.claim(connection, batch, 0.01, [1], {}, [])
+    claim_sql.claim(connection, batch, 0.01, [1], {}, {})
     time.sleep(0.05)
     with pytest.raises(BatchLost):
         intend(connection, batch, 1, INTENT)
@@ -94,7 +94,7 @@ def test_claims_that_cross_do_not_lock_each_other_out(dsn: str) -> None:
         for n in range(60):
             batch, products = uuid4(), sorted({(seed * n + i * 7) % 12 + 1 for i in range(5)})
             try:
-                claimed = claim_sql.claim(connection, batch, 10, products, {f"{seed}-{n}": b"x"}, [])
+                claimed = claim_sql.claim(connection, batch, 10, products, {f"{seed}-{n}": b"x"}, {})
                 claim_sql.release(connection, batch, claimed.products, claimed.keys)
                 execute(
                     dsn,
@@ -189,7 +189,7 @@ async def test_a_key_that_was_answered_with_a_carts_order_stays_with_it(settings
 async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Settings, sandbox: Sandbox) -> None:
     held, free = sandbox.product(10_000), sandbox.product(10)
     other_replica, other_batch = connect(settings.database_url or ""), uuid7()
-    claim_sql.claim(other_replica, other_batch, 600, [held], {}, [])
+    claim_sql.claim(other_replica, other_batch, 600, [held], {}, {})
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 60  # far: nobody is helped by a deadline
         requests = [order_request(n + 1, (Line(held, 1),), deadline, "/") for n in range(1000)]
@@ -206,7 +206,7 @@ async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Se
 
 async def test_who_waits_for_a_held_product_is_told_so_at_the_deadline(settings: Settings, sandbox: Sandbox) -> None:
     held = sandbox.product(10)
-    claim_sql.claim(connect(settings.database_url or ""), uuid7(), 600, [held], {}, [])
+    claim_sql.claim(connect(settings.database_url or ""), uuid7(), 600, [held], {}, {})
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 0.5
         requests = [order_request(n + 1, (Line(held, 1),), deadline, "/") for n in range(100)]
@@ -456,14 +456,14 @@ async def test_who_waits_for_one_product_keeps_no_other_from_other_replicas(
 ) -> None:
     held, free = sandbox.product(5), sandbox.product(5)
     other_replica = connect(settings.database_url or "")
-    claim_sql.claim(other_replica, uuid7(), 600, [held], {}, [])
+    claim_sql.claim(other_replica, uuid7(), 600, [held], {}, {})
     async with machinery(settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 60})) as built:
         now = asyncio.get_running_loop().time()
         of_both = order_request(1, (Line(held, 1), Line(free, 1)), now + 60, "/", key="waits", fingerprint=b"f")
         waiting = asyncio.create_task(built.placement.place(of_both))
         await asyncio.sleep(0.3)
         for _ in range(100):  # it asks again now and then, and has it for that moment
-            if free in claim_sql.claim(other_replica, uuid7(), 600, [free], {}, []).products:
+            if free in claim_sql.claim(other_replica, uuid7(), 600, [free], {}, {}).products:
                 break
             await asyncio.sleep(0.05)
         else:
@@ -480,7 +480,7 @@ async def two_in_one_batch(
     end it does, and the second has to be placed.
     """
     other_replica, other_batch = connect(settings.database_url or ""), uuid7()
-    claim_sql.claim(other_replica, other_batch, 600, [product], {}, [])
+    claim_sql.claim(other_replica, other_batch, 600, [product], {}, {})
     patient = {"orders_lease_s": 90, "orders_request_deadline_s": 60, "orders_neighbour_timeout_s": 50}
     async with machinery(settings.model_copy(update=patient)) as built:
         call, may_go = getattr(built.catalog, step), asyncio.Event()
