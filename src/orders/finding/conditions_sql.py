@@ -75,6 +75,11 @@ def seen_by(seer: Seer) -> list[Condition]:
     return [] if seer.sees_all_orders else [Condition(is_seen_by(seer), seer_values(seer))]
 
 
+def in_channel(channel: str | None) -> list[Condition]:
+    """The order came through this channel, if there is one."""
+    return [*_equal("channel", channel)]
+
+
 def conditions(filters: Filters, seer: Seer, of_ids: Sequence[IdCondition] = ()) -> list[Condition]:
     """The filters without the statuses, what the seer sees, and `of_ids`, as conditions on the order.
 
@@ -84,7 +89,7 @@ def conditions(filters: Filters, seer: Seer, of_ids: Sequence[IdCondition] = ())
     return [
         *seen_by(seer),
         *_equal("customer_id", filters.customer_id),
-        *_equal("channel", filters.channel),
+        *in_channel(filters.channel),
         *_equal("number", filters.number),
         *_has_reference(filters.external_reference),
         *(Condition(of_id.of("o.id"), of_id.values) for of_id in of_ids),

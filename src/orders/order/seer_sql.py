@@ -10,15 +10,16 @@ def is_seen_by(seer: Seer) -> str:
 
     A bound is a plain equality, so that the indexes of customers and of channels serve it.
     """
-    bounds = []
+    condition = "true"  # PostgreSQL leaves it out of its plan
     if seer.customer_id is not None:
-        bounds.append("o.customer_id = %(seen_customer)s")
+        condition += " AND o.customer_id = %(seen_customer)s"
     if seer.channel is not None:
-        bounds.append("o.channel = %(seen_channel)s")
-    return " AND ".join(bounds) or "true"
+        condition += " AND o.channel = %(seen_channel)s"
+    return condition
 
 
-IS_SEEN = """(seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
+IS_SEEN = """true
+        AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
         AND (seer.channel IS NULL OR o.channel = seer.channel)"""
 """The same condition for the row `seer`, where a statement reads for several seers at once."""
 
