@@ -161,9 +161,21 @@ def problem(error: OrderError, instance: str) -> dict[str, Any]:
     }
 
 
+def no_active_cart(customer_id: int) -> OrderError:
+    """The error (404) for a cart that is not there, or that has been ordered already."""
+    return OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
+
+
+def no_customer(text: str, expected: str = "a customer's ID (1 … 2^63-1)") -> OrderError:
+    """The error (404) for an address with a text that is no customer's ID, or that of a customer whose orders whoever
+    asks may not see.
+    """
+    return OrderError(Code.NOT_FOUND, f"{text[:60]!r} is not {expected}.")
+
+
 def reference_taken(reference: str | None, order_id: object) -> OrderError:
     """The error (409) for an external reference that another order has. `order_id` is given only to the
-    same customer.
+    same customer, if whoever asks may see that order.
     """
     other = f"order {order_id}" if order_id else "another order"
     detail = f"The external reference {reference!r} is that of {other}."

@@ -86,6 +86,10 @@ class Seer:
         """Whether nothing has to be left out."""
         return self == SEES_EVERYTHING
 
+    def sees(self, customer_id: int, channel: str | None) -> bool:
+        """Whether it sees this customer's order that came through this channel. `order/seer_sql` is the same in SQL."""
+        return self.customer_id in (None, customer_id) and self.channel in (None, channel)
+
 
 SEES_EVERYTHING = Seer()
 """The seer of background work, of the command line, and of keys that are bound to nothing."""

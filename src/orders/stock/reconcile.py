@@ -164,7 +164,7 @@ class Reconciliation:
         while (
             product_id
             not in (
-                await self._database.run(lambda c: claim_sql.claim(c, batch, lease_s, [product_id], {}, []))
+                await self._database.run(lambda c: claim_sql.claim(c, batch, lease_s, [product_id], {}, {}))
             ).products
         ):
             if self._now() > give_up_at:
