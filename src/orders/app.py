@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
 from orders.access.check import Access
-from orders.background import rounds, run_forever
+from orders.access.tokens import tokens_by
+from orders.background import rounds, rounds_of_tokens, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
@@ -92,7 +93,8 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
-            background = asyncio.create_task(run_forever(rounds(built, settings)))
+            work = (*rounds(built, settings), *rounds_of_tokens(app.state.tokens, built.client))
+            background = asyncio.create_task(run_forever(work))
             urls = shown(settings.catalog_url or ""), shown(settings.cart_url or "")
             log.info("ready: the catalog is %s, the carts are %s", *urls)
             try:
@@ -132,7 +134,8 @@ def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
     _add_pages_about_it(app)
     add_docs_pages(app)
     answer_with_problems(app)
-    access = Access(settings.orders_access, ())
+    app.state.tokens = tokens_by(settings)
+    access = Access(settings.orders_access, (app.state.tokens,) if app.state.tokens else ())
     _guard(app, settings, (access.check, *checks))
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
