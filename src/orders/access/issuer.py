@@ -10,9 +10,13 @@ from pyreqwest.exceptions import PyreqwestError
 from orders.access.jwks import KeySet, read_key_set
 from orders.neighbours.reply import MalformedReply, Reply, brief, read_body, reason
 from orders.settings.address import shown
+from orders.settings.tokens import keys_url
 
 MAX_DOCUMENT_BYTES = 256 * 1024
 """Maximum size of a document of the issuer. Real ones have 1 to 20 KB."""
+
+MAX_URL_CHARS = 2000
+"""Maximum length of the keys' address."""
 
 DISCOVERY = "/.well-known/openid-configuration"
 
@@ -52,19 +56,27 @@ class Issuer:
         if named != self.name:
             raise IssuerAway(f"its discovery names another issuer: {brief(named)}")
         url = document.get("jwks_uri")
-        if not isinstance(url, str) or not url.startswith(self._schemes()):
+        if not isinstance(url, str) or not self._may_be_at(url):
             raise IssuerAway(f"its discovery has no usable jwks_uri: {brief(url)}")
         return url
 
-    def _schemes(self) -> tuple[str, ...]:
-        """What the keys' address may begin with. Keys of an https:// issuer don't come over http://."""
-        return ("https://",) if self.name.startswith("https://") else ("https://", "http://")
+    def _may_be_at(self, url: str) -> bool:
+        """Whether keys may come from this address. Those of an https:// issuer don't come over http://."""
+        try:
+            is_address = keys_url(url) == url and len(url) <= MAX_URL_CHARS
+        except ValueError:
+            return False
+        return is_address and (url.startswith("https://") or not self.name.startswith("https://"))
 
 
 async def _get(client: Client, url: str) -> Any:
     """A document in JSON. Raises IssuerAway or MalformedReply."""
     try:
-        async with client.get(url).build_streamed() as response:
+        request = client.get(url)
+    except ValueError:  # the library's own idea of an address
+        raise IssuerAway(f"{shown(url)} did not answer: it is no address") from None
+    try:
+        async with request.build_streamed() as response:
             if response.status != 200:  # a redirect, too: it could lead anywhere
                 raise IssuerAway(f"{shown(url)} answered {response.status}")
             body = await read_body(response, MAX_DOCUMENT_BYTES)

@@ -81,19 +81,14 @@ class IssuerKeys:
     def _keep(self, keys: KeySet) -> None:
         """Believe the issuer, even if it has no key any more: a key that it took back must not go on."""
         self._keys, self._fetched_at = keys, self._now()
-        if not keys.keys:
-            self._tell(f"{self._issuer.name} has no usable key. Ignored: {keys.ignored or 'none'}.")
-        elif keys.ignored:
-            self._tell(f"{self._issuer.name} has {len(keys.keys)} usable keys. Ignored: {keys.ignored}.")
+        ignored = f" Ignored: {keys.ignored}." if keys.ignored else ""
+        if keys.keys:
+            self._tell(f"{self._issuer.name} has usable keys: {len(keys.keys)}.{ignored}", logging.INFO)
         else:
-            self._tell("")
+            self._tell(f"{self._issuer.name} has no usable key.{ignored}")
 
-    def _tell(self, trouble: str) -> None:
+    def _tell(self, news: str, level: int = logging.WARNING) -> None:
         """One line in the log for each change, however often the fetch is repeated."""
-        if trouble == self._told:
-            return
-        self._told = trouble
-        if trouble:
-            log.warning("%s", trouble)
-        else:
-            log.info("The keys of %s are there again.", self._issuer.name)
+        if news != self._told:
+            self._told = news
+            log.log(level, "%s", news)
