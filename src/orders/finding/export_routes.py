@@ -14,6 +14,7 @@ from orders.finding.parameters import EACH_ONCE
 from orders.finding.query import FilterQuery
 from orders.finding.service import finding
 from orders.postgres.database import DatabaseUnavailable
+from orders.wire.asking import seer_of
 from orders.wire.operations import operation_id
 from orders.wire.problems import problem_responses
 
@@ -40,6 +41,7 @@ _LINE_EXAMPLE = {
     "order_id": "01a20a88-cc73-7a41-9b52-0d6c3f1e8a77",
     "number": "1",
     "customer_id": "42",
+    "channel": "web",
     "status": "Ordered",
     "created_at": "2026-11-23T22:31:07.123000Z",
     "updated_at": "2026-11-23T22:31:07.141592Z",
@@ -91,7 +93,7 @@ async def export_ndjson(request: Request, query: Wanted) -> Response:
 async def _export(request: Request, query: FilterQuery, read: Any, media_type: str, file_name: str) -> Response:
     service = finding(request)
     filters = query.to_filters(service.workflow, others=await service.other_statuses(query))
-    parts = chunks(service.database, read, filters, service.slow_reads)
+    parts = chunks(service.database, read, seer_of(request), filters, service.slow_reads)
     first, _ = await anext(parts)  # an error is a problem document as long as nothing was sent
 
     async def body() -> AsyncIterator[bytes]:
