@@ -21,6 +21,9 @@ WITHOUT = {
     "orders_expire": "none",
     "orders_hosts": "none",
     "orders_cors_origins": "none",
+    "orders_jwt_issuer": "none",
+    "orders_jwt_audience": "none",
+    "orders_jwt_jwks_url": "the issuer's discovery",
 }
 """What holds where a setting without a default is not set."""
 

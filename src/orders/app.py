@@ -20,7 +20,8 @@ from orders.access import audit_routes, key_routes
 from orders.access.check import Access, tell_if_open
 from orders.access.known_keys import KnownKeys
 from orders.access.limiting import Limits
-from orders.background import round_of_keys, rounds, run_forever
+from orders.access.tokens import tokens_by
+from orders.background import rounds, rounds_of_credentials, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
@@ -98,9 +99,9 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
-            keys: KnownKeys = app.state.keys
-            await keys.open(built.database)
-            background = asyncio.create_task(run_forever((*rounds(built, settings), round_of_keys(keys))))
+            await app.state.keys.open(built.database)
+            of_credentials = rounds_of_credentials(app.state.keys, app.state.tokens, built.client)
+            background = asyncio.create_task(run_forever((*rounds(built, settings), *of_credentials)))
             urls = shown(settings.catalog_url or ""), shown(settings.cart_url or "")
             log.info("ready: the catalog is %s, the carts are %s", *urls)
             try:
@@ -141,7 +142,9 @@ def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
     add_docs_pages(app)
     answer_with_problems(app)
     app.state.keys = KnownKeys()  # before the database is there: the lifespan opens it
-    access = Access(settings.orders_access, (app.state.keys,))
+    app.state.tokens = tokens_by(settings)
+    kinds = (app.state.keys, app.state.tokens) if app.state.tokens else (app.state.keys,)
+    access = Access(settings.orders_access, kinds)
     _guard(app, settings, (access.check, *checks, Limits(settings).check))
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app

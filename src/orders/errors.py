@@ -50,6 +50,11 @@ class Code(Enum):
     RATE_LIMITED = Kind(
         429, "Too many requests", "Nothing was done. Ask again after `Retry-After`; `violated_policies` says what for."
     )
+    TOKENS_UNCHECKED = Kind(
+        503,
+        "Tokens can't be checked: their issuer's keys are not known",
+        "Nothing was done, and the token may be valid. Ask again after `Retry-After`; API keys work meanwhile.",
+    )
     BODY_TOO_LARGE = Kind(413, "The request body is too large", "Send less; an order has at most 500 products.")
     NOT_HTTP = Kind(400, "This is not HTTP", "Send HTTP/1.1; `detail` says what can't be read.")
     HEAD_TOO_LARGE = Kind(431, "The request line and headers are too large", "Send fewer and shorter headers.")

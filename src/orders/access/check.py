@@ -25,8 +25,8 @@ class Credentials(Protocol):
         """Whether the text has this kind's format."""
         ...
 
-    def find(self, text: str) -> Found | Awaitable[Found]:
-        """The principal. Awaitable if it has to be looked up."""
+    def find(self, text: str) -> Found | OrderError | Awaitable[Found | OrderError]:
+        """The principal, or an error if nobody can say now. Awaitable if it has to be looked up."""
         ...
 
     def exist(self) -> bool | Awaitable[bool]:
