@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
+from orders.access.check import Access
 from orders.background import rounds, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
@@ -131,7 +132,8 @@ def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
     _add_pages_about_it(app)
     add_docs_pages(app)
     answer_with_problems(app)
-    _guard(app, settings, checks)
+    access = Access(settings.orders_access, ())
+    _guard(app, settings, (access.check, *checks))
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
 

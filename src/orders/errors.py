@@ -33,6 +33,18 @@ class Code(Enum):
         "A page of another site may not do this",
         "Call from your server, or name the page's origin in ORDERS_CORS_ORIGINS.",
     )
+    CREDENTIAL_REQUIRED = Kind(
+        401, "This needs a key or a token", "Send `Authorization: Bearer …`. `orders keys create` makes a key."
+    )
+    CREDENTIAL_INVALID = Kind(
+        401,
+        "The key or the token is not valid",
+        "It is wrong, has expired, or was revoked. Ask for a new one; `orders keys list` shows the keys.",
+    )
+    NOT_PERMITTED = Kind(403, "This credential may not do this", "Use one that has the scope in `required_scope`.")
+    RATE_LIMITED = Kind(
+        429, "Too many requests", "Nothing was done. Ask again after `Retry-After`; `violated_policies` says what for."
+    )
     BODY_TOO_LARGE = Kind(413, "The request body is too large", "Send less; an order has at most 500 products.")
     NOT_HTTP = Kind(400, "This is not HTTP", "Send HTTP/1.1; `detail` says what can't be read.")
     HEAD_TOO_LARGE = Kind(431, "The request line and headers are too large", "Send fewer and shorter headers.")

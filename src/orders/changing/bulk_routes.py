@@ -15,6 +15,7 @@ from orders.order.model import Author
 from orders.order.named_types import Status
 from orders.order.parsing import parse_order_id, parse_status_or_refuse
 from orders.order.schema import ID_EXAMPLE, WHOLE, Note
+from orders.wire.asking import author_of
 from orders.wire.bodies import BodyRoute
 from orders.wire.bulk import PROBLEMS, RESULTS, answered_each, previewed_each, refuse_header, refuse_twice
 from orders.wire.dry_run import DryRun
@@ -81,16 +82,14 @@ router = APIRouter(route_class=BodyRoute, generate_unique_id_function=operation_
     tags=["orders"],
     responses={**RESULTS, **problem_responses(Code.BATCH_REFUSED, *PROBLEMS)},
 )
-async def change_order_statuses(
-    request: Request, body: OrdersToMove, dry_run: DryRun, actor: Actor = "api"
-) -> Response:
+async def change_order_statuses(request: Request, body: OrdersToMove, dry_run: DryRun, actor: Actor = None) -> Response:
     """Moves up to 1000 orders by the same rules as `PUT /orders/{order_id}`; `version` says what `If-Match` does there.
 
     Safe to repeat: the status that an order has already changes nothing. With `all_or_nothing` the answer is 409 where
     one is refused, and `errors` names each of them.
     """
     refuse_header(request, "If-Match", "each order has its own `version`")
-    service, author, instance = changing(request), Author(actor, request.state.request_id), request.url.path
+    service, author, instance = changing(request), author_of(request, actor), request.url.path
     moves = [_move(n, one, service, author) for n, one in enumerate(body.orders)]
     refuse_twice((m.order_id for m in moves), "id", "this order")
     all_or_nothing = body.error_policy == "all_or_nothing"

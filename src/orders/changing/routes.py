@@ -12,7 +12,6 @@ from orders.changing.rules import Asked, Units
 from orders.changing.schemas import Cancellation, NewStatus, OrderPatch, Return, UnitsToCancel, UnitsToReturn
 from orders.changing.service import changing
 from orders.errors import Code, OrderError
-from orders.order.model import Author
 from orders.order.parsing import (
     parse_key,
     parse_status_or_refuse,
@@ -20,6 +19,7 @@ from orders.order.parsing import (
 )
 from orders.order.schema import Order
 from orders.wire.answers import ETAG_HEADER, answered
+from orders.wire.asking import author_of
 from orders.wire.bodies import BodyRoute
 from orders.wire.dry_run import DryRun
 from orders.wire.operations import operation_id
@@ -81,7 +81,7 @@ async def change_order_status(
     body: NewStatus,
     dry_run: DryRun,
     if_match: IfMatch = None,  # noqa: ARG001
-    actor: Actor = "api",
+    actor: Actor = None,
 ) -> Response:
     """Moves the order forward along its life, aside (`On Hold`, and back) or to an end (`Cancelled`: its stock goes
     back to the catalog). The status that it has already changes nothing.
@@ -102,7 +102,7 @@ async def cancel_order(
     body: ToCancel = None,
     if_match: IfMatch = None,  # noqa: ARG001
     key: Key = None,  # noqa: ARG001
-    actor: Actor = "api",
+    actor: Actor = None,
 ) -> Response:
     """Cancels the order; its stock goes back to the catalog, once, unless `restock` is false.
 
@@ -128,7 +128,7 @@ async def return_order(
     body: ToReturn = None,
     if_match: IfMatch = None,  # noqa: ARG001
     key: Key = None,  # noqa: ARG001
-    actor: Actor = "api",
+    actor: Actor = None,
 ) -> Response:
     """Records goods that came back, line by line; those that are `restocked` go back to the catalog.
 
@@ -159,7 +159,7 @@ async def patch_order(
     body: OrderPatch,
     dry_run: DryRun,
     if_match: IfMatch = None,  # noqa: ARG001
-    actor: Actor = "api",
+    actor: Actor = None,
 ) -> Response:
     """Merges a JSON merge patch into `external_reference`, `metadata` and `notes`: null removes a member, the
     members of objects are merged. The order's version grows by one, unless nothing changes.
@@ -171,14 +171,14 @@ async def patch_order(
     return answered(answer, dry_run)
 
 
-def _asked(request: Request, actor: str, reason: str | None, note: str | None) -> Asked:
+def _asked(request: Request, actor: str | None, reason: str | None, note: str | None) -> Asked:
     """The author of the change, and the versions that they know. Raises OrderError if If-Match is
     required and missing.
     """
     versions = parse_versions(request.headers.getlist("if-match"), "If-Match")
     if versions is None and changing(request).needs_if_match:
         raise OrderError(Code.IF_MATCH_REQUIRED, "Send the order's ETag in If-Match.")
-    return Asked(Author(actor, request.state.request_id), reason, note, versions)
+    return Asked(author_of(request, actor), reason, note, versions)
 
 
 def _units(items: Sequence[UnitsToCancel] | None) -> list[Units]:

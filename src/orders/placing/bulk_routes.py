@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from orders.errors import invalid
-from orders.order.model import Author
 from orders.order.schema import WHOLE, Identifier
 from orders.placing.bulk import place_each
 from orders.placing.routes import checkout_request
 from orders.placing.schemas import OrderToPlace
 from orders.placing.service import placing
+from orders.wire.asking import author_of
 from orders.wire.bodies import BodyRoute
 from orders.wire.bulk import PROBLEMS, RESULTS, answered_each, previewed_each, refuse_header, refuse_twice
 from orders.wire.dry_run import DryRun
@@ -69,7 +69,7 @@ router = APIRouter(route_class=BodyRoute, generate_unique_id_function=operation_
     tags=["orders"],
     responses={**RESULTS, **problem_responses(*PROBLEMS)},
 )
-async def place_orders(request: Request, body: OrdersToPlace, dry_run: DryRun, actor: Actor = "api") -> Response:
+async def place_orders(request: Request, body: OrdersToPlace, dry_run: DryRun, actor: Actor = None) -> Response:
     """Places up to 100 orders, each for itself. They ride on the same batches as single orders do, together.
 
     Give each its `idempotency_key`: where no answer came, send the same request again. What was placed is answered as
@@ -77,7 +77,7 @@ async def place_orders(request: Request, body: OrdersToPlace, dry_run: DryRun, a
     """
     refuse_header(request, "Idempotency-Key", "each order has its own `idempotency_key`")
     refuse_twice((one.idempotency_key for one in body.orders), "idempotency_key", "this key")
-    service, author, instance = placing(request), Author(actor, request.state.request_id), request.url.path
+    service, author, instance = placing(request), author_of(request, actor), request.url.path
     ahead = _refuse_too_many_lines(body.orders)
     asked = [
         checkout_request(one.customer_id, one, one.idempotency_key, lines_ahead=before)

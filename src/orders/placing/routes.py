@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from orders.errors import Code
 from orders.order.attached import Attached
 from orders.order.details import to_details
-from orders.order.model import NO_DETAILS, Author, Details, Line
+from orders.order.model import NO_DETAILS, Details, Line
 from orders.order.parsing import (
     parse_key,
 )
@@ -17,6 +17,7 @@ from orders.placing.parameters import ToPlace
 from orders.placing.schemas import OrderToPlace
 from orders.placing.service import placing
 from orders.wire.answers import answered
+from orders.wire.asking import author_of
 from orders.wire.dry_run import DryRun, preview_response
 from orders.wire.fast_routes import PlacingRoute
 from orders.wire.operations import operation_id
@@ -89,7 +90,7 @@ async def place_order(
     dry_run: DryRun,
     body: ToPlace = None,
     key: Key = None,  # noqa: ARG001
-    actor: Actor = "api",
+    actor: Actor = None,
 ) -> Response:
     """Places an order of `items` or, without them, of the customer's shopping cart, which is closed then.
 
@@ -111,15 +112,17 @@ async def place_customer_order(
     dry_run: DryRun,
     body: ToPlace = None,
     key: Key = None,  # noqa: ARG001 (declared for the docs; read with all its values in _place)
-    actor: Actor = "api",
+    actor: Actor = None,
 ) -> Response:
     """The same as `POST /orders/{customer_id}`."""
     return await _place(request, customer_or_refuse(customer_id), body, actor, dry_run)
 
 
-async def _place(request: Request, customer_id: int, body: OrderToPlace | None, actor: str, dry_run: bool) -> Response:
+async def _place(
+    request: Request, customer_id: int, body: OrderToPlace | None, actor: str | None, dry_run: bool
+) -> Response:
     asked = checkout_request(customer_id, body, parse_key(request.headers.getlist("idempotency-key")))
-    instance, author = request.scope["path"], Author(actor, request.state.request_id)
+    instance, author = request.scope["path"], author_of(request, actor)
     if dry_run:
         return preview_response(await placing(request).dry_run.place(asked, instance, author))
     return answered(await placing(request).checkout.check_out(asked, instance, author))

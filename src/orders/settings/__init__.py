@@ -3,7 +3,7 @@
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -130,6 +130,11 @@ class Settings(BaseSettings):
     )
     orders_cors_origins: Annotated[str, AfterValidator(_origins)] | None = Field(
         None, description="origins of pages that may call it from a browser, with commas: `https://admin.shop.example`"
+    )
+    orders_access: Literal["local", "closed", "open"] = Field(
+        "local",
+        description="who may ask [without a credential](docs/access.md): programs on this machine, until there is a key"
+        " (`local`), nobody (`closed`), or everybody (`open`)",
     )
     orders_access_log: bool = Field(False, description="a line in the log for every request, not only for refused ones")
     orders_data_dir: Path = Field(Path(".data"), description="the embedded PostgreSQL and the sandbox keep data here")

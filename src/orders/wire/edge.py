@@ -24,9 +24,25 @@ _NO_STORE = (b"cache-control", b"no-store")
 
 
 CORS: dict[str, Any] = {
-    "allow_methods": ["GET", "POST", "PUT", "PATCH"],
-    "allow_headers": ["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Actor", "X-Request-ID"],
-    "expose_headers": ["ETag", "Location", "Idempotent-Replayed", "X-Request-ID", "Retry-After"],
+    "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
+    "allow_headers": [
+        "Authorization",
+        "Content-Type",
+        "Idempotency-Key",
+        "If-Match",
+        "If-None-Match",
+        "X-Actor",
+        "X-Request-ID",
+    ],
+    "expose_headers": [
+        "ETag",
+        "Location",
+        "Idempotent-Replayed",
+        "X-Request-ID",
+        "Retry-After",
+        "RateLimit",
+        "RateLimit-Policy",
+    ],
     "max_age": 600,
 }
 """What pages of the origins in ORDERS_CORS_ORIGINS may send, and which headers of an answer they may read."""
@@ -50,7 +66,7 @@ class Edge:
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id.decode()
         asked = self._gate.ask(scope, method, headers)
-        sender = _Sender(send, request_id, is_private=not asked.operation.is_public)
+        sender = _Sender(send, request_id, asked.answer_headers, is_private=not asked.operation.is_public)
         try:
             await self._gate.answer(asked, self._app, receive, sender)
         except Exception as bug:
@@ -76,17 +92,18 @@ def _plain(scope: Scope) -> Scope:
 class _Sender:
     """Sends an answer and adds the headers that every answer has. `status` is 0 until the answer has begun."""
 
-    __slots__ = ("_extra", "_send", "status")
+    __slots__ = ("_extra", "_more", "_send", "status")
 
-    def __init__(self, send: Send, request_id: bytes, *, is_private: bool) -> None:
+    def __init__(self, send: Send, request_id: bytes, more: list[tuple[bytes, bytes]], *, is_private: bool) -> None:
         self.status = 0
         self._send = send
+        self._more = more  # filled by checks, after this
         self._extra = [(b"x-request-id", request_id), _NOSNIFF, *([_NO_STORE] if is_private else ())]
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], *self._extra]
+            message["headers"] = [*message["headers"], *self._extra, *self._more]
         await self._send(message)
 
 

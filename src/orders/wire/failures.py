@@ -28,6 +28,8 @@ def problem_response(request: Request, error: OrderError, headers: dict[str, str
     if error.code in (Code.BODY_TOO_LARGE, Code.HOST_INVALID):
         # the following bytes are the rest of a body, or of a request that can't be trusted
         headers["Connection"] = "close"
+    if error.code.value.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     request.scope.setdefault("state", {})["problem"] = error
     document = problem(error, request.url.path)
     return JSONResponse(document, error.code.value.status, headers, media_type="application/problem+json")

@@ -5,7 +5,7 @@ is before all routes, and a request that has not passed it reaches none.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -30,6 +30,10 @@ class Asked:
     """The last one of each name. Checks that need all of them read `scope`."""
     target: Target
     path_parameters: dict[str, str]
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Headers that a check wants in the answer, whatever it is."""
+    at_end: Callable[[], None] | None = None
+    """What a check wants to be called once the answer is sent, or broken off."""
 
     @property
     def operation(self) -> Operation:
@@ -56,6 +60,13 @@ class Gate:
 
     async def answer(self, asked: Asked, app: ASGIApp, receive: Receive, send: Send) -> None:
         """Refuse the request, or answer it."""
+        try:
+            await self._answer(asked, app, receive, send)
+        finally:
+            if asked.at_end:
+                asked.at_end()
+
+    async def _answer(self, asked: Asked, app: ASGIApp, receive: Receive, send: Send) -> None:
         scope, target = asked.scope, asked.target
         if error := await self._refusal(asked):
             await problem_response(Request(scope), error)(scope, receive, send)

@@ -3,10 +3,13 @@
 The service does not start if a route is missing in the table, or if an entry has no route (`addresses`).
 """
 
+import dataclasses
 import enum
 from dataclasses import dataclass
 
 from fastapi.routing import APIRoute
+
+from orders.principal import CustomerMay, Scope
 
 MAX_BODY_BYTES = 256 * 1024
 """Maximum size of a body. An order of the most lines that are allowed fits seven times."""
@@ -35,6 +38,10 @@ class Operation:
     max_body_bytes: int = MAX_BODY_BYTES
     is_public: bool = False
     """Whether caches may keep the answer."""
+    scope: Scope | None = None
+    """The scope that it needs. None: everyone may ask."""
+    customer_may: CustomerMay | None = None
+    """What a customer has to be allowed to do. None: no customer may ask, if it needs a scope."""
 
 
 NOTHING_THERE = Operation("nothing_there", Kind.NOTHING)
@@ -46,44 +53,34 @@ METHOD_NOT_ALLOWED = Operation("method_not_allowed", Kind.NOTHING)
 OPTIONS = Operation("options", Kind.NOTHING)
 """The question which methods an address has."""
 
-_READS = (
-    "get_orders",
-    "get_order",
-    "get_order_events",
-    "get_customer_orders",
-    "export_csv",
-    "export_ndjson",
-    "report_sales",
-    "report_products",
-    "report_statuses",
-)
-_WRITES = (
-    "place_order",
-    "place_customer_order",
-    "change_order_status",
-    "cancel_order",
-    "return_order",
-    "patch_order",
-)
-_BULK_WRITES = ("place_orders", "change_order_statuses")
+_READ_BY_CUSTOMERS = ("get_orders", "get_order", "get_order_events", "get_customer_orders")
+_READ_BY_STAFF = ("export_csv", "export_ndjson")
+_REPORTS = ("report_sales", "report_products", "report_statuses")
+_PLACING = ("place_order", "place_customer_order")
+_CHANGING = ("change_order_status", "return_order", "patch_order")
 _ABOUT = ("get_about", "get_health")
-_PAGES = (
-    "get_workflow",
-    "get_problems",
-    "get_problem",
-    "get_openapi",
-    "get_docs",
-    "get_redoc",
-    "static-offline-docs",
-)
+_PAGES = ("get_problems", "get_problem", "get_openapi", "get_docs", "get_redoc", "static-offline-docs")
 """Operations whose answers stay the same until the next release."""
 
+_READS = (
+    *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ) for id in _READ_BY_CUSTOMERS),
+    *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ) for id in _READ_BY_STAFF),
+    *(Operation(id, Kind.READS, scope=Scope.REPORTS_READ) for id in _REPORTS),
+)
+
+_WRITES = (
+    *(Operation(id, Kind.WRITES, scope=Scope.ORDERS_PLACE, customer_may=CustomerMay.PLACE) for id in _PLACING),
+    Operation("place_orders", Kind.WRITES, MAX_BULK_BYTES, scope=Scope.ORDERS_PLACE),
+    *(Operation(id, Kind.WRITES, scope=Scope.ORDERS_CHANGE) for id in _CHANGING),
+    Operation("cancel_order", Kind.WRITES, scope=Scope.ORDERS_CHANGE, customer_may=CustomerMay.CANCEL),
+    Operation("change_order_statuses", Kind.WRITES, MAX_BULK_BYTES, scope=Scope.ORDERS_CHANGE),
+)
+
 _ALL = (
-    *(Operation(id, Kind.READS) for id in _READS),
-    *(Operation(id, Kind.WRITES) for id in _WRITES),
-    *(Operation(id, Kind.WRITES, MAX_BULK_BYTES) for id in _BULK_WRITES),
-    *(Operation(f"preview_{id}", Kind.PREVIEWS) for id in _WRITES),
-    *(Operation(f"preview_{id}", Kind.PREVIEWS, MAX_BULK_BYTES) for id in _BULK_WRITES),
+    *_READS,
+    *_WRITES,
+    *(dataclasses.replace(one, id=f"preview_{one.id}", kind=Kind.PREVIEWS) for one in _WRITES),
+    Operation("get_workflow", Kind.ABOUT, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ),
     *(Operation(id, Kind.ABOUT) for id in _ABOUT),
     *(Operation(id, Kind.ABOUT, is_public=True) for id in _PAGES),
 )

@@ -55,11 +55,11 @@ OrderId = Annotated[str, WithJsonSchema(_ORDER_ID), Path(description="The order.
 
 
 Actor = Annotated[
-    str,
+    str | None,
     Header(
         alias="X-Actor",
-        description="The person or program that asks, for the order's history: visible ASCII characters and spaces. "
-        "Without it: `api`.",
+        description="The person for whom this key asks, for the order's history: visible ASCII characters and spaces. "
+        "It is kept beside the key's name (`key:shop/anna@shop.example`); the key needs `orders:change`.",
         min_length=1,
         max_length=100,
         pattern=r"^[\x20-\x7e]+$",
