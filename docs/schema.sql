@@ -63,6 +63,10 @@ ALTER TABLE public.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 ALTER TABLE ONLY public.audit
     ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
 
+CREATE INDEX audit_by_action ON public.audit USING btree (action, id);
+
+CREATE INDEX audit_by_actor ON public.audit USING btree (actor, id);
+
 CREATE TRIGGER audit_is_kept BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit FOR EACH STATEMENT EXECUTE FUNCTION public.audit_is_kept();
 
 
