@@ -1,7 +1,6 @@
 """`orders keys`: the way in, on the database itself, also while no service runs."""
 
 import os
-import re
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from orders.access.keys import id_of, is_key, make_key
-from orders.access.keys_sql import AccessKey, find_key, list_keys
+from orders.access.keys_sql import AccessKey, find_key
 from orders.postgres.database import opened
 from orders.principal import ALL_SCOPES
 from tests.conftest import ORDERS, execute, wait_until
@@ -83,33 +82,6 @@ def test_a_key_is_listed_rotated_and_revoked(keys: Run, dsn: str) -> None:
         assert refused.returncode == 1
         assert why in refused.stderr
         assert refused.stdout == ""
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (["create", "--name", "x"], "Say what it may do: --as storefront"),
-        (["create", "--name", "x/y", "--as", "admin"], "--name"),
-        (["create", "--name", "", "--as", "admin"], "--name"),
-        (["create", "--as", "admin"], "--name"),
-        (["create", "--name", "x", "--as", "king"], "king"),
-        (["create", "--name", "x", "--scope", "orders:destroy"], "orders:destroy"),
-        (["create", "--name", "x", "--as", "admin", "--channel", "Web"], "--channel"),
-        (["create", "--name", "x", "--as", "admin", "--expires", "soon"], "--expires"),
-        (["create", "--name", "x", "--as", "admin", "--expires", "0"], "--expires"),
-        (["create", "--name", "x", "--as", "admin", "--rate", "0"], "rate"),
-        (["rotate", "short"], "is no key's ID"),
-        (["rotate", "k3V9aQ2m", "--keep-old-for", "2 hours"], "--keep-old-for"),
-        (["revoke", "k3V9aQ2m; DROP TABLE access_keys"], "is no key's ID"),
-    ],
-)
-def test_what_makes_no_sense_is_told_and_nothing_is_made(keys: Run, dsn: str, words: list[str], why: str) -> None:
-    said = keys(*words)
-    assert said.returncode == 2
-    assert why in re.sub(r"\x1b\[[0-9;]*m", "", said.stderr)
-    assert said.stdout == ""
-    with opened(dsn) as connection:
-        assert list_keys(connection, None) == []
 
 
 def test_it_is_the_way_into_a_closed_service(keys: Run, start: Start) -> None:
