@@ -11,6 +11,7 @@ from orders.wire.bulk import BatchPreview, BatchResults
 from orders.wire.dry_run import Preview
 from orders.wire.for_generators import suit_generators
 from orders.wire.parameters import REQUEST_ID
+from orders.wire.security import describe_access
 
 
 def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
         schemas.update(problem.pop("$defs"), Problem=problem)
         for answer in (Order, OrderList, EventList, Preview, BatchResults, BatchPreview):  # FastAPI leaves out nulls
             schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
-        document["security"] = []  # said explicitly: authentication is the task of a proxy in front
+        describe_access(document)
         document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
         for path, operations in document["paths"].items():
             _name_instance(operations, path)
@@ -75,6 +76,7 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
   Nothing is written or sent. `dry_run=true`, as a parameter of the write itself, is the same.
 * Filters with a bound have two names, `created_at_gte` and `created_at[gte]`, and so have `metadata=key=value` and
   `metadata[key]=value`. Only the first of each, which clients can be generated from, is listed below.
+* Requests carry a key or a customer's token: `Authorization: Bearer …`. Each operation names the scope that it needs.
 * Errors are RFC 9457 problem documents; `GET /problems` lists them.
 """
 _TAGS = [

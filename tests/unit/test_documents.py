@@ -88,7 +88,8 @@ def test_every_error_answer_is_a_problem_with_examples(document: dict[str, Any])
     for name, operation in operations(document).items():
         for status, response in operation["responses"].items():
             if int(status) >= 400:
-                content = response["content"]
+                shared = document["components"]["responses"].get(response.get("$ref", "").rsplit("/")[-1], {})
+                content = (shared or response)["content"]
                 assert list(content) == ["application/problem+json"], (name, status)
                 assert content["application/problem+json"]["examples"], (name, status)
 
