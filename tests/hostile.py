@@ -38,6 +38,8 @@ class Target:
 Attack = Callable[[Target], Awaitable[None]]
 ATTACKS: dict[str, Attack] = {}
 
+POST_JSON = b"POST /orders/42 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
 
 def attack(name: str) -> Callable[[Attack], Attack]:
     def add(function: Attack) -> Attack:
@@ -161,14 +163,14 @@ async def slow_heads(target: Target) -> None:
 
 @attack("2,000 connections that send bodies slowly")
 async def slow_bodies(target: Target) -> None:
-    head = b"POST /orders/42 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
+    head = POST_JSON + b"Content-Length: 9999\r\n\r\n"
     await hold(target, 2000, head + b" " * 100, b" ", pause_s=1)
 
 
 @attack("1,000 bodies that lack their last byte")
 async def nearly_whole_bodies(target: Target) -> None:
     size = MAX_BODY_BYTES - 1
-    head = b"POST /orders/42 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = POST_JSON + b"Content-Length: %d\r\n\r\n"
     await hold(target, 1000, head % size + b" " * (size - 1), pause_s=5)
 
 
@@ -198,7 +200,7 @@ async def endless_body(target: Target) -> None:
 
 @attack("bodies in chunks of one byte")
 async def tiny_chunks(target: Target) -> None:
-    start = b"POST /orders/42 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    start = POST_JSON
     piece = b"1\r\n \r\n" * 10_000
     await pour(target, 50, start + b"Transfer-Encoding: chunked\r\n\r\n", lambda: (piece for _ in range(100)))
 

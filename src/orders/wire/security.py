@@ -1,5 +1,5 @@
-"""What the OpenAPI document says of access: how a credential is sent, which operation needs which scope, and how requests
-without it are refused.
+"""What the OpenAPI document says of access: how a credential is sent, which operation needs which scope, and which
+refusals there are.
 """
 
 from typing import Any
@@ -14,8 +14,9 @@ SCHEME = "bearer"
 _SCHEME = {
     "type": "http",
     "scheme": "bearer",
-    "description": "An API key (`ord_…`, from `orders keys create`), or a customer's token (JWT) of the shop's issuer. Each "
-    "operation names the scope that a key needs. Until there is a key, programs on the service's own machine need none.",
+    "description": "An API key (`ord_…`, from `orders keys create`), or a customer's token (JWT) of the shop's issuer. "
+    "Each operation names the scope that a key needs. Until there is a key, programs on the service's own machine need "
+    "none.",
 }
 _REFUSALS = {
     "CredentialRefused": (Code.CREDENTIAL_REQUIRED, Code.CREDENTIAL_INVALID),
