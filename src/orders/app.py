@@ -16,8 +16,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
+from orders.access import key_routes
 from orders.access.check import Access, tell_if_open
-from orders.background import rounds, run_forever
+from orders.access.known_keys import KnownKeys
+from orders.background import round_of_keys, rounds, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
@@ -62,6 +64,7 @@ ROUTERS = (
     previews.router,
     export_routes.router,
     report_routes.router,
+    key_routes.router,
     about.router,
 )
 
@@ -93,7 +96,9 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
-            background = asyncio.create_task(run_forever(rounds(built, settings)))
+            keys: KnownKeys = app.state.keys
+            await keys.open(built.database)
+            background = asyncio.create_task(run_forever((*rounds(built, settings), round_of_keys(keys))))
             urls = shown(settings.catalog_url or ""), shown(settings.cart_url or "")
             log.info("ready: the catalog is %s, the carts are %s", *urls)
             try:
@@ -133,7 +138,8 @@ def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
     _add_pages_about_it(app)
     add_docs_pages(app)
     answer_with_problems(app)
-    access = Access(settings.orders_access, ())
+    app.state.keys = KnownKeys()  # before the database is there: the lifespan opens it
+    access = Access(settings.orders_access, (app.state.keys,))
     _guard(app, settings, (access.check, *checks))
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from orders.access.known_keys import KnownKeys
 from orders.changing.move import expire_once
 from orders.finding.summing_up import sum_up_once
 from orders.machinery import Machinery
@@ -23,6 +24,10 @@ between.
 
 SHARE_S = 1.0
 """Pause between two reads of what other replicas have learnt of the neighbours. Our own news is shared at once."""
+
+
+KEYS_S = 2.0
+"""Pause between two reads of the API keys that are in use. A revocation has to hold within 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,11 @@ def rounds(built: Machinery, settings: Settings) -> tuple[Round, ...]:
         Round("summing up", lambda: sum_up_once(built.database), SUM_UP_S, more_pause_s=NEXT_DAY_S),
         Round("sharing what was learnt", built.learning.share_once, SHARE_S, news=built.learning.news),
     )
+
+
+def round_of_keys(keys: KnownKeys) -> Round:
+    """The round of a process that answers requests: it reads API keys again, and writes which were used."""
+    return Round("API keys", keys.look_once, KEYS_S)
 
 
 async def run_forever(work: Sequence[Round]) -> None:

@@ -42,6 +42,11 @@ class Code(Enum):
         "It is wrong, has expired, or was revoked. Ask for a new one; `orders keys list` shows the keys.",
     )
     NOT_PERMITTED = Kind(403, "This credential may not do this", "Use one that has the scope in `required_scope`.")
+    KEY_ENDED = Kind(
+        409,
+        "This API key has ended",
+        "It was revoked, has expired, or was replaced. Rotate the one in `replaced_by`, or make a new one.",
+    )
     RATE_LIMITED = Kind(
         429, "Too many requests", "Nothing was done. Ask again after `Retry-After`; `violated_policies` says what for."
     )

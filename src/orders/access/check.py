@@ -1,11 +1,12 @@
 """The check of access: finds the principal of a request, and refuses what the principal may not do."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from orders.access.local import is_from_this_machine
 from orders.errors import Code, OrderError
+from orders.postgres.database import DatabaseUnavailable
 from orders.principal import LOCAL, Principal
 from orders.wire.asking import not_permitted
 from orders.wire.gate import Asked
@@ -53,6 +54,8 @@ class Access:
         given = asked.headers.get(b"authorization")
         if given is None:
             return self._without_credential(asked)
+        if [name for name, _ in asked.scope["headers"]].count(b"authorization") > 1:
+            return OrderError(Code.CREDENTIAL_INVALID, "There are several Authorization headers; send one.")
         token = _bearer(given)
         for kind in self._kinds if token else ():
             if kind.is_one(token):
@@ -66,11 +69,13 @@ class Access:
             return _credential_required()
         return self._unless_any_exist()
 
-    async def _unless_any_exist(self) -> Principal | OrderError:
-        for kind in self._kinds:
+    def _unless_any_exist(self) -> Principal | OrderError | Awaitable[Principal | OrderError]:
+        for n, kind in enumerate(self._kinds):
             exist = kind.exist()
-            if exist if isinstance(exist, bool) else await exist:
+            if exist is True:
                 return _credential_required()
+            if exist is not False:
+                return _unless_any_exist_later(exist, self._kinds[n + 1 :])
         return LOCAL
 
 
@@ -86,8 +91,23 @@ def _bearer(header: bytes) -> str:
     return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else ""
 
 
+async def _unless_any_exist_later(exist: Awaitable[bool], others: Sequence[Credentials]) -> Principal | OrderError:
+    if await exist:
+        return _credential_required()
+    for kind in others:
+        exists = kind.exist()
+        if exists if isinstance(exists, bool) else await exists:
+            return _credential_required()
+    return LOCAL
+
+
 async def _admit_later(asked: Asked, found: Awaitable[Found | OrderError]) -> OrderError | None:
-    return _admit(asked, await found)
+    try:
+        return _admit(asked, await found)
+    except DatabaseUnavailable as error:
+        unavailable = error.as_order_error()
+        log.warning("%s: %s", unavailable.code.name.lower(), error)
+        return unavailable
 
 
 def _admit(asked: Asked, found: Found | OrderError) -> OrderError | None:

@@ -24,6 +24,7 @@ class Kind(enum.Enum):
     READS = "reads orders, or totals of them"
     WRITES = "places or changes orders"
     PREVIEWS = "tells what a write would do"
+    MANAGES = "changes who may ask, or tells about it"
     ABOUT = "tells about the service, the same to everyone"
     NOTHING = "is no operation: there is nothing at this address, or not by this method"
 
@@ -58,6 +59,7 @@ _READ_BY_STAFF = ("export_csv", "export_ndjson")
 _REPORTS = ("report_sales", "report_products", "report_statuses")
 _PLACING = ("place_order", "place_customer_order")
 _CHANGING = ("change_order_status", "return_order", "patch_order")
+_KEYS = ("create_key", "list_keys", "rotate_key", "revoke_key")
 _ABOUT = ("get_about", "get_health")
 _PAGES = ("get_problems", "get_problem", "get_openapi", "get_docs", "get_redoc", "static-offline-docs")
 """Operations whose answers stay the same until the next release."""
@@ -80,6 +82,7 @@ _ALL = (
     *_READS,
     *_WRITES,
     *(dataclasses.replace(one, id=f"preview_{one.id}", kind=Kind.PREVIEWS) for one in _WRITES),
+    *(Operation(id, Kind.MANAGES, scope=Scope.ACCESS_MANAGE) for id in _KEYS),
     Operation("get_workflow", Kind.ABOUT, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ),
     *(Operation(id, Kind.ABOUT) for id in _ABOUT),
     *(Operation(id, Kind.ABOUT, is_public=True) for id in _PAGES),
