@@ -45,7 +45,7 @@ def create(
     _require(scopes, f"Say what it may do: --as {' | '.join(Preset)}, or --scope, or both.")
     lasts = None if expires is None else _span(expires, "--expires", least_s=1)
     _require(lasts is None or lasts <= LONGEST, "--expires: a key lasts 100 years at most, or until it is revoked.")
-    expires_at = lasts and datetime.now(UTC) + lasts
+    expires_at = None if lasts is None else datetime.now(UTC) + lasts
     text, key = _in_database(lambda c: create_key(c, Grant(name, scopes, channel, rate, expires_at), CALLER))
     _show_once(text, key)
 
