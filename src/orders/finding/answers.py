@@ -14,7 +14,7 @@ from orders.finding.lists_sql import count_orders, list_orders, page_json
 from orders.finding.past_sql import events_json, read_events
 from orders.finding.query import PageQuery, next_url, parse_cursor
 from orders.finding.service import Finding, finding
-from orders.wire.costs import COUNT, ROWS, charge
+from orders.wire.costs import COUNT, ROWS, charge, take
 from orders.wire.parameters import order_or_refuse
 
 COUNT_FOR_S = 1.0
@@ -47,7 +47,7 @@ async def answer_orders(request: Request, query: PageQuery, customer_id: int | N
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
     more: dict[str, object] = {}
     if query.include_total:
-        charge(request, COUNT)
+        take(request, COUNT)
         count = await _count(service, filters)
         more = {"total_count": count, **({"total_hint": TOTAL_HINT} if count is None else {})}
     asked = request.scope["query_string"].decode("latin-1")
