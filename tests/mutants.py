@@ -37,12 +37,16 @@ LIFE = [
     *(f"tests/integration/test_{name}.py" for name in ("statuses", "reconcile", "crash")),
     *(f"tests/e2e/test_{name}.py" for name in ("life", "contract")),
 ]
+SEEN = ["tests/integration/test_seers.py", "tests/e2e/test_seers_over_http.py"]
 STOCK = ("claim", "intend", "settle", "abandon", "outcomes", "orphans")
 SQL_TESTS = {
     **dict.fromkeys((f"stock/{name}_sql.py" for name in STOCK), PLACING),
     **dict.fromkeys(("placing/closings_sql.py", "order/keys_sql.py"), PLACING),
-    **dict.fromkeys(("changing/change_sql.py", "order/statuses_sql.py", "order/document_sql.py"), LIFE),
-    "finding/past_sql.py": ["tests/e2e/test_bounds.py", *LIFE[3:]],
+    **dict.fromkeys(("changing/change_sql.py", "order/statuses_sql.py"), LIFE),
+    "order/document_sql.py": [*SEEN, *LIFE],
+    "order/seer_sql.py": SEEN,
+    "finding/past_sql.py": [*SEEN, "tests/e2e/test_bounds.py", *LIFE[3:]],
+    "finding/part_reports_sql.py": ["tests/e2e/test_reports.py"],
     "stock/record_sql.py": ["tests/integration/test_reconcile.py", "tests/e2e/test_survival.py"],
 }
 PYTHON_TESTS = {
@@ -85,7 +89,7 @@ def sql_mutants(path: Path) -> Iterator[Mutant]:
     for keyword in _BEGINS.finditer(text):
         begin, end = keyword.end(), _end_of_condition(text, keyword.end())
         condition = text[begin:end].rstrip()
-        if condition and not condition.startswith("{"):
+        if condition and (not condition.startswith("{") or condition.lower().startswith("{is_seen")):
             line = text.count("\n", 0, begin) + 1
             mutated = f"{text[:begin]}({condition} OR true){text[begin + len(condition) :]}"
             yield Mutant(path, line, " ".join(condition.split()), mutated)

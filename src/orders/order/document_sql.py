@@ -8,7 +8,7 @@ from uuid import UUID
 
 from orders.order.attached_sql import hidden, members
 from orders.order.document import Document
-from orders.order.seer_sql import IS_SEEN, is_seen_by, seer_values
+from orders.order.seer_sql import is_seen_by, seer_values
 from orders.postgres.database import Connection
 from orders.postgres.functions import ALWAYS, Function, Step, any_of
 from orders.principal import SEES_EVERYTHING, Seer
@@ -64,7 +64,8 @@ DOCUMENTS = Function(
                 FROM unnest(%(bound_ids)s::uuid[], %(customers)s::bigint[], %(channels)s::text[],
                             %(see_private)s::boolean[])
                     WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
-                JOIN orders o ON o.id = seer.id AND {IS_SEEN}""",
+                JOIN orders o ON o.id = seer.id AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
+                    AND (seer.channel IS NULL OR o.channel = seer.channel)""",
         ),
     ],
     rows="id uuid, n bigint, version integer, document text",
