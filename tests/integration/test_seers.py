@@ -57,9 +57,12 @@ def connection(dsn: str) -> Iterator[Connection]:
            INSERT INTO order_events (order_id, number, type, before, after, actor, note, request_id)
                SELECT id, 1, 'placed', '{"status": "Pending"}', NULL, 'customer:' || customer_id, 'mine', 'r-' || number
                FROM orders;
-           INSERT INTO order_events (order_id, number, type, before, after, actor, note, request_id)
+           INSERT INTO order_events (order_id, number, type, before, after, details, actor, note, request_id)
                SELECT id, 2, 'described', orders_attached(orders),
                       jsonb_set(orders_attached(orders), '{notes,private}', to_jsonb('private ' || number)),
+                      CASE WHEN number % 2 = 0
+                      THEN '{"cut": [{"pointer": "/after/notes/private", "characters": 999}], "more": 1}'::jsonb
+                      ELSE '{"cut": [{"pointer": "/after/notes/private", "characters": 999}]}' END,
                       'key:shop/anna', 'hers', 'r-all' FROM orders;
            UPDATE orders SET version = 2, private_note = 'private ' || number;
            ALTER TABLE orders ENABLE TRIGGER USER""",
@@ -153,6 +156,10 @@ def test_the_history_of_a_foreign_order_does_not_exist(connection: Connection, s
         assert (first["actor"], first["note"], first["after"]) == (f"customer:{order.customer_id}", "mine", None)
         names = ("key:shop/anna", "hers") if seer.sees_private else ("shop", None)
         assert (second["actor"], second["note"]) == names
+        if not seer.sees_private:
+            assert second["details"] == (None if order.number % 2 else {"more": 1})
+        else:
+            assert "cut" in second["details"]
         notes = [second[side]["notes"] for side in ("before", "after")]
         hidden = [f"old {order.number}", f"private {order.number}"] if seer.sees_private else [None, None]
         assert [one["private"] for one in notes] == hidden

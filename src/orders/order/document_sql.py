@@ -145,11 +145,13 @@ def event_json(sees_private: str, customer: str) -> str:
     customer.
 
     Without it, only the actor and the note of the customer's own events are shown: notes of others are for the staff.
+    Nor is it told how long a note was that the event has in part, because that may be the private one.
     """
     shown = f"({sees_private} OR e.actor = 'customer:' || {customer})"
     return f"""json_build_object(
         'number', e.number, 'type', e.type,
-        'before', {hidden("e.before", sees_private)}, 'after', {hidden("e.after", sees_private)}, 'details', e.details,
+        'before', {hidden("e.before", sees_private)}, 'after', {hidden("e.after", sees_private)},
+        'details', CASE WHEN {sees_private} THEN e.details ELSE nullif(e.details - 'cut', '{{}}') END,
         'actor', CASE WHEN {shown} THEN e.actor ELSE '{SHOP}' END, 'reason', e.reason,
         'note', CASE WHEN {shown} THEN e.note END, 'request_id', e.request_id,
         'at', {TIME.format("e.at")})"""
