@@ -63,6 +63,10 @@ ALTER TABLE public.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 ALTER TABLE ONLY public.audit
     ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
 
+CREATE INDEX audit_by_action ON public.audit USING btree (action, id);
+
+CREATE INDEX audit_by_actor ON public.audit USING btree (actor, id);
+
 CREATE TRIGGER audit_is_kept BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit FOR EACH STATEMENT EXECUTE FUNCTION public.audit_is_kept();
 
 
@@ -697,7 +701,7 @@ INSERT INTO stock_claims (product_id, batch_id, lease_until)
                  WHERE r.product_id = ANY(p_products) AND r.returned_at IS NULL AND r.batch_id IS NULL);
 END $$;
 
-CREATE FUNCTION public.orders_documents_29f004682cbd(p_bound_ids uuid[], p_channels text[], p_customers bigint[], p_ids uuid[], p_see_private boolean[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_documents_a5253f1cda2b(p_bound_ids uuid[], p_channels text[], p_customers bigint[], p_ids uuid[], p_see_private boolean[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -748,9 +752,8 @@ RETURN QUERY SELECT o.id, seer.n, o.version, json_build_object(
                 FROM unnest(p_bound_ids, p_customers, p_channels,
                             p_see_private)
                     WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
-                JOIN orders o ON o.id = seer.id AND true
-        AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
-        AND (seer.channel IS NULL OR o.channel = seer.channel);
+                JOIN orders o ON o.id = seer.id AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
+                    AND (seer.channel IS NULL OR o.channel = seer.channel);
 END IF;
 END $$;
 
@@ -795,7 +798,7 @@ DECLARE
             END;
 END $$;
 
-CREATE FUNCTION public.orders_intend_9957e0a1a420(p_after bigint[], p_attached_external_reference text[], p_attached_metadata jsonb[], p_attached_private_note text[], p_attached_public_note text[], p_batch uuid, p_before bigint[], p_carts bigint[], p_created_ms bigint[], p_customers bigint[], p_d_carts bigint[], p_d_created_ms bigint[], p_d_customers bigint[], p_d_ids uuid[], p_d_totals bigint[], p_due_numbers integer[], p_due_orders uuid[], p_due_products bigint[], p_freed text[], p_horizon double precision, p_ids uuid[], p_item_names text[], p_item_orders uuid[], p_item_prices bigint[], p_item_products bigint[], p_item_quantities integer[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_products bigint[], p_totals bigint[], p_unreadable bigint[]) RETURNS void
+CREATE FUNCTION public.orders_intend_ff3ea6487752(p_after bigint[], p_attached_external_reference text[], p_attached_metadata jsonb[], p_attached_private_note text[], p_attached_public_note text[], p_batch uuid, p_before bigint[], p_carts bigint[], p_created_ms bigint[], p_customers bigint[], p_d_carts bigint[], p_d_channels text[], p_d_created_ms bigint[], p_d_customers bigint[], p_d_ids uuid[], p_d_totals bigint[], p_due_numbers integer[], p_due_orders uuid[], p_due_products bigint[], p_freed text[], p_horizon double precision, p_ids uuid[], p_item_names text[], p_item_orders uuid[], p_item_prices bigint[], p_item_products bigint[], p_item_quantities integer[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_products bigint[], p_totals bigint[], p_unreadable bigint[]) RETURNS void
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -830,13 +833,13 @@ INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_a
                             p_created_ms) o(id, customer_id, total, cart_id, ms);
 END IF;
 IF cardinality(p_d_ids) > 0 THEN
-INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at,
+INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at, channel,
                                 external_reference, metadata, public_note, private_note)
-                SELECT id, customer_id, 'Pending', total, cart_id, p_batch, to_timestamp(ms / 1000::float8),
+                SELECT id, customer_id, 'Pending', total, cart_id, p_batch, to_timestamp(ms / 1000::float8), channel,
                        external_reference, metadata, public_note, private_note
                 FROM unnest(p_d_ids, p_d_customers, p_d_totals, p_d_carts,
-                            p_d_created_ms, p_attached_external_reference, p_attached_metadata, p_attached_public_note, p_attached_private_note)
-                    o(id, customer_id, total, cart_id, ms, external_reference, metadata, public_note, private_note);
+                            p_d_created_ms, p_d_channels, p_attached_external_reference, p_attached_metadata, p_attached_public_note, p_attached_private_note)
+                    o(id, customer_id, total, cart_id, ms, channel, external_reference, metadata, public_note, private_note);
 END IF;
 IF cardinality(p_item_orders) > 0 THEN
 INSERT INTO order_items (order_id, product_id, quantity, name, unit_price)

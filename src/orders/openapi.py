@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from orders.access.schemas import KEY_ID_EXAMPLE, Key, KeyList, NewKey
 from orders.order.schema import ID_EXAMPLE, EventList, Order, OrderList, Problem
 from orders.order.statuses import Workflow
 from orders.wire.bulk import BatchPreview, BatchResults
@@ -30,7 +31,7 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
         # FastAPI does not find this schema by itself
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"), Problem=problem)
-        for answer in (Order, OrderList, EventList, Preview, BatchResults, BatchPreview):  # FastAPI leaves out nulls
+        for answer in _WITH_NULLS:
             schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
         document["security"] = []  # said explicitly: authentication is the task of a proxy in front
         document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
@@ -43,6 +44,10 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
     return app.openapi_schema
 
 
+_WITH_NULLS = (Order, OrderList, EventList, Preview, BatchResults, BatchPreview, Key, NewKey, KeyList)
+"""Answers whose examples have nulls, which FastAPI leaves out."""
+
+
 def _name_instance(operations: dict[str, Any], path: str) -> None:
     """Put the operation's address into the examples of its problems."""
     for operation in operations.values():
@@ -51,7 +56,8 @@ def _name_instance(operations: dict[str, Any], path: str) -> None:
             examples = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
             for code, example in examples.items():
                 is_orders = not is_customers or code in ("order_not_found", "not_recorded")
-                ids = {"id": ID_EXAMPLE if is_orders else "42", "customer_id": "42", "code": "not_found"}
+                own_id = KEY_ID_EXAMPLE if path.startswith("/keys") else ID_EXAMPLE
+                ids = {"id": own_id if is_orders else "42", "customer_id": "42", "code": "not_found"}
                 example["value"]["instance"] = path.format(**ids)
 
 
@@ -83,5 +89,6 @@ _TAGS = [
     {"name": "dry run", "description": "What a write would do."},
     {"name": "reports", "description": "Totals for people."},
     {"name": "exports", "description": "Whole lists as files."},
+    {"name": "keys", "description": "API keys: who may ask, and for what."},
     {"name": "about", "description": "The service itself."},
 ]
