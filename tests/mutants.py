@@ -50,6 +50,7 @@ SQL_TESTS = {
     **dict.fromkeys((f"stock/{name}_sql.py" for name in STOCK), COMMITS),
     **dict.fromkeys(("placing/closings_sql.py", "order/keys_sql.py"), PLACING),
     **dict.fromkeys(("changing/change_sql.py", "order/statuses_sql.py", "order/document_sql.py"), LIFE),
+    "order/seer_sql.py": [CONFINED, "tests/integration/test_seers.py"],
     "finding/past_sql.py": ["tests/e2e/test_bounds.py", *LIFE[4:]],
     "stock/record_sql.py": ["tests/integration/test_reconcile.py", "tests/e2e/test_survival.py"],
 }
