@@ -22,10 +22,11 @@ from orders.finding.past_sql import orders_of_request, read_events, read_known
 from orders.finding.query import FilterQuery, ListQuery, first_id
 from orders.finding.service import LOAD, Finding
 from orders.order.document import Document
-from orders.order.document_sql import DOCUMENTS, find_order, read_orders
+from orders.order.document_sql import find_order, read_orders
 from orders.order.statuses import load_workflow
 from orders.postgres import database
 from orders.postgres.database import Connection, Cursor, Database
+from orders.postgres.functions import Function
 from orders.principal import SEES_EVERYTHING, Seer
 from tests.conftest import execute
 from tests.e2e.test_lists import BEGIN, CHANNELS, CUSTOMERS, ORDERS, Made, expected, keep, queries
@@ -199,13 +200,13 @@ def test_reads_of_several_seers_share_statements(
     connection: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    call = DOCUMENTS.call
+    call = Function.call
 
-    def counted(cursor: Cursor, parameters: Mapping[str, Any]) -> None:
+    def counted(self: Function, cursor: Cursor, parameters: Mapping[str, Any]) -> None:
         calls.append(1)
-        call(cursor, parameters)
+        call(self, cursor, parameters)
 
-    monkeypatch.setattr(DOCUMENTS, "call", counted)
+    monkeypatch.setattr(Function, "call", counted)
     reader = Database(dsn, threads=2)
     asking = [(order, seer) for order in ORDERS[:40] for seer in SEERS]
 
