@@ -117,6 +117,7 @@ def test_orders_of_any_size_and_carts_succeed_against_threads_that_share_a_curso
     unknown = shop.services[0].place(1, (10**6, 1), (1, 1))
     assert [(e["product_id"], e["code"]) for e in unknown.body["errors"]] == [(10**6, "unknown_product")]
 
+    wait_until(lambda: all(map(knows_the_catalog, shop.services)), "all replicas know")
     settings = {"DATABASE_URL": naive.dsn, **{name.upper(): url for name, url in urls.items()}}
     reconciled = run(["reconcile"], settings)
     assert f"{PRODUCTS} products compared, 0 want a look." in reconciled.stdout

@@ -81,6 +81,7 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "GET /keys": "list_keys",
         "POST /keys/{id}/rotate": "rotate_key",
         "DELETE /keys/{id}": "revoke_key",
+        "GET /audit": "list_audit",
         "GET /problems": "get_problems",
         "GET /problems/{code}": "get_problem",
         "GET /": "get_about",

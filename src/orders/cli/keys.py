@@ -64,8 +64,9 @@ def rotate(
     keep_old_for: Annotated[str, typer.Option(help="How long the old key goes on: 24h, 7d, 0.")] = "24h",
 ) -> None:
     """Make a new key that may do the same, and print it. The old one ends after a while."""
+    _require_id(key_id)
     keep = _span(keep_old_for, "--keep-old-for")
-    rotated = _in_database(lambda c: rotate_key(c, _known_form(key_id), keep, CALLER))
+    rotated = _in_database(lambda c: rotate_key(c, key_id, keep, CALLER))
     if rotated is None:
         fail(f"There is no key {key_id}.", 1)
     _show_once(*rotated)
@@ -75,7 +76,8 @@ def rotate(
 @keys.command()
 def revoke(key_id: KeyId) -> None:
     """End a key at once; in running services within 5 s. Safe to repeat."""
-    if not _in_database(lambda c: revoke_key(c, _known_form(key_id), CALLER)):
+    _require_id(key_id)
+    if not _in_database(lambda c: revoke_key(c, key_id, CALLER)):
         fail(f"There is no key {key_id}.", 1)
     typer.echo(f"The key {key_id} is revoked.")
 
@@ -114,9 +116,8 @@ def _minute(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%MZ")
 
 
-def _known_form(key_id: str) -> str:
+def _require_id(key_id: str) -> None:
     _require(re.fullmatch(ID, key_id), f"{key_id!r} is no key's ID: it has 8 letters and digits.")
-    return key_id
 
 
 def _span(text: str, option: str, least_s: int = 0) -> timedelta:
