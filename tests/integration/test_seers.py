@@ -18,7 +18,7 @@ from orders.finding.export import csv_chunk, ndjson_chunk
 from orders.finding.filters import Filters, Position, Sort
 from orders.finding.history import read_order_at
 from orders.finding.lists_sql import count_orders, list_orders
-from orders.finding.past_sql import orders_of_request, read_events, read_known
+from orders.finding.past_sql import orders_of_request, read_events, read_known, read_past
 from orders.finding.query import FilterQuery, ListQuery, first_id
 from orders.finding.service import LOAD, Finding
 from orders.order.document import Document
@@ -150,6 +150,8 @@ def test_the_history_of_a_foreign_order_does_not_exist(connection: Connection, s
         known = read_known(connection, UUID(order.id), seer, None)
         if not is_seen(seer, order):
             assert (events, known) == (None, None)
+            with pytest.raises(IndexError):  # nobody asks for the past of an order that is not known
+                read_past(connection, UUID(order.id), seer, 1)
             continue
         assert events is not None
         assert known is not None
