@@ -339,6 +339,23 @@ def test_what_has_no_three_parts_is_no_token(text: str) -> None:
     assert not Checking().tokens.is_one(text)
 
 
+async def test_the_log_tells_once_why_signed_tokens_are_refused_and_nothing_of_forged_ones(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checking = Checking()
+    for _ in range(3):
+        for changed in ({"aud": "shop"}, {"exp": NOW - 600}, {"iss": ...}, {"customer_id": ...}):
+            assert await checking.find(customer(**changed)) is None
+        for attack in ("alg none", "truncated", "another's key under a known kid", "the payload is deep"):
+            assert await checking.find(ATTACKS[attack]) is None
+    assert [record.getMessage().removeprefix(f"A token of {ISSUER} is not valid: ") for record in caplog.records] == [
+        "Invalid claim: 'aud'. This is told once.",
+        "The token is expired. This is told once.",
+        "Missing claim: 'iss'. This is told once.",
+        "it has no scope of ours, and no customer's ID in customer_id. This is told once.",
+    ]
+
+
 # Whose it is ---------------------------------------------------------------------------------------------------------
 
 
