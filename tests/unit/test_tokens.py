@@ -132,6 +132,17 @@ async def test_clocks_may_differ_by_a_minute(times: dict[str, int], is_valid: bo
     assert (await Checking().find(customer(**times)) is not None) == is_valid
 
 
+async def test_a_token_may_have_so_many_characters_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "MAX_TOKEN_CHARS", len(customer()))
+    assert await Checking().find(customer()) == CUSTOMER_42
+    monkeypatch.setattr(tokens_module, "MAX_TOKEN_CHARS", len(customer()) - 1)
+    assert await Checking().find(customer()) is None
+
+
+def test_an_issuer_closes_local_mode() -> None:
+    assert Checking().tokens.exist()
+
+
 # Attacks -------------------------------------------------------------------------------------------------------------
 
 
