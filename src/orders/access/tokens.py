@@ -79,7 +79,8 @@ class Tokens:
         self.keys = keys
         self._rules = rules
         self._now = now
-        self._registry = _Algorithms(rules.algorithms)
+        # Headers that nobody here knows are ignored, as RFC 7515 says: strict_check_header would refuse them.
+        self._registry = _Algorithms(algorithms=rules.algorithms, strict_check_header=False)
         self._required = JWTClaimsRegistry(
             now=lambda: int(now()),
             leeway=LEEWAY_S,
@@ -166,17 +167,13 @@ class Tokens:
 
 
 class _Algorithms(JWSRegistry):
-    """The allowed algorithms, and none besides. Headers that we don't know are ignored, as RFC 7515 says."""
+    """The allowed algorithms, and none besides."""
 
     max_header_length = max_payload_length = max_signature_length = MAX_TOKEN_CHARS
 
-    def __init__(self, allowed: Collection[str]) -> None:
-        super().__init__(algorithms=allowed, strict_check_header=False)
-        self._allowed = frozenset(allowed)
-
     def get_alg(self, name: str) -> Any:
         """The algorithm. The library's own function warns of EdDSA each time, whose new name is Ed25519 (RFC 9864)."""
-        if name not in self._allowed:
+        if name not in (self.allowed or ()):
             raise UnsupportedAlgorithmError(f"{name} is not allowed")
         return self.algorithms[name]
 
