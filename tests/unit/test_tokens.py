@@ -14,9 +14,10 @@ from joserfc.jwk import ECKey, OKPKey
 from orders.access import tokens as tokens_module
 from orders.access.claims import ClaimRules
 from orders.access.jwks import KeySet, read_key_set
-from orders.access.tokens import MAX_TOKEN_CHARS, TokenRules, Tokens
+from orders.access.tokens import MAX_TOKEN_CHARS, TokenRules, Tokens, tokens_by
 from orders.errors import OrderError
 from orders.principal import ALL_SCOPES, CustomerMay, Principal, PrincipalKind, Scope, Seer
+from orders.settings import Settings
 from orders.settings.tokens import ALGORITHMS as EVERY_ALGORITHM
 from tests.made_up_issuer import (
     AUDIENCE,
@@ -130,6 +131,12 @@ async def test_every_algorithm_of_the_setting_works() -> None:
 )
 async def test_clocks_may_differ_by_a_minute(times: dict[str, int], is_valid: bool) -> None:
     assert (await Checking().find(customer(**times)) is not None) == is_valid
+
+
+def test_tokens_are_understood_only_if_an_issuer_is_set() -> None:
+    assert tokens_by(Settings(_env_file=None)) is None
+    given = {"orders_jwt_issuer": ISSUER, "orders_jwt_audience": AUDIENCE}
+    assert isinstance(tokens_by(Settings(_env_file=None, **given)), Tokens)
 
 
 async def test_a_token_may_have_so_many_characters_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,7 +486,9 @@ async def test_only_the_last_tokens_are_remembered_and_no_false_ones(monkeypatch
 WITHOUT_KID = signed(claims(), {"alg": "RS256"})
 
 
-@pytest.mark.parametrize("token", [VALID, WITHOUT_KID, *(ATTACKS[name] for name in ("alg none", "crit", "huge"))])
+@pytest.mark.parametrize(
+    "token", [VALID, WITHOUT_KID, *(ATTACKS[name] for name in ("alg none", "crit", "huge", "kid is a number"))]
+)
 async def test_the_issuer_is_not_asked_for_what_is_known_or_can_never_be_valid(token: str) -> None:
     checking = Checking()
     found = checking.tokens.find(token)
