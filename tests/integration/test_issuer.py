@@ -370,6 +370,11 @@ def test_keys_of_one_kid_are_told_apart_by_their_algorithm() -> None:
     assert [key and key.key_type for key in chosen] == ["EC", "RSA", None]
 
 
+def test_of_two_keys_of_one_kid_and_algorithm_the_first_is_taken() -> None:
+    keys = read_key_set({"keys": [changed(RSA, kid="same"), changed(OTHER_RSA, kid="same")]}, ALGORITHMS)
+    assert keys.choose("same", "RS256") is keys.keys[0].key
+
+
 async def test_keys_are_ignored_with_one_line_in_the_log(
     server: Server, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
