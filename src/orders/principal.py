@@ -1,4 +1,4 @@
-"""Who asks: a principal, what it may do, and whose orders it sees. Pure."""
+"""Principals: those who may ask, what each may do, and whose orders it sees. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -85,6 +85,10 @@ class Seer:
     def sees_everything(self) -> bool:
         """Whether nothing has to be left out."""
         return self == SEES_EVERYTHING
+
+    def sees(self, customer_id: int, channel: str | None) -> bool:
+        """Whether it sees this customer's order that came through this channel. `order/seer_sql` is the same in SQL."""
+        return self.customer_id in (None, customer_id) and self.channel in (None, channel)
 
 
 SEES_EVERYTHING = Seer()

@@ -16,6 +16,7 @@ from orders.finding.query import PageQuery, next_url, parse_cursor
 from orders.finding.service import Finding, finding
 from orders.principal import Seer
 from orders.wire.asking import seer_of
+from orders.wire.costs import COUNT, ROWS, charge
 from orders.wire.parameters import order_or_refuse
 
 COUNT_FOR_S = 1.0
@@ -43,10 +44,12 @@ async def answer_orders(request: Request, query: PageQuery, customer_id: int | N
     service, seer = finding(request), seer_of(request)
     filters, sort, after = await understand(query, service, customer_id)
     page = await service.read_list(lambda c: list_orders(c, seer, filters, sort, after, limit=query.limit))
+    charge(request, len(page.orders) / ROWS)
     if customer_id is not None and filters == Filters(customer_id=customer_id) and not page.orders and after is None:
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
     more: dict[str, object] = {}
     if query.include_total:
+        charge(request, COUNT)
         count = await _count(service, seer, filters)
         more = {"total_count": count, **({"total_hint": TOTAL_HINT} if count is None else {})}
     asked = request.scope["query_string"].decode("latin-1")
@@ -79,6 +82,7 @@ async def answer_events(request: Request, id: str, query: EventsQuery) -> Respon
     page = await service.read_list(lambda c: read_events(c, order_id, seer, query.after, query.limit))
     if page is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
+    charge(request, len(page.events) / ROWS)
     asked = urlencode({"limit": query.limit, "after": page.end})
     following = None if page.end is None else f"/orders/{order_id}/events?{asked}"
     return Response(events_json(page, following), media_type="application/json")

@@ -15,6 +15,7 @@ from orders.finding.query import FilterQuery
 from orders.finding.service import finding
 from orders.postgres.database import DatabaseUnavailable
 from orders.wire.asking import seer_of
+from orders.wire.costs import ROWS, charge
 from orders.wire.operations import operation_id
 from orders.wire.problems import problem_responses
 
@@ -94,11 +95,13 @@ async def _export(request: Request, query: FilterQuery, read: Any, media_type: s
     service = finding(request)
     filters = query.to_filters(service.workflow, others=await service.other_statuses(query))
     parts = chunks(service.database, read, seer_of(request), filters, service.slow_reads)
-    first, _ = await anext(parts)  # an error is a problem document as long as nothing was sent
+    first, count = await anext(parts)  # an error is a problem document as long as nothing was sent
+    charge(request, count / ROWS)
 
     async def body() -> AsyncIterator[bytes]:
         yield first
-        async for chunk, _ in parts:
+        async for chunk, count in parts:
+            charge(request, count / ROWS)
             yield chunk
 
     return _Stream(

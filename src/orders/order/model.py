@@ -15,10 +15,13 @@ MAX_LINES = 500
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """The author of a change and their request, as the order's history records them."""
+    """The author of a change and their request, as the order's history records them. `address`: the client's, which
+    only the audit records.
+    """
 
     actor: str = "api"
     request_id: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

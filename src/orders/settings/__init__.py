@@ -56,6 +56,7 @@ BaseUrl = Annotated[str, AfterValidator(base_url)]
 DatabaseAddress = Annotated[str, AfterValidator(database_address)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Concurrency = Annotated[int, Field(ge=1, le=1000)]
+Rate = Annotated[int, Field(ge=0, le=1_000_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -138,6 +139,18 @@ class Settings(BaseSettings):
         description="who may ask [without a credential](docs/access.md): programs on this machine, until there is a key"
         " (`local`), nobody (`closed`), or everybody (`open`)",
     )
+    orders_concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        64, description="most requests of one key at once, in one replica; the next is answered 429"
+    )
+    orders_customer_concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        8, description="the same of one customer"
+    )
+    orders_rate: Rate = Field(
+        0,
+        description="requests per second of one key, in one replica; after a rest, those of 3 s at once. 0: any "
+        "number. A key's own rate wins",
+    )
+    orders_customer_rate: Rate = Field(10, description="the same of one customer")
     orders_jwt_issuer: Annotated[str, AfterValidator(tokens.issuer)] | None = Field(
         None,
         description="who signs [customers' tokens](docs/access.md): the URL that they have in `iss`; without one, no "
