@@ -60,6 +60,11 @@ SQL_TESTS = {
 PYTHON_TESTS = {
     **dict.fromkeys((f"placing/{name}.py" for name in ("batch", "settling", "sorting", "planning", "decision")), BATCH),
     "placing/recovery.py": PLACING[1:],
+    "access/tokens.py": ["tests/unit/test_tokens.py", "tests/unit/test_issuer_keys.py"],
+    "access/claims.py": ["tests/unit/test_tokens.py"],
+    "access/jwks.py": ["tests/integration/test_issuer.py", "tests/unit/test_tokens.py"],
+    "access/issuer.py": ["tests/integration/test_issuer.py"],
+    "access/issuer_keys.py": ["tests/unit/test_issuer_keys.py"],
     "stock/plan.py": ["tests/unit/test_plan.py", *PLACING[2:]],
     "stock/write.py": ["tests/unit/test_stock.py", *PLACING[2:]],
 }
