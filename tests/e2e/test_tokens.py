@@ -96,6 +96,11 @@ def test_anothers_order_is_answered_as_if_it_did_not_exist(
         assert json.dumps(foreign.body) == json.dumps(missing.body).replace(nowhere, own)
     assert guarded.get("/customers/43/orders", headers=anna).status == 404
     assert guarded.get("/orders/43", headers=anna).status == 404
+    cancelled = guarded.http.post(f"{guarded.url}/orders/{own}/cancel", headers=anna)
+    assert (cancelled.status, cancelled.body["code"]) == (404, "order_not_found")
+    assert guarded.place(43, (sandbox.product(5), 1), headers=anna).status == 404
+    orders = guarded.get("/customers/43/orders", headers=bert).body["orders"]
+    assert [(order["id"], order["status"]) for order in orders] == [(own, "Ordered")]
 
 
 def test_a_customer_may_not_do_what_staff_does(guarded: Service, provider: Provider, sandbox: Sandbox) -> None:
