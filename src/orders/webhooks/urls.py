@@ -45,6 +45,8 @@ def target_of(url: str) -> Target:
         raise ValueError(f"can't be read: {error}") from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise ValueError("must be like https://shop.example/hook")
+    if "[" in parts.netloc and as_address(parts.hostname) is None:
+        raise ValueError("must have an IPv6 address between the brackets")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not have a user or a password in it")
     if "#" in url:
