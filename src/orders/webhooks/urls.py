@@ -34,10 +34,7 @@ class Target:
 
 def target_of(url: str) -> Target:
     """The target of the URL. Raises ValueError with the reason if it is not a good one."""
-    if len(url) > MAX_URL_LENGTH:
-        raise ValueError(f"must have at most {MAX_URL_LENGTH} characters")
-    if not url.isascii() or any(character <= " " or character in '"<>\\^`{|}\x7f' for character in url):
-        raise ValueError("must be ASCII without spaces; write other characters as %XX, and names in punycode")
+    _require_plain(url)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -47,14 +44,25 @@ def target_of(url: str) -> Target:
         raise ValueError("must be like https://shop.example/hook")
     if "[" in parts.netloc and as_address(parts.hostname) is None:
         raise ValueError("must have an IPv6 address between the brackets")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must not have a user or a password in it")
+    usual = _DEFAULT_PORTS[parts.scheme]
+    port = usual if port is None else port
+    if port != usual and port < MIN_FREE_PORT:
+        raise ValueError(f"must have the port {usual}, or one from {MIN_FREE_PORT}")
+    return Target(url, _host(parts.hostname), port, parts.scheme == "https")
+
+
+def _require_plain(url: str) -> None:
+    """Raise ValueError for a URL that is too long, or has parts that programs read differently or that do not belong
+    there.
+    """
+    if len(url) > MAX_URL_LENGTH:
+        raise ValueError(f"must have at most {MAX_URL_LENGTH} characters")
+    if not url.isascii() or any(character <= " " or character in '"<>\\^`{|}\x7f' for character in url):
+        raise ValueError("must be ASCII without spaces; write other characters as %XX, and names in punycode")
     if "#" in url:
         raise ValueError("must not have a fragment (#…)")
-    port = _DEFAULT_PORTS[parts.scheme] if port is None else port
-    if port != _DEFAULT_PORTS[parts.scheme] and port < MIN_FREE_PORT:
-        raise ValueError(f"must have the port {_DEFAULT_PORTS[parts.scheme]}, or one from {MIN_FREE_PORT}")
-    return Target(url, _host(parts.hostname), port, parts.scheme == "https")
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ValueError("must not have a user or a password in it")
 
 
 def as_address(host: str) -> Address | None:
