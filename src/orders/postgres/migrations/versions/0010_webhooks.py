@@ -45,7 +45,7 @@ CREATE TABLE webhook_secrets (
 
 DELIVERIES = """
 CREATE TABLE webhook_deliveries (
-    id          uuid PRIMARY KEY,
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     webhook_id  uuid NOT NULL REFERENCES webhooks ON DELETE CASCADE,
     position    bigint,                                   -- of the event; null: a notice, which is no order's
     order_id    uuid,
@@ -75,7 +75,7 @@ CREATE INDEX webhook_deliveries_done ON webhook_deliveries (created_at) WHERE st
 
 -- Failed attempts. A success is told by its delivery.
 CREATE TABLE webhook_attempts (
-    delivery_id uuid NOT NULL REFERENCES webhook_deliveries ON DELETE CASCADE,
+    delivery_id bigint NOT NULL REFERENCES webhook_deliveries ON DELETE CASCADE,
     number      smallint NOT NULL,
     at          timestamptz NOT NULL,
     ms          integer,
