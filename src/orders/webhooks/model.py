@@ -93,7 +93,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an attempt ended. `status` is None if there was no answer; `error` says why then. `reply`: its first characters."""
+    """How an attempt ended. `status` is None if no answer came; `error` says why then. `reply` is its beginning."""
 
     message: Message
     at: datetime

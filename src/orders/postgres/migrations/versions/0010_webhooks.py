@@ -55,7 +55,7 @@ CREATE TABLE webhook_deliveries (
     round       smallint NOT NULL DEFAULT 0,              -- 0: the first; 1, 2, …: delivered again on demand
     state       text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'sending', 'delivered', 'failed')),
     attempts    smallint NOT NULL DEFAULT 0,
-    due_at      timestamptz NOT NULL DEFAULT now(),       -- while it is sending: when it counts as lost, and is due again
+    due_at      timestamptz NOT NULL DEFAULT now(),       -- sending: when it counts as lost
     created_at  timestamptz NOT NULL DEFAULT now(),
     first_at    timestamptz,
     last_at     timestamptz,
