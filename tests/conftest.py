@@ -222,7 +222,7 @@ def pooled_server() -> Iterator[str]:
     """Debian's PostgreSQL behind PgBouncer in transaction mode."""
     cluster = debian_cluster()
     try:
-        cluster.start(fsync="off")
+        cluster.start(fsync="off", max_prepared_transactions=10)
         with servers.pooled(cluster) as dsn:
             yield dsn
     finally:
@@ -253,7 +253,7 @@ def ask(connection: database.Connection, statement: str, parameters: Any = None)
 
 
 CHILDREN_FIRST = (
-    "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items",
+    "events", "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items",
     "order_metadata", "orders", "sales_days", "sales_of_products", "sales_changes",
     "standing_days", "standing_changes",
 )  # fmt: skip

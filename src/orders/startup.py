@@ -6,6 +6,7 @@ import logging
 import time
 from datetime import timedelta
 
+from orders.events.assign_sql import ASSIGN
 from orders.order.document_sql import DOCUMENTS, PAGE
 from orders.order.statuses import CANCELLED, Workflow, load_workflow, parse_workflow
 from orders.order.statuses_sql import install_workflow, installed_workflow
@@ -27,7 +28,7 @@ from orders.stock.settle_sql import SETTLE
 
 log = logging.getLogger(__name__)
 
-FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, PAGE)
+FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, PAGE, ASSIGN)
 """The functions that have to be in the database."""
 
 
