@@ -255,7 +255,7 @@ def ask(connection: database.Connection, statement: str, parameters: Any = None)
 CHILDREN_FIRST = (
     "events", "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items",
     "order_metadata", "orders", "sales_days", "sales_of_products", "sales_changes",
-    "standing_days", "standing_changes",
+    "standing_days", "standing_changes", "access_keys",
 )  # fmt: skip
 EMPTY = ("TRUNCATE stock_record", *(f"DELETE FROM {table}" for table in CHILDREN_FIRST))
 """Each is a transaction of its own, so that none of them waits for a replica that waits for it. TRUNCATE takes far

@@ -75,13 +75,13 @@ def require_functions(dsn: str) -> None:
             )
 
 
-def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
-    """Put the table of statuses into the database; without `replace` only if there is none.
+def set_workflow(dsn: str, workflow: Workflow, *, replace: bool, actor: str = "service") -> None:
+    """Put the table of statuses into the database; without `replace` only if there is none. `actor`: for the audit.
 
     Raises SettingsError if orders have statuses that the new table lacks.
     """
     with opened(dsn) as connection:
-        left_behind = install_workflow(connection, workflow, replace=replace)
+        left_behind = install_workflow(connection, workflow, replace=replace, actor=actor)
     if left_behind:
         raise SettingsError(
             f"ORDERS_WORKFLOW: there are orders that are {' or '.join(left_behind)}, or on hold from there, which the "

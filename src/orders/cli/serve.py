@@ -61,6 +61,8 @@ def serve(
     _require_free(settings)
     open_database(settings)  # an error in the database is told here, in a sentence
     typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
+    if who := _who_needs_a_key(settings):
+        typer.echo(f"{who} need a key, and get 401 without: orders keys create --name NAME --as admin")
     # The workers read the environment again.
     os.environ.update(HOST=settings.host, PORT=str(settings.port))
     try:
@@ -102,6 +104,14 @@ def sandbox(
         threading.Event().wait()
     except KeyboardInterrupt:
         return
+
+
+def _who_needs_a_key(settings: Settings) -> str:
+    """The requests that need a key from the start. Empty if there are none."""
+    if settings.orders_access == "closed":
+        return "All requests"
+    is_reached = settings.host not in ("127.0.0.1", "::1", "localhost")
+    return "Requests from other machines" if settings.orders_access == "local" and is_reached else ""
 
 
 def _require_free(settings: Settings) -> None:

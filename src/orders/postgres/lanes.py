@@ -13,9 +13,9 @@ class Lane(StrEnum):
     LISTS = "lists"
     """Work that may take seconds: lists, counts, events, the past, exports, reports, and summing days up."""
     READS = "reads"
-    """Reading orders by their ID."""
+    """Reading orders by their ID, and API keys."""
     CHANGES = "changes"
-    """Moving, cancelling, returning and describing orders, one or many, and dry runs of these."""
+    """Moving, cancelling, returning and describing orders, one or many, and dry runs of these. Changing API keys."""
     HEALTH = "health"
     """Asking whether the database answers. It has one thread, in addition to the others, and no other work."""
 
