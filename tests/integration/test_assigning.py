@@ -13,11 +13,18 @@ import hypothesis
 import psycopg2.extensions
 import pytest
 from hypothesis import strategies
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from orders.events.assign_sql import assign
 from orders.postgres.database import Connection, connect
-from tests.conftest import ask, execute
+from tests.conftest import ask
 
 Feed = list[tuple[int, UUID, int]]
 

@@ -56,6 +56,7 @@ OPTIONS = Operation("options", Kind.NOTHING)
 _READ_BY_CUSTOMERS = ("get_orders", "get_order", "get_order_events", "get_customer_orders")
 _READ_BY_STAFF = ("export_csv", "export_ndjson")
 _REPORTS = ("report_sales", "report_products", "report_statuses")
+_FEED = ("get_events", "get_events_head")
 _PLACING = ("place_order", "place_customer_order")
 _CHANGING = ("change_order_status", "return_order", "patch_order")
 _ABOUT = ("get_about", "get_health")
@@ -66,6 +67,7 @@ _READS = (
     *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ) for id in _READ_BY_CUSTOMERS),
     *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ) for id in _READ_BY_STAFF),
     *(Operation(id, Kind.READS, scope=Scope.REPORTS_READ) for id in _REPORTS),
+    *(Operation(id, Kind.READS, scope=Scope.EVENTS_READ) for id in _FEED),
 )
 
 _WRITES = (
