@@ -26,6 +26,7 @@ from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
 from orders.changing.service import Changing
+from orders.events import routes as events_routes
 from orders.finding import export_routes, report_routes
 from orders.finding import routes as finding_routes
 from orders.finding.service import Finding
@@ -64,6 +65,8 @@ ROUTERS = (
     placing_bulk_routes.router,
     changing_bulk_routes.router,
     previews.router,
+    events_routes.router,
+    events_routes.head_router,
     export_routes.router,
     report_routes.router,
     key_routes.router,
@@ -82,11 +85,11 @@ except PackageNotFoundError:  # run from a checkout that was not installed (`uvi
     VERSION = "0.2.0"
 
 
-def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
     """The context that the app is served in: starts what it needs, and stops it at the end."""
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         tell_if_open(settings.orders_access)
         async with machinery(settings) as built:
             checkout = Checkout(built.database, built.carts, built.placement, settings)
@@ -105,7 +108,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             urls = shown(settings.catalog_url or ""), shown(settings.cart_url or "")
             log.info("ready: the catalog is %s, the carts are %s", *urls)
             try:
-                yield
+                yield {"before_draining": built.feed.close}
             finally:
                 background.cancel()
 

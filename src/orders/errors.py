@@ -91,6 +91,13 @@ class Code(Enum):
         "Another order has this external reference",
         "If it is the same customer's, `order_id` is that order. Look at it, or use another reference.",
     )
+    POSITION_AHEAD = Kind(
+        409,
+        "The feed does not reach to this position",
+        "This is another database, or it was restored to an earlier time: `head` is where its feed ends. Compare what "
+        "you have with the orders, and go on from a position that the feed has.",
+    )
+    STREAMS_FULL = Kind(503, "Too many requests wait for events", "Ask again after `Retry-After`, or without `wait`.")
     DESCRIBED_TOO_OFTEN = Kind(
         409,
         "The order's details were changed too often",

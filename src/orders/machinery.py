@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from pyreqwest.client import Client
 
+from orders.events.feed import Feed
 from orders.neighbours.capacity import Capacity
 from orders.neighbours.carts import Carts
 from orders.neighbours.catalog import Catalog
@@ -25,6 +26,7 @@ from orders.postgres.database import Database, DatabaseUnavailable
 from orders.settings import Settings
 from orders.settings.address import shown
 from orders.startup import expiries, open_database, require_neighbours
+from orders.wire.connections import connections_allowed
 
 DRAIN_S = 20.0
 """Timeout for batches that are under way at a shutdown. Recovery ends what is left then."""
@@ -42,6 +44,7 @@ class Machinery:
     placement: Placement
     recovery: Recovery
     learning: Learning
+    feed: Feed
     workflow: Workflow
     expiries: Mapping[str, timedelta]
 
@@ -62,10 +65,13 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     closing = CartClosing(database, carts)
     placement = Placement(database, catalog, closing, settings)
     recovery = Recovery(database, catalog, placement, closing, settings)
+    feed = Feed(database, min(settings.orders_streams, connections_allowed(settings.orders_connections) // 2))
     try:
         with contextlib.suppress(DatabaseUnavailable):  # for example a standby; the rounds try again
             await learning.share_once()
-        yield Machinery(database, client, catalog, carts, closing, placement, recovery, learning, workflow, may_stay)
+        yield Machinery(
+            database, client, catalog, carts, closing, placement, recovery, learning, feed, workflow, may_stay
+        )
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):

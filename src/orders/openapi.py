@@ -101,6 +101,7 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
 _TAGS = [
     {"name": "orders", "description": "Placing, reading and moving orders."},
     {"name": "customers", "description": "The customer's operations at addresses of their own."},
+    {"name": "events", "description": "What happens to all orders, to be followed."},
     {"name": "dry run", "description": "What a write would do."},
     {"name": "reports", "description": "Totals for people."},
     {"name": "exports", "description": "Whole lists as files."},

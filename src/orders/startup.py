@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 
 from orders.events.assign_sql import ASSIGN
+from orders.events.feed_sql import FEED
 from orders.order.document_sql import DOCUMENTS, PAGE
 from orders.order.statuses import CANCELLED, Workflow, load_workflow, parse_workflow
 from orders.order.statuses_sql import install_workflow, installed_workflow
@@ -28,7 +29,7 @@ from orders.stock.settle_sql import SETTLE
 
 log = logging.getLogger(__name__)
 
-FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, PAGE, ASSIGN)
+FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, PAGE, ASSIGN, FEED)
 """The functions that have to be in the database."""
 
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from orders.events.assign_sql import assign
 from orders.postgres.database import Connection, connect
-from tests.conftest import ask, execute
+from tests.conftest import ask
 
 Feed = list[tuple[int, UUID, int]]
 

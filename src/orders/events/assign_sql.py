@@ -1,8 +1,8 @@
 """The assigner: gives each event of each order its position in the feed.
 
-A sequence at the insert would not do: a transaction that takes a number early and commits late leaves a gap that readers
-pass by. So positions are given after the commit, by one assigner at a time, which finds new events by comparing two
-snapshots (ADR 27). No clock decides anything.
+A sequence at the insert would not do: a transaction that takes a number early and commits late leaves a gap, which
+readers pass by. So positions are given after the commit, by one assigner at a time. It finds new events by comparing
+two snapshots (ADR 27). No clock decides anything.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from orders.postgres.database import Connection
 from orders.postgres.functions import ALWAYS, Function, Step
 
 MOST = 50_000
-"""Maximum number of events that get their positions in one round: a second's work. If more are new, a walk finds them."""
+"""Maximum number of events that get their positions in one round: a second's work. A walk finds more than that."""
 
 STRIDE = 10_000
 """Maximum number of events that one round of a walk passes: a fifth of a second's work."""
@@ -38,17 +38,23 @@ _LOCK = """
         is_elsewhere := head.cluster IS DISTINCT FROM coalesce(here, 0)
             OR pg_snapshot_xmax(head.seen) > pg_snapshot_xmax(pg_current_snapshot())"""
 
+# Counted, because PostgreSQL would make NOT EXISTS a join: it plans a function without values, expects a third of all
+# events here, and would read every event in every round.
+_IS_NEW = "(SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0"
+
 # New are the events of transactions that ran when `seen` was taken, or began later. One snapshot finds them, and is the
 # next `seen`. Numbers of an order ascend, because its events are written under its lock, one commit after the other:
 # every snapshot has the first so many of them. Times only sort what came in one round.
-_FIND = """
+_FIND = f"""
         IF NOT is_elsewhere AND head.walked_order IS NULL THEN
             WITH found AS MATERIALIZED (
-                SELECT e.order_id, e.number, e.type, e.at FROM order_events e
-                WHERE (e.xact = ANY (ARRAY(SELECT pg_snapshot_xip(head.seen)))
-                       OR e.xact >= pg_snapshot_xmax(head.seen))
-                  AND NOT EXISTS (SELECT FROM events v WHERE v.order_id = e.order_id AND v.number = e.number)
-                LIMIT %(most)s::integer + 1),
+                (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
+                 WHERE e.xact = ANY (ARRAY(SELECT pg_snapshot_xip(head.seen))) AND {_IS_NEW}
+                 LIMIT %(most)s::integer + 1)
+                UNION ALL
+                (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
+                 WHERE e.xact >= pg_snapshot_xmax(head.seen) AND {_IS_NEW}
+                 ORDER BY e.xact LIMIT %(most)s + 1)),
             sorted AS (
                 SELECT order_id, number, type, max(at) OVER (PARTITION BY order_id ORDER BY number) AS since FROM found
                 WHERE (SELECT count(*) FROM found) <= %(most)s),
@@ -59,7 +65,7 @@ _FIND = """
             counted AS (SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM found) AS found),
             moved AS (
                 UPDATE events_head SET position = head.position + counted.added, seen = pg_current_snapshot()
-                FROM counted WHERE counted.added > 0)
+                FROM counted WHERE position = head.position AND counted.added > 0)
             SELECT added, found > added INTO given, is_elsewhere FROM counted;
         END IF"""
 
@@ -70,9 +76,9 @@ _BEGIN_WALK = """
         IF is_elsewhere THEN
             UPDATE events_head SET seen = pg_current_snapshot(), cluster = coalesce(here, 0),
                                    walked_order = '00000000-0000-0000-0000-000000000000', walked_number = 0
-            RETURNING * INTO STRICT head"""
+            WHERE position = head.position RETURNING * INTO STRICT head"""
 
-_WALK = """
+_WALK = f"""
         ELSIF head.walked_order IS NOT NULL THEN
             WITH passed AS MATERIALIZED (
                 SELECT e.order_id, e.number, e.type FROM order_events e
@@ -81,8 +87,7 @@ _WALK = """
             added AS (
                 INSERT INTO events (position, order_id, number, type)
                 SELECT head.position + row_number() OVER (ORDER BY order_id, number), order_id, number, type
-                FROM passed p WHERE NOT EXISTS (
-                    SELECT FROM events v WHERE v.order_id = p.order_id AND v.number = p.number)
+                FROM passed e WHERE {_IS_NEW}
                 RETURNING 1),
             counted AS (
                 SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM passed) = %(stride)s AS goes_on),
@@ -90,7 +95,7 @@ _WALK = """
             UPDATE events_head SET position = head.position + counted.added,
                                    walked_order = CASE WHEN counted.goes_on THEN last.order_id END,
                                    walked_number = CASE WHEN counted.goes_on THEN last.number END
-                FROM counted LEFT JOIN last ON true
+                FROM counted LEFT JOIN last ON true WHERE position = head.position
                 RETURNING counted.added INTO STRICT given;
         END IF"""
 

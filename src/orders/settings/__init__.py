@@ -174,6 +174,16 @@ class Settings(BaseSettings):
     orders_customer_may: Annotated[str, AfterValidator(tokens.customer_may)] = Field(
         "read,place,cancel", description="what customers may do with their own orders, with commas; may be empty"
     )
+    orders_events_interval_s: Annotated[float, Field(ge=0.02, le=60, allow_inf_nan=False)] = Field(
+        0.2,
+        description="how often a replica looks for events that have no position in [the feed](docs/events.md) yet; "
+        "after a change of its own it looks at once",
+    )
+    orders_streams: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        200,
+        description="most requests that wait for events at once in one replica, and at most half of its connections; "
+        "the next is answered 503",
+    )
     orders_access_log: bool = Field(False, description="a line in the log for every request, not only for refused ones")
     orders_data_dir: Path = Field(Path(".data"), description="the embedded PostgreSQL and the sandbox keep data here")
 

@@ -62,6 +62,7 @@ _COST_OF_MANY = 10
 """Cost of an export and of a report: they read much, and each takes a database thread for as long as several lists."""
 
 _REPORTS = ("report_sales", "report_products", "report_statuses")
+_FEED = ("get_events", "get_events_head")
 _PLACING = ("place_order", "place_customer_order")
 _CHANGING = ("change_order_status", "return_order", "patch_order")
 _MANAGING = ("create_key", "list_keys", "rotate_key", "revoke_key", "list_audit")
@@ -73,6 +74,7 @@ _READS = (
     *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ) for id in _READ_BY_CUSTOMERS),
     *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ, cost=_COST_OF_MANY) for id in _READ_BY_STAFF),
     *(Operation(id, Kind.READS, scope=Scope.REPORTS_READ, cost=_COST_OF_MANY) for id in _REPORTS),
+    *(Operation(id, Kind.READS, scope=Scope.EVENTS_READ) for id in _FEED),
 )
 
 _WRITES = (
