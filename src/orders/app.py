@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -44,6 +43,7 @@ from orders.settings import Settings, SettingsError, load_settings
 from orders.settings.address import shown
 from orders.settings.unknown import tell_unknown
 from orders.startup import expiries, require_neighbours
+from orders.version import VERSION
 from orders.wire.addresses import Addresses
 from orders.wire.checks import Doors, own_checks
 from orders.wire.docs_pages import add_docs_pages
@@ -77,12 +77,6 @@ ROUTERS = (
 
 _TELLABLE = (SettingsError, SchemaError, DatabaseUnavailable)
 """Errors at start-up whose message is a sentence for the person who starts the service."""
-
-
-try:
-    VERSION = version("orders")
-except PackageNotFoundError:  # run from a checkout that was not installed (`uvicorn main:app`)
-    VERSION = "0.2.0"
 
 
 def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:

@@ -12,6 +12,8 @@ from orders.webhooks.schedule import (
     JITTER,
     MAX_PROBE_S,
     MAX_RETRY_AFTER_S,
+    MIN_PROBE_S,
+    PROBE_AFTER,
     Health,
     pause_s,
     probe_pause_s,
@@ -30,9 +32,16 @@ def test_each_pause_is_the_schedules_with_some_jitter(retries: list[float], atte
         assert pause == pytest.approx(retries[attempts], rel=JITTER + 1e-9)
 
 
-@given(st.integers(0, 10**6))
-def test_probes_become_rarer_up_to_a_bound(failed: int) -> None:
-    assert probe_pause_s(failed) <= probe_pause_s(failed + 1) <= MAX_PROBE_S
+@given(st.integers(PROBE_AFTER, 10**6), st.integers(0, 10**6), st.integers(0, 1000))
+def test_probes_become_rarer_up_to_a_bound(failed: int, failing_s: int, later_s: int) -> None:
+    health = Health(failed, NOW - timedelta(seconds=failing_s))
+    later = NOW + timedelta(seconds=later_s)
+    assert MIN_PROBE_S <= probe_pause_s(health, NOW) <= probe_pause_s(health, later) <= MAX_PROBE_S
+
+
+def test_many_failures_at_once_are_followed_by_a_short_pause() -> None:
+    assert probe_pause_s(Health(64, NOW), NOW) == MIN_PROBE_S
+    assert probe_pause_s(Health(PROBE_AFTER - 1, NOW - timedelta(days=1)), NOW) == 0
 
 
 @pytest.mark.parametrize(

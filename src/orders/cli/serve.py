@@ -15,12 +15,16 @@ from starlette.applications import Starlette
 
 from orders.app import create_app, log_to_stderr
 from orders.cli.common import CartPort, CatalogPort, Host, PortNumber, cli, fail, settings_of
+from orders.cli.dev_secret import kept_secret
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.settings import Settings
 from orders.settings.address import shown
 from orders.startup import open_database
 from orders.wire.serving import PortTaken, bound_connections, options, require_free
+
+THIS_MACHINE = "127.0.0.0/8,::1,localhost"
+"""Where `orders dev` may send webhooks: to programs of whoever tries it."""
 
 
 @cli.command()
@@ -40,6 +44,8 @@ def dev(
         update={
             "catalog_url": settings.catalog_url or f"http://{settings.host}:{catalog_port}",
             "cart_url": settings.cart_url or f"http://{settings.host}:{cart_port}",
+            "orders_secret": settings.orders_secret or kept_secret(settings.orders_data_dir),
+            "orders_webhook_allow": settings.orders_webhook_allow or THIS_MACHINE,
         }
     )
     app = create_app(settings)

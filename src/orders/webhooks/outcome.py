@@ -50,7 +50,7 @@ def of_endpoint(before: Health, results: Sequence[Result], now: datetime) -> End
             health, succeeded_at = Health(), result.at
         else:
             health = health.after_failure(result.at)
-    pauses = [probe_pause_s(health.failed_in_row)]
+    pauses = [probe_pause_s(health, now)]
     pauses += [result.retry_after_s or 0.0 for result in results if result.asks_for_a_pause]
     slow_until = now + timedelta(seconds=max(pauses)) if max(pauses) > 0 else None
     return EndpointOutcome(health, succeeded_at, slow_until, _disabled(health, results, now))

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-DEFAULT_RETRIES = "0s,5s,5m,30m,2h,5h,10h,14h,20h,24h"
-"""Default pauses before each attempt: the schedule of Standard Webhooks. The last attempt is after some three days."""
-
 JITTER = 0.2
 """Part of a pause by which it is made longer or shorter, so that endpoints that came back are not flooded."""
 
@@ -18,7 +15,7 @@ PROBE_AFTER = 5
 """Number of failures in a row after which an endpoint gets one delivery at a time. The others keep their attempts."""
 
 MIN_PROBE_S = 5.0
-"""Pause between the first two probes of a failing endpoint. It doubles with each probe."""
+"""Pause before the first probe of a failing endpoint. It nearly doubles with each probe."""
 
 MAX_PROBE_S = 300.0
 """Maximum pause between two probes of a failing endpoint."""
@@ -62,12 +59,16 @@ def pause_s(retries: Sequence[float], attempts: int) -> float | None:
     return retries[attempts] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 (no secret)
 
 
-def probe_pause_s(failed_in_row: int) -> float:
-    """The pause before a failing endpoint is asked again. 0 as long as it is not failing."""
-    if failed_in_row < PROBE_AFTER:
+def probe_pause_s(health: Health, now: datetime) -> float:
+    """The pause before a failing endpoint is asked again: as long as it has been failing, within limits. 0 if it is not
+    failing.
+
+    It is no matter of the number of failures: of those many come at once when a receiver is restarted.
+    """
+    if health.failed_in_row < PROBE_AFTER or health.failing_since is None:
         return 0.0
-    doublings = min(failed_in_row - PROBE_AFTER, 10)
-    return min(MIN_PROBE_S * 2.0**doublings, MAX_PROBE_S)
+    failing_s = (now - health.failing_since).total_seconds()
+    return min(max(failing_s, MIN_PROBE_S), MAX_PROBE_S)
 
 
 def retry_after_s(header: str | None, now: datetime) -> float | None:

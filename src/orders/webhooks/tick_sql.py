@@ -1,6 +1,6 @@
 """A tick of one endpoint: new events get their deliveries, and what is due is taken for sending."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -14,23 +14,24 @@ STRIDE = 1_000
 """Maximum number of positions of the feed that one tick passes."""
 
 MAX_WAITING = 10_000
-"""Maximum number of deliveries of one endpoint that wait. Beyond it, events wait in the feed, where they cost nothing."""
+"""Maximum number of deliveries of one endpoint that wait. Other events wait in the feed, where they cost nothing."""
 
 LEASE_S = 60.0
 """Time after which a delivery that is being sent counts as lost, and is due again. An attempt takes 15 s at most."""
 
 # Of one endpoint, one tick runs at a time: the lock is its row. Each statement sees what was committed before it began.
+# The lock is one that foreign keys do not wait for.
 _LOCK = """
     DECLARE
         w webhooks;
         room integer;
     BEGIN
-        SELECT * INTO w FROM webhooks WHERE id = %(webhook)s::uuid AND status = 'enabled' FOR UPDATE SKIP LOCKED;
+        SELECT * INTO w FROM webhooks WHERE id = %(webhook)s::uuid AND status = 'enabled' FOR NO KEY UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
             RETURN;
         END IF"""
 
-# The deliveries of events and the endpoint's position are written together: each event gets one delivery, whatever dies.
+# The deliveries of events and the endpoint's position are written together: each event gets one, whatever dies.
 # A wildcard for all of the orders' events leaves out orders that were never placed.
 _FAN_OUT = """
         IF (SELECT count(*) FROM (SELECT FROM webhook_deliveries
@@ -58,8 +59,8 @@ _ROOM = """
             RETURN;
         END IF;
         room := CASE WHEN w.failed_in_row >= %(probe_after)s::integer THEN 1 ELSE w.concurrency END
-            - (SELECT count(*) FROM webhook_deliveries WHERE webhook_id = w.id AND state = 'sending' AND due_at > now());
-        room := least(room, %(most)s::integer);
+            - (SELECT count(*) FROM webhook_deliveries d
+               WHERE d.webhook_id = w.id AND d.state = 'sending' AND d.due_at > now());
         IF room <= 0 THEN
             RETURN;
         END IF"""
@@ -91,16 +92,15 @@ TICK = Function(
 """One tick. Its rows are the deliveries that it took."""
 
 
-def tick(connection: Connection, webhook_id: UUID, most: int) -> list[Message]:
-    """Write the deliveries of new events, and take at most this many that are due. Whoever calls has to send these within
-    LEASE_S, and to record the results.
+def tick(connection: Connection, webhook_id: UUID) -> list[Message]:
+    """Write the deliveries of new events, and take those that are due and may be sent now. Whoever calls has to send
+    these within LEASE_S, and to record the results.
 
     One transaction of one statement. Nothing is taken if the endpoint is disabled, is failing and not to be probed yet,
     or if another replica is at it.
     """
     parameters = {
         "webhook": str(webhook_id),
-        "most": most,
         "stride": STRIDE,
         "max_waiting": MAX_WAITING,
         "probe_after": PROBE_AFTER,
@@ -116,18 +116,18 @@ def _message(webhook_id: UUID, row: dict[str, Any]) -> Message:
     return Message(row.pop("id"), webhook_id, order_id=order_id and UUID(order_id), **row)
 
 
-def endpoints_to_tick(connection: Connection) -> Sequence[Endpoint]:
+def endpoints_to_tick(connection: Connection) -> list[UUID]:
     """The endpoints for which there is something to do: events that they have not seen, or deliveries that are due."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"""SELECT {ENDPOINT_COLUMNS} FROM webhooks w
-                WHERE status = 'enabled' AND (
-                    position < (SELECT max(position) FROM events)
-                    OR (coalesce(slow_until, '-infinity') <= now() AND EXISTS (
-                        SELECT FROM webhook_deliveries d
-                        WHERE d.webhook_id = w.id AND d.state IN ('waiting', 'sending') AND d.due_at <= now())))"""
+            """SELECT w.id FROM webhooks w
+               WHERE w.status = 'enabled' AND (
+                   w.position < (SELECT max(position) FROM events)
+                   OR (coalesce(w.slow_until, '-infinity') <= now() AND EXISTS (
+                       SELECT FROM webhook_deliveries d
+                       WHERE d.webhook_id = w.id AND d.state IN ('waiting', 'sending') AND d.due_at <= now())))"""
         )
-        return [endpoint(row) for row in named_rows(cursor)]
+        return [UUID(webhook_id) for (webhook_id,) in cursor]
 
 
 ENDPOINT_COLUMNS = "id, url, types, payload, ordering, concurrency, channel, schema_version"
@@ -146,3 +146,26 @@ def endpoint(row: dict[str, Any]) -> Endpoint:
         row["channel"],
         row["schema_version"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An endpoint that is enabled, as it is now. `is_behind`: there are events that have no deliveries to it yet."""
+
+    endpoint: Endpoint
+    position: int
+    is_behind: bool
+
+
+def read_enabled(connection: Connection, webhook_id: UUID) -> Present | None:
+    """The endpoint, or None if it is disabled or was deleted."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""SELECT {ENDPOINT_COLUMNS}, position,
+                       position < (SELECT coalesce(max(position), 0) FROM events) AS is_behind
+                FROM webhooks WHERE id = %s::uuid AND status = 'enabled'""",
+            (str(webhook_id),),
+        )
+        for row in named_rows(cursor):
+            return Present(endpoint(row), row["position"], row["is_behind"])
+        return None
