@@ -253,7 +253,8 @@ def ask(connection: database.Connection, statement: str, parameters: Any = None)
 
 
 CHILDREN_FIRST = (
-    "webhook_attempts", "webhook_deliveries", "webhook_secrets", "webhooks", "events", "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items",
+    "webhook_attempts", "webhook_deliveries", "webhook_secrets", "webhooks", "events",
+    "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items",
     "order_metadata", "orders", "sales_days", "sales_of_products", "sales_changes",
     "standing_days", "standing_changes", "access_keys",
 )  # fmt: skip
