@@ -3,6 +3,69 @@
 -- this file, to be read; to make a database, run `orders migrate`.
 
 
+-- access_keys ---------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.access_keys (
+    id text NOT NULL,
+    family text NOT NULL,
+    name text NOT NULL,
+    digest bytea NOT NULL,
+    scopes text[] NOT NULL,
+    channel text,
+    rate integer,
+    expires_at timestamp with time zone,
+    replaced_by text,
+    revoked_at timestamp with time zone,
+    used_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT access_keys_channel_check CHECK ((channel ~ '^[a-z0-9_-]{1,64}$'::text)),
+    CONSTRAINT access_keys_digest_check CHECK ((octet_length(digest) = 32)),
+    CONSTRAINT access_keys_id_check CHECK ((id ~ '^[0-9A-Za-z]{8}$'::text)),
+    CONSTRAINT access_keys_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 60))),
+    CONSTRAINT access_keys_rate_check CHECK ((rate > 0)),
+    CONSTRAINT access_keys_scopes_check CHECK ((cardinality(scopes) > 0))
+);
+
+ALTER TABLE ONLY public.access_keys
+    ADD CONSTRAINT access_keys_digest_key UNIQUE (digest);
+
+ALTER TABLE ONLY public.access_keys
+    ADD CONSTRAINT access_keys_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.access_keys
+    ADD CONSTRAINT access_keys_replaced_by_fkey FOREIGN KEY (replaced_by) REFERENCES public.access_keys(id);
+
+
+-- audit ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.audit (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    actor text NOT NULL,
+    address inet,
+    action text NOT NULL,
+    subject text,
+    before jsonb,
+    after jsonb,
+    request_id text
+);
+
+ALTER TABLE public.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY public.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
+
+CREATE TRIGGER audit_is_kept BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit FOR EACH STATEMENT EXECUTE FUNCTION public.audit_is_kept();
+
+
 -- cart_closings -------------------------------------------------------------------------------------------------------
 
 CREATE TABLE public.cart_closings (
@@ -20,6 +83,38 @@ ALTER TABLE ONLY public.cart_closings
     ADD CONSTRAINT cart_closings_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
 
 CREATE INDEX cart_closings_due ON public.cart_closings USING btree (retry_at);
+
+
+-- events --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.events (
+    "position" bigint NOT NULL,
+    order_id uuid NOT NULL,
+    number integer NOT NULL,
+    type text NOT NULL,
+    CONSTRAINT events_position_check CHECK (("position" > 0))
+);
+
+ALTER TABLE ONLY public.events
+    ADD CONSTRAINT event_has_one_position UNIQUE (order_id, number);
+
+ALTER TABLE ONLY public.events
+    ADD CONSTRAINT events_pkey PRIMARY KEY ("position");
+
+
+-- events_head ---------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.events_head (
+    "position" bigint NOT NULL,
+    seen pg_snapshot NOT NULL,
+    cluster bigint,
+    walked_order uuid,
+    walked_number integer,
+    CONSTRAINT walk_is_somewhere CHECK (((walked_order IS NULL) = (walked_number IS NULL)))
+);
+
+ALTER TABLE ONLY public.events_head
+    ADD CONSTRAINT events_head_pkey PRIMARY KEY ("position");
 
 
 -- idempotency_keys ----------------------------------------------------------------------------------------------------
@@ -84,6 +179,7 @@ CREATE TABLE public.order_events (
     note text,
     request_id text,
     at timestamp with time zone DEFAULT now() NOT NULL,
+    xact xid8 DEFAULT pg_current_xact_id(),
     CONSTRAINT order_events_number_check CHECK ((number > 0))
 );
 
@@ -92,6 +188,8 @@ ALTER TABLE ONLY public.order_events
 
 ALTER TABLE ONLY public.order_events
     ADD CONSTRAINT order_events_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+CREATE INDEX order_events_by_xact ON public.order_events USING btree (xact) WHERE (xact IS NOT NULL);
 
 
 -- order_items ---------------------------------------------------------------------------------------------------------
@@ -217,6 +315,7 @@ CREATE TABLE public.orders (
     metadata jsonb,
     public_note text,
     private_note text,
+    channel text,
     CONSTRAINT customer_is_positive CHECK (((customer_id > 0) OR adopted)),
     CONSTRAINT failed_has_a_reason CHECK ((adopted OR ((failure IS NOT NULL) = (status = 'Failed'::text)))),
     CONSTRAINT not_placed_has_none CHECK (((placed_at IS NULL) OR (status <> 'Pending'::text))),
@@ -235,10 +334,15 @@ ALTER TABLE ONLY public.orders
     ADD CONSTRAINT orders_pkey PRIMARY KEY (id);
 
 ALTER TABLE public.orders
+    ADD CONSTRAINT channel_is_short CHECK ((channel ~ '^[a-z0-9_-]{1,64}$'::text)) NOT VALID;
+
+ALTER TABLE public.orders
     ADD CONSTRAINT metadata_is_an_object CHECK ((jsonb_typeof(metadata) = 'object'::text)) NOT VALID;
 
 ALTER TABLE public.orders
     ADD CONSTRAINT reference_is_short CHECK (((char_length(external_reference) >= 1) AND (char_length(external_reference) <= 255))) NOT VALID;
+
+CREATE INDEX orders_by_channel ON public.orders USING btree (channel, id) WHERE (channel IS NOT NULL);
 
 CREATE INDEX orders_by_customer ON public.orders USING btree (customer_id, id DESC);
 
@@ -477,6 +581,14 @@ CREATE INDEX stock_returns_due ON public.stock_returns USING btree (product_id, 
 
 -- Functions -----------------------------------------------------------------------------------------------------------
 
+CREATE FUNCTION public.audit_is_kept() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'audit_is_kept',
+        MESSAGE = 'the audit is only ever added to';
+END $$;
+
 CREATE FUNCTION public.count_standings() RETURNS date
     LANGUAGE plpgsql
     AS $$
@@ -562,6 +674,85 @@ CREATE FUNCTION public.orders_allowed(status text, held_from text, adopted boole
          WHERE s.status NOT IN ('Pending', 'Failed') AND $3),
         '{}')
 $_$;
+
+CREATE FUNCTION public.orders_assign_events_5e3447dde392(p_most integer, p_stride integer) RETURNS SETOF record
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+DECLARE
+        head events_head;
+        here bigint;
+        is_elsewhere boolean;
+        given integer := 0;
+    BEGIN
+        IF NOT pg_try_advisory_xact_lock(hashtext('assign_events')) THEN
+            RETURN;
+        END IF;
+        IF current_setting('synchronous_commit') = 'off' THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+        END IF;
+        IF has_function_privilege('pg_control_system()', 'execute') THEN
+            here := (SELECT system_identifier FROM pg_control_system());
+        END IF;
+        SELECT * INTO STRICT head FROM events_head ORDER BY position DESC LIMIT 1;
+        is_elsewhere := head.cluster IS DISTINCT FROM coalesce(here, 0)
+            OR pg_snapshot_xmax(head.seen) > pg_snapshot_xmax(pg_current_snapshot());
+
+        IF NOT is_elsewhere AND head.walked_order IS NULL THEN
+            WITH found AS MATERIALIZED (
+                (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
+                 WHERE e.xact = ANY (ARRAY(SELECT pg_snapshot_xip(head.seen))) AND (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                 LIMIT p_most + 1)
+                UNION ALL
+                (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
+                 WHERE e.xact >= pg_snapshot_xmax(head.seen) AND (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                 ORDER BY e.xact LIMIT p_most + 1)),
+            sorted AS (
+                SELECT order_id, number, type, max(at) OVER (PARTITION BY order_id ORDER BY number) AS since FROM found
+                WHERE (SELECT count(*) FROM found) <= p_most),
+            added AS (
+                INSERT INTO events (position, order_id, number, type)
+                SELECT head.position + row_number() OVER (ORDER BY since, order_id, number), order_id, number, type
+                FROM sorted RETURNING 1),
+            counted AS (SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM found) AS found),
+            moved AS (
+                UPDATE events_head SET position = head.position + counted.added, seen = pg_current_snapshot()
+                FROM counted WHERE position = head.position AND counted.added > 0)
+            SELECT added, found > added INTO given, is_elsewhere FROM counted;
+        END IF;
+
+        IF is_elsewhere THEN
+            UPDATE events_head SET seen = pg_current_snapshot(), cluster = coalesce(here, 0),
+                                   walked_order = '00000000-0000-0000-0000-000000000000', walked_number = 0
+            WHERE position = head.position RETURNING * INTO STRICT head;
+        ELSIF head.walked_order IS NOT NULL THEN
+            WITH passed AS MATERIALIZED (
+                SELECT e.order_id, e.number, e.type FROM order_events e
+                WHERE (e.order_id, e.number) > (head.walked_order, head.walked_number)
+                ORDER BY e.order_id, e.number LIMIT p_stride),
+            added AS (
+                INSERT INTO events (position, order_id, number, type)
+                SELECT head.position + row_number() OVER (ORDER BY order_id, number), order_id, number, type
+                FROM passed e WHERE (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                RETURNING 1),
+            counted AS (
+                SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM passed) = p_stride AS goes_on),
+            last AS (SELECT order_id, number FROM passed ORDER BY order_id DESC, number DESC LIMIT 1)
+            UPDATE events_head SET position = head.position + counted.added,
+                                   walked_order = CASE WHEN counted.goes_on THEN last.order_id END,
+                                   walked_number = CASE WHEN counted.goes_on THEN last.number END
+                FROM counted LEFT JOIN last ON true WHERE position = head.position
+                RETURNING counted.added INTO STRICT given;
+        END IF;
+
+        RETURN QUERY SELECT h.position, given, h.walked_order IS NOT NULL FROM events_head h
+                     ORDER BY h.position DESC LIMIT 1;
+    END;
+END $$;
 
 CREATE FUNCTION public.orders_attached(o public.orders) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
@@ -685,6 +876,60 @@ DECLARE
                     so_far := so_far + octet_length(found.document);
                     RETURN NEXT found;
                 END LOOP;
+            END;
+END $$;
+
+CREATE FUNCTION public.orders_feed_4ae010505cf9(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+DECLARE
+                found record;
+                last bigint;
+                head bigint := (SELECT position FROM events_head ORDER BY position DESC LIMIT 1);
+                reached bigint := least(head, p_after + 10000);
+                given integer := 0;
+                so_far bigint := 0;
+            BEGIN
+                FOR found IN
+                    SELECT v.position, e.event
+                    FROM (SELECT * FROM events
+                          WHERE position > p_after AND position <= p_after + 10000
+                            AND (p_types IS NULL OR type = ANY (p_types))
+                            AND (p_order_id IS NULL OR order_id = p_order_id)
+                          ORDER BY position) v
+                    CROSS JOIN LATERAL (
+                        SELECT o.customer_id, o.channel FROM orders o
+                        WHERE o.id = v.order_id
+                          AND (p_channel IS NULL OR o.channel = p_channel)
+                          AND (p_seen_channel IS NULL OR o.channel = p_seen_channel)
+                          AND (p_seen_customer IS NULL OR o.customer_id = p_seen_customer) OFFSET 0) o
+                    CROSS JOIN LATERAL (
+                        SELECT json_build_object(
+        'position', v.position, 'id', v.order_id || '-' || v.number, 'type', 'order.' || v.type,
+        'order_id', v.order_id, 'number', v.number, 'customer_id', o.customer_id, 'channel', o.channel,
+        'at', to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'actor', CASE WHEN p_sees_private THEN e.actor ELSE 'shop' END,
+        'reason', e.reason, 'note', CASE WHEN p_sees_private THEN e.note END, 'request_id', e.request_id,
+        'before', CASE WHEN p_sees_private THEN e.before
+                      ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END, 'after', CASE WHEN p_sees_private THEN e.after
+                      ELSE jsonb_set(e.after, '{notes,private}', 'null', false) END, 'details', e.details)::text AS event FROM order_events e
+                        WHERE e.order_id = v.order_id AND e.number = v.number OFFSET 0) e
+                    ORDER BY v.position LIMIT p_limit
+                LOOP
+                    so_far := so_far + octet_length(found.event);
+                    EXIT WHEN given > 0 AND so_far > p_bytes;
+                    RETURN NEXT found;
+                    given := given + 1;
+                    last := found.position;
+                END LOOP;
+                IF given = p_limit OR so_far > p_bytes THEN
+                    reached := last;
+                END IF;
+                RETURN QUERY SELECT reached, NULL::text UNION ALL SELECT head, NULL::text;
             END;
 END $$;
 

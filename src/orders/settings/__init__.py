@@ -101,7 +101,8 @@ class Settings(BaseSettings):
     orders_db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         8,
         description="database threads, each with a connection of its own, dealt out in turn to four "
-        "[lanes](docs/lists.md#who-waits-for-whom): placing, lists, orders by ID, changes; `/health` has one more",
+        "[lanes](docs/lists.md#who-waits-for-whom): placing, lists, orders by ID, changes; the feed has two more, and "
+        "`/health` one",
     )
     orders_connections: Annotated[int, Field(ge=16, le=100_000)] | None = Field(
         None, description="most connections at once in one replica; idle and slow ones make room for newcomers"
