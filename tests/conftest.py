@@ -258,7 +258,9 @@ CHILDREN_FIRST = (
     "order_metadata", "orders", "sales_days", "sales_of_products", "sales_changes",
     "standing_days", "standing_changes", "access_keys",
 )  # fmt: skip
-EMPTY = ("TRUNCATE stock_record", *(f"DELETE FROM {table}" for table in CHILDREN_FIRST))
+NO_FEED = """UPDATE events_head SET position = 0, seen = pg_current_snapshot(), cluster = NULL,
+                                    walked_order = NULL, walked_number = NULL"""
+EMPTY = ("TRUNCATE stock_record", *(f"DELETE FROM {table}" for table in CHILDREN_FIRST), NO_FEED)
 """Each is a transaction of its own, so that none of them waits for a replica that waits for it. TRUNCATE takes far
 longer than to delete a few rows; but rows of the record can't be deleted.
 """

@@ -2,9 +2,11 @@
 
 import contextlib
 import itertools
+import json
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,7 +25,10 @@ from hypothesis.stateful import (
 )
 
 from orders.events.assign_sql import assign
+from orders.events.feed_sql import read_feed, read_head
+from orders.events.wanted import Wanted
 from orders.postgres.database import Connection, connect
+from orders.principal import Seer
 from tests.conftest import ask
 
 Feed = list[tuple[int, UUID, int]]
@@ -342,3 +347,88 @@ class _Interleaving(RuleBasedStateMachine):
     def _free(self, orders: set[int]) -> None:
         for order in orders:
             del self.locked[order]
+
+
+# The cost of a round, and pages of the feed ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("postgres", ["embedded_server"], indirect=True)
+def test_a_round_reads_no_more_when_there_are_many_events_and_many_rounds_before(dsn: str) -> None:
+    """A transaction is open that keeps every version of the head from being cleaned away."""
+    with contextlib.closing(connect(dsn)) as connection, contextlib.closing(psycopg2.connect(dsn)) as patient:
+        orders = make_orders(connection, 2000, events=5)
+        assign_all(connection)
+        ask(connection, "ANALYZE order_events; ANALYZE events; ANALYZE events_head")
+        patient.set_session(isolation_level="REPEATABLE READ")
+        ask(patient, "SELECT count(*) FROM events_head")
+        for _ in range(500):
+            touch(connection, orders[0])
+            assign(connection)
+        before = blocks_read(connection)
+        for _ in range(20):
+            touch(connection, orders[1])
+            assign(connection)
+        assert blocks_read(connection) - before < 20 * 60
+
+
+def blocks_read(connection: Connection) -> int:
+    ask(connection, "SELECT pg_stat_force_next_flush()")
+    ask(connection, "SELECT pg_stat_clear_snapshot()")
+    ((count,),) = ask(
+        connection,
+        """SELECT sum(heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit) FROM pg_statio_user_tables
+           WHERE relname IN ('events', 'events_head', 'order_events')""",
+    )
+    return int(count)
+
+
+def test_a_large_page_ends_early_and_loses_nothing(connection: Connection) -> None:
+    (order,) = make_orders(connection, 1, events=30)
+    ask(connection, "UPDATE order_events SET note = repeat('x', 300000) WHERE order_id = %s", (order,))
+    assign_all(connection)
+    wanted = Wanted(limit=1000)
+    ((start,),) = ask(connection, "SELECT min(position) - 1 FROM events")
+    numbers: list[int] = []
+    wanted, pages = replace(wanted, after=start), 0
+    while (page := read_feed(connection, wanted)).events:
+        assert sum(map(len, page.events)) <= 4 * 1024 * 1024
+        numbers += [json.loads(event)["number"] for event in page.events]
+        wanted, pages = replace(wanted, after=page.end), pages + 1
+    assert numbers == list(range(2, 32))
+    assert pages == 3
+
+
+def test_a_reader_sees_the_events_of_its_channel_and_no_private_note(connection: Connection) -> None:
+    web, other = make_orders(connection, 2, events=1)
+    ask(connection, "UPDATE orders SET channel = 'web' WHERE id = %s", (web,))
+    notes = '{"notes": {"public": "a", "private": "b"}}'
+    ask(connection, "UPDATE order_events SET before = %s, note = 'why', actor = 'anna'", (notes,))
+    assign_all(connection)
+    ((start,),) = ask(connection, "SELECT min(position) - 1 FROM events")
+    everything = [json.loads(event) for event in read_feed(connection, Wanted(start)).events]
+    assert {event["order_id"] for event in everything} == {web, other}
+    assert {event["before"]["notes"]["private"] for event in everything} == {"b"}
+    bound = Wanted(start, seer=Seer(channel="web", sees_private=False))
+    page = read_feed(connection, bound)
+    (event,) = map(json.loads, page.events)
+    assert (event["order_id"], event["channel"]) == (web, "web")
+    assert event["before"]["notes"] == {"public": "a", "private": None}
+    assert (event["note"], event["actor"]) == (None, "shop")
+    assert page.end == page.head == start + 2
+    assert read_feed(connection, replace(bound, seer=Seer(customer_id=2))).events == []
+    assert len(read_feed(connection, Wanted(start, channel="web")).events) == 1
+
+
+def test_the_head_says_how_late_the_feed_is(connection: Connection) -> None:
+    (order,) = make_orders(connection, 1)
+    assign_all(connection)
+    assert read_head(connection).lag_s == 0
+    touch(connection, order, datetime.now(UTC) - timedelta(seconds=100))
+    late = read_head(connection).lag_s
+    assert late is not None
+    assert 100 <= late < 1000
+    ask(connection, "UPDATE events_head SET cluster = -1")
+    assign(connection)
+    assert read_head(connection).lag_s is None
+    assign_all(connection)
+    assert read_head(connection).lag_s == 0

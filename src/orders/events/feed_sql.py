@@ -15,7 +15,8 @@ MAX_PAGE_BYTES = 4 * 1024 * 1024
 """Maximum size of the events of one page: it bounds the memory for a client that does not read them."""
 
 # A private note stays with those who may read it, and so do the notes and names of the staff.
-_PRIVATE = "CASE WHEN %(sees_private)s::boolean THEN {0} ELSE {0} #- '{{notes,private}}' END"
+_PRIVATE = """CASE WHEN %(sees_private)s::boolean THEN {0}
+                      ELSE jsonb_set({0}, '{{notes,private}}', 'null', false) END"""
 
 _EVENT = f"""json_build_object(
         'position', v.position, 'id', v.order_id || '-' || v.number, 'type', '{PREFIX}' || v.type,
