@@ -44,6 +44,10 @@ from orders.settings.address import shown
 from orders.settings.unknown import tell_unknown
 from orders.startup import expiries, require_neighbours
 from orders.version import VERSION
+from orders.webhooks import delivery_routes, endpoint_routes
+from orders.webhooks.addresses import Allowed
+from orders.webhooks.endpoints import Webhooks
+from orders.webhooks.resolving import Resolver
 from orders.wire.addresses import Addresses
 from orders.wire.checks import Doors, own_checks
 from orders.wire.docs_pages import add_docs_pages
@@ -71,6 +75,9 @@ ROUTERS = (
     report_routes.router,
     key_routes.router,
     audit_routes.router,
+    endpoint_routes.router,
+    delivery_routes.list_router,
+    delivery_routes.router,
     about.router,
 )
 
@@ -96,6 +103,8 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
+            resolver = Resolver(Allowed(settings.webhook_targets))
+            app.state.webhooks = Webhooks(built.database, built.webhooks, resolver, settings.orders_webhooks)
             await app.state.keys.open(built.database)
             of_credentials = rounds_of_credentials(app.state.keys, app.state.tokens, built.client)
             background = asyncio.create_task(run_forever((*rounds(built, settings), *of_credentials)))
@@ -105,6 +114,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 yield {"before_draining": built.feed.close}
             finally:
                 background.cancel()
+                resolver.close()
 
     return lifespan
 
