@@ -18,10 +18,11 @@ from orders.webhooks.delivery_schemas import (
     Replayed,
 )
 from orders.webhooks.endpoint_routes import webhooks_of
-from orders.webhooks.parameters import CountOnly, DeliveryId, WebhookId, delivery_or_refuse, webhook_or_refuse
+from orders.webhooks.parameters import DeliveryId, WebhookId, delivery_or_refuse, webhook_or_refuse
 from orders.wire.asking import author_of, seer_of
 from orders.wire.bodies import BodyRoute
 from orders.wire.costs import ENTRIES, ROWS, charge
+from orders.wire.dry_run import DryRun
 from orders.wire.fast_routes import ReadingRoute
 from orders.wire.operations import operation_id
 from orders.wire.parameters import WITHOUT_PARAMETERS, Actor
@@ -89,7 +90,6 @@ async def redeliver(request: Request, id: DeliveryId, actor: Actor = None) -> Re
     summary="Deliver many events again",
     status_code=202,
     responses={
-        200: {"model": Replayed, "description": "How many it would be (`dry_run=true`)"},
         202: {"model": Replayed, "description": "How many are delivered again"},
         **problem_responses(
             Code.WEBHOOK_NOT_FOUND,
@@ -102,15 +102,15 @@ async def redeliver(request: Request, id: DeliveryId, actor: Actor = None) -> Re
     },
 )
 async def replay_webhook(
-    request: Request, id: WebhookId, count_only: CountOnly, body: EventsToReplay | None = None, actor: Actor = None
+    request: Request, id: WebhookId, dry_run: DryRun, body: EventsToReplay | None = None, actor: Actor = None
 ) -> Response:
     """Delivers events of a part of the feed again, each in a new round. What waits already is not doubled. Count them
     first, with `dry_run=true`.
     """
     asked, author, seer = (body or EventsToReplay()).replay(), author_of(request, actor), seer_of(request)
-    count = await webhooks_of(request).replay(webhook_or_refuse(id), asked, author, seer, dry_run=count_only)
+    count = await webhooks_of(request).replay(webhook_or_refuse(id), asked, author, seer, dry_run=dry_run)
     charge(request, count / ENTRIES)
-    return JSONResponse({"count": count}, 200 if count_only else 202)
+    return JSONResponse({"count": count}, 200 if dry_run else 202)
 
 
 def _next(webhook_id: UUID, query: DeliveriesQuery, before: int | None) -> str | None:

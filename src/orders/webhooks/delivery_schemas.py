@@ -5,18 +5,23 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from orders.errors import invalid
 from orders.order.model import MAX_ID
 from orders.order.named_types import WITHOUT_NUL
 from orders.order.parsing import parse_order_id
 from orders.order.schema import ID_EXAMPLE, WHOLE
+from orders.webhooks import model
 from orders.webhooks.deliveries_sql import MAX_REPLAYED, DeliveryFilters, Replay
-from orders.webhooks.model import DeliveryState
 from orders.webhooks.schemas import WEBHOOK_ID_EXAMPLE, WebhookType
-from orders.webhooks.wanted import FOR_REPLAYS, known
+from orders.webhooks.wanted import FOR_REPLAYS, known, pattern_of
 
-State = Literal["waiting", "sending", "delivered", "failed"]
+DeliveryState = TypeAliasType("DeliveryState", Literal["waiting", "sending", "delivered", "failed"])
+EndedState = TypeAliasType("EndedState", Literal["delivered", "failed"])
+ReplayedType = TypeAliasType(
+    "ReplayedType", Annotated[str, WithJsonSchema({"type": "string", "pattern": pattern_of(FOR_REPLAYS)})]
+)
 
 _EXAMPLE: dict[str, Any] = {
     "id": 57,
@@ -61,7 +66,7 @@ class Delivery(BaseModel):
     order_id: UUID | None
     number: Annotated[int | None, Field(description="Of the event, in its order.")]
     round: Annotated[int, Field(description="0: the first; 1, 2, …: it was asked for again.")]
-    state: State
+    state: DeliveryState
     attempt_count: int
     due_at: Annotated[datetime | None, Field(description="When it is tried, if it waits.")]
     created_at: datetime
@@ -119,7 +124,7 @@ class DeliveriesQuery(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=1000, description="Deliveries per page.")] = 100
     cursor: Annotated[int | None, Field(ge=1, le=MAX_ID, description="Where the page begins: see `next`.")] = None
-    state: Annotated[State | None, Field(description="Only those in this state.")] = None
+    state: Annotated[DeliveryState | None, Field(description="Only those in this state.")] = None
     type: Annotated[
         Annotated[str, Field(min_length=1, max_length=60, pattern=WITHOUT_NUL)] | None,
         Field(description="Only those of this type.", examples=["order.placed"]),
@@ -134,7 +139,7 @@ class DeliveriesQuery(BaseModel):
         order_id = None if self.order_id is None else parse_order_id(self.order_id)
         if self.order_id is not None and order_id is None:
             raise invalid("query/order_id", "not_an_order", f"order_id: {self.order_id[:60]!r} is not an order's ID.")
-        return DeliveryFilters(self.state and DeliveryState(self.state), self.type, order_id, self.cursor)
+        return DeliveryFilters(self.state and model.DeliveryState(self.state), self.type, order_id, self.cursor)
 
 
 class EventsToReplay(BaseModel):
@@ -153,18 +158,18 @@ class EventsToReplay(BaseModel):
         Annotated[int, Field(ge=1, le=MAX_ID), WHOLE] | None, Field(description="Only events up to this position.")
     ] = None
     types: Annotated[
-        list[Annotated[str, WithJsonSchema({"type": "string", "enum": list(FOR_REPLAYS)})]] | None,
+        list[ReplayedType] | None,
         Field(min_length=1, max_length=50, description="Only events of these types. Without it: of the endpoint's."),
     ] = None
     state: Annotated[
-        Literal["delivered", "failed"] | None,
+        EndedState | None,
         Field(description="Only those whose last delivery ended so. Without it: also those that had none."),
     ] = None
 
     def replay(self) -> Replay:
         """What is asked for. Raises OrderError."""
         types = None if self.types is None else known(self.types, FOR_REPLAYS)
-        return Replay(self.after, self.until, types, self.state and DeliveryState(self.state))
+        return Replay(self.after, self.until, types, self.state and model.DeliveryState(self.state))
 
 
 class Replayed(BaseModel):

@@ -14,11 +14,13 @@ from orders.order.parsing import parse_versions
 from orders.webhooks.endpoint_views_sql import EndpointView
 from orders.webhooks.endpoints import Added, Repeatable, Webhooks, key_for
 from orders.webhooks.endpoints_sql import EndpointChange, NewEndpoint
+from orders.webhooks.model import Ordering, Payload
 from orders.webhooks.parameters import IfMatch, WebhookId, webhook_or_refuse
 from orders.webhooks.schemas import (
     NewWebhook,
     SecretRotation,
     SentRequest,
+    Signature,
     TestResult,
     Webhook,
     WebhookList,
@@ -90,7 +92,7 @@ async def create_webhook(
     (Standard Webhooks).
     """
     new, author = _new(request, body), author_of(request, actor)
-    secret, client_key = key_for(body.signature.kind, body.secret), key_of(request)
+    secret, client_key = key_for(Signature(body.signature).kind, body.secret), key_of(request)
     repeatable = None
     if client_key:
         content = json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()
@@ -210,8 +212,8 @@ def _new(request: Request, body: WebhookToMake) -> NewEndpoint:
     return NewEndpoint(
         body.url,
         known(body.types),
-        body.payload,
-        body.ordering,
+        Payload(body.payload),
+        Ordering(body.ordering),
         body.concurrency,
         _channel(request, body.channel),
         body.description,
@@ -235,8 +237,6 @@ def _change(sent: Mapping[str, Any]) -> EndpointChange:
     values = {name: value for name, value in sent.items() if name not in ("status", "start")}
     if "types" in values:
         values["types"] = list(known(values["types"]))
-    for name in values.keys() & {"payload", "ordering"}:
-        values[name] = str(values[name])
     return EndpointChange(values, None if status is None else status == "enabled", "start" in sent)
 
 

@@ -1,10 +1,10 @@
 """The parameters of the routes of webhooks, as the document at /docs describes them."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Header, Path, Query, Request
+from fastapi import Header, Path
 from pydantic import WithJsonSchema
 
 from orders.order.model import MAX_ID
@@ -12,7 +12,6 @@ from orders.order.parsing import parse_order_id
 from orders.webhooks.deliveries_sql import no_delivery
 from orders.webhooks.endpoint_views_sql import no_webhook
 from orders.webhooks.schemas import WEBHOOK_ID_EXAMPLE
-from orders.wire.dry_run import read_dry_run
 from orders.wire.parameters import ETAGS
 
 # IDs are taken as text: an address with an impossible ID is not found (404), not invalid (422).
@@ -48,16 +47,3 @@ def delivery_or_refuse(text: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,18}", text) or int(text) > MAX_ID:
         raise no_delivery(text)
     return int(text)
-
-
-async def _read_count_only(
-    request: Request,
-    dry_run: Annotated[
-        Any, WithJsonSchema({"type": "boolean"}), Query(description="Only count them, and deliver nothing.")
-    ] = False,
-) -> bool:
-    return await read_dry_run(request, dry_run)
-
-
-CountOnly = Annotated[bool, Depends(_read_count_only)]
-"""For the replay: whether it is only counted."""

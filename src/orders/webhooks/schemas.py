@@ -1,6 +1,5 @@
 """The wire's format of webhooks: what is sent to make and change them, and how they are shown."""
 
-import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -13,10 +12,9 @@ from orders.order.model import MAX_ID
 from orders.order.named_types import WITHOUT_NUL, Channel
 from orders.order.schema import WHOLE
 from orders.webhooks.endpoint_views_sql import COUNTED, EndpointView
-from orders.webhooks.model import Ordering, Payload
 from orders.webhooks.signing import SignatureKind
 from orders.webhooks.urls import MAX_URL_LENGTH
-from orders.webhooks.wanted import FOR_ENDPOINTS
+from orders.webhooks.wanted import FOR_ENDPOINTS, pattern_of
 
 WEBHOOK_ID_EXAMPLE = "7b0f0c55-3f64-4c2e-9a52-6c0f8de1a0f4"
 
@@ -42,6 +40,14 @@ class Signature(StrEnum):
         return SignatureKind.V1A if self is Signature.ED25519 else SignatureKind.V1
 
 
+WebhookPayload = TypeAliasType("WebhookPayload", Literal["full", "thin"])
+WebhookOrdering = TypeAliasType("WebhookOrdering", Literal["order", "none"])
+WebhookSignature = TypeAliasType("WebhookSignature", Literal["v1", "ed25519"])
+WebhookStatus = TypeAliasType("WebhookStatus", Literal["enabled", "disabled"])
+DisabledReason = TypeAliasType("DisabledReason", Literal["asked", "failing", "gone"])
+HealthState = TypeAliasType("HealthState", Literal["ok", "failing", "disabled"])
+# Clients that are generated need a name for each list of values.
+
 WebhookType = TypeAliasType(
     "WebhookType",
     Annotated[
@@ -56,7 +62,7 @@ WebhookType = TypeAliasType(
 )
 _Type = Annotated[
     str,
-    WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(map(re.escape, FOR_ENDPOINTS))})$"}),
+    WithJsonSchema({"type": "string", "pattern": pattern_of(FOR_ENDPOINTS)}),
 ]
 _Types = Annotated[
     list[_Type],
@@ -76,16 +82,14 @@ _Url = Annotated[
     ),
 ]
 _PayloadToSet = Annotated[
-    Payload,
+    WebhookPayload,
     Field(
-        strict=False,
         description="`full`: messages have the order as of the event; `thin`: they say where it is.",
     ),
 ]
 _OrderingToSet = Annotated[
-    Ordering,
+    WebhookOrdering,
     Field(
-        strict=False,
         description="`order`: the events of one order come one after the other, in their order; `none`: as it happens.",
     ),
 ]
@@ -95,6 +99,10 @@ _From = Annotated[
     Literal["now"] | Annotated[int, Field(ge=0, le=MAX_ID), WHOLE],
     Field(description="`now`, or a position in the feed: it gets the events behind it."),
 ]
+
+
+LEFT_OUT: Any = Field(default_factory=lambda: None)
+"""Default of a member that stays as it is. It is none that could be sent, and the schema has none."""
 
 
 class WebhookToMake(BaseModel):
@@ -108,8 +116,8 @@ class WebhookToMake(BaseModel):
 
     url: _Url
     types: _Types = ["order.*"]
-    payload: _PayloadToSet = Payload.FULL
-    ordering: _OrderingToSet = Ordering.ORDER
+    payload: _PayloadToSet = "full"
+    ordering: _OrderingToSet = "order"
     concurrency: _Concurrency = 8
     channel: Annotated[
         Channel | None,
@@ -117,9 +125,9 @@ class WebhookToMake(BaseModel):
     ] = None
     description: _Description | None = None
     signature: Annotated[
-        Signature,
-        Field(strict=False, description="`v1`: a shared secret (HMAC-SHA256); `ed25519`: a key pair (`v1a`)."),
-    ] = Signature.V1
+        WebhookSignature,
+        Field(description="`v1`: a shared secret (HMAC-SHA256); `ed25519`: a key pair (`v1a`)."),
+    ] = "v1"
     secret: Annotated[
         Annotated[str, Field(max_length=200)] | None,
         Field(description="`whsec_` and 24 to 64 bytes as base64. Without it, one is made."),
@@ -134,21 +142,20 @@ class WebhookPatch(BaseModel):
         extra="forbid", strict=True, json_schema_extra={"examples": [{"status": "disabled"}, {"types": ["order.*"]}]}
     )
 
-    # None stands for a member that was left out; only a description can be null.
-    url: _Url = ""
-    types: _Types = []
-    payload: _PayloadToSet = Payload.FULL
-    ordering: _OrderingToSet = Ordering.ORDER
-    concurrency: _Concurrency = 8
-    description: _Description | None = None
+    url: _Url = LEFT_OUT
+    types: _Types = LEFT_OUT
+    payload: _PayloadToSet = LEFT_OUT
+    ordering: _OrderingToSet = LEFT_OUT
+    concurrency: _Concurrency = LEFT_OUT
+    description: _Description | None = LEFT_OUT
     status: Annotated[
-        Literal["enabled", "disabled"],
+        WebhookStatus,
         Field(description="`disabled`: nothing is sent; `enabled`: it goes on where it stopped."),
-    ] = "enabled"
+    ] = LEFT_OUT
     start: Annotated[
         Literal["now"],
         Field(alias="from", description="Beside `status` `enabled`: what it has not got yet is left out."),
-    ] = "now"
+    ] = LEFT_OUT
 
 
 class SecretRotation(BaseModel):
@@ -166,7 +173,7 @@ class WebhookHealth(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    state: Annotated[Literal["ok", "failing", "disabled"], Field(description="`failing`: its last attempt failed.")]
+    state: Annotated[HealthState, Field(description="`failing`: its last attempt failed.")]
     failing_since: datetime | None
     waiting: Annotated[int, Field(description="Deliveries that have not ended.")]
     behind: Annotated[int, Field(description="Positions of the feed that it has not passed yet.")]
@@ -218,16 +225,16 @@ class Webhook(BaseModel):
     description: str | None
     types: list[WebhookType]
     channel: Annotated[str | None, Field(description="Null: orders of all channels.")]
-    payload: Literal["full", "thin"]
+    payload: WebhookPayload
     schema_version: Annotated[int, Field(description="The version of the messages' format.")]
-    ordering: Literal["order", "none"]
+    ordering: WebhookOrdering
     concurrency: int
-    signature: Literal["v1", "ed25519"]
+    signature: WebhookSignature
     public_key: Annotated[str | None, Field(description="`whpk_…`, to verify with. Null with a shared secret.")]
     old_secret_signs_until: Annotated[datetime | None, Field(description="Null: one secret signs.")]
-    status: Literal["enabled", "disabled"]
+    status: WebhookStatus
     disabled_reason: Annotated[
-        Literal["asked", "failing", "gone"] | None,
+        DisabledReason | None,
         Field(description="`failing`: nothing had arrived for 72 h; `gone`: it answered 410."),
     ]
     position: Annotated[int, Field(description="Events up to here are delivered, or wait as deliveries.")]

@@ -1,5 +1,6 @@
 """The types that an endpoint can ask for: which there are, and what is said of one that there is not. Pure."""
 
+import re
 from collections.abc import Sequence
 
 from orders.errors import invalid
@@ -14,6 +15,11 @@ FOR_ENDPOINTS = (*OF_ORDERS, *NOTICES, ALL_OF_ORDERS, OF_WEBHOOKS, ALL_TYPES)
 
 FOR_REPLAYS = (*OF_ORDERS, ALL_OF_ORDERS, ALL_TYPES)
 """What can be replayed. Notices are no part of the feed."""
+
+
+def pattern_of(types: Sequence[str]) -> str:
+    """The pattern that these match, and nothing else."""
+    return f"^({'|'.join(map(re.escape, types))})$"
 
 
 def known(types: Sequence[str], known_types: Sequence[str] = FOR_ENDPOINTS) -> tuple[str, ...]:

@@ -97,6 +97,7 @@ _ALL = (
     *(Operation(id, Kind.MANAGES, scope=Scope.ACCESS_MANAGE) for id in _MANAGING),
     *(Operation(id, Kind.MANAGES, scope=Scope.WEBHOOKS_READ) for id in _WATCHING_WEBHOOKS),
     *(Operation(id, Kind.MANAGES, scope=Scope.WEBHOOKS_MANAGE) for id in _MANAGING_WEBHOOKS),
+    Operation("preview_replay_webhook", Kind.PREVIEWS, scope=Scope.WEBHOOKS_MANAGE),
     Operation("get_workflow", Kind.ABOUT, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ),
     *(Operation(id, Kind.ABOUT) for id in _ABOUT),
     *(Operation(id, Kind.ABOUT, is_public=True) for id in _PAGES),
