@@ -651,11 +651,11 @@ ALTER TABLE ONLY public.webhook_deliveries
 
 CREATE INDEX webhook_deliveries_done ON public.webhook_deliveries USING btree (created_at) WHERE (state = ANY (ARRAY['delivered'::text, 'failed'::text]));
 
-CREATE INDEX webhook_deliveries_due ON public.webhook_deliveries USING btree (webhook_id, due_at) WHERE (state = ANY (ARRAY['waiting'::text, 'sending'::text]));
+CREATE INDEX webhook_deliveries_due ON public.webhook_deliveries USING btree (webhook_id, due_at, id) WHERE (state = ANY (ARRAY['waiting'::text, 'sending'::text]));
 
 CREATE INDEX webhook_deliveries_listed ON public.webhook_deliveries USING btree (webhook_id, id);
 
-CREATE INDEX webhook_deliveries_of_order ON public.webhook_deliveries USING btree (webhook_id, order_id, "position") WHERE (state = ANY (ARRAY['waiting'::text, 'sending'::text]));
+CREATE INDEX webhook_deliveries_of_order ON public.webhook_deliveries USING btree (order_id, "position") WHERE (state = ANY (ARRAY['waiting'::text, 'sending'::text]));
 
 
 -- webhook_secrets -----------------------------------------------------------------------------------------------------
@@ -1427,7 +1427,7 @@ RETURN QUERY SELECT o.id, o.version, json_build_object(
 END IF;
 END $$;
 
-CREATE FUNCTION public.orders_tick_webhook_d8c4c3574fea(p_lease_s double precision, p_max_waiting integer, p_probe_after integer, p_stride integer, p_webhook uuid) RETURNS SETOF record
+CREATE FUNCTION public.orders_tick_webhook_feb07e11c1a9(p_lease_s double precision, p_max_waiting integer, p_probe_after integer, p_stride integer, p_webhook uuid) RETURNS SETOF record
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -1478,8 +1478,8 @@ DECLARE
             WHERE d.webhook_id = w.id AND d.state IN ('waiting', 'sending') AND d.due_at <= now()
               AND (w.ordering = 'none' OR d.position IS NULL OR NOT EXISTS (
                     SELECT FROM webhook_deliveries e
-                    WHERE e.webhook_id = d.webhook_id AND e.order_id = d.order_id AND e.position < d.position
-                      AND e.state IN ('waiting', 'sending')))
+                    WHERE e.order_id = d.order_id AND e.position < d.position
+                      AND e.webhook_id IS NOT DISTINCT FROM d.webhook_id AND e.state IN ('waiting', 'sending')))
             ORDER BY d.due_at, d.id LIMIT room)
         UPDATE webhook_deliveries d
             SET state = 'sending', attempts = d.attempts + 1, due_at = now() + p_lease_s * interval '1 second',

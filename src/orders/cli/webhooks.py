@@ -166,7 +166,8 @@ def replay(
     count = _with_webhooks(
         lambda webhooks: webhooks.replay(_id(webhook_id), asked, AUTHOR, SEES_EVERYTHING, dry_run=dry_run)
     )
-    typer.echo(f"{count} events {'would be' if dry_run else 'are'} delivered again.")
+    what, is_done = ("event", "is") if count == 1 else ("events", "are")
+    typer.echo(f"{count} {what} {'would be' if dry_run else is_done} delivered again.")
 
 
 @webhooks.command()

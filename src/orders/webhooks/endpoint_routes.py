@@ -48,7 +48,13 @@ router = APIRouter(
 _OF_ONE = (Code.WEBHOOK_NOT_FOUND, *READ_PROBLEMS)
 _WRITES = (*_OF_ONE, Code.BODY_TOO_LARGE, Code.DATABASE_FULL)
 _ID = {"id": "$response.body#/id"}
-_LINKS = {name: {"operationId": name, "parameters": _ID} for name in ("get_webhook", "test_webhook", "list_deliveries")}
+_LINKS = {
+    name: {"operationId": name, "parameters": _ID}
+    for name in (
+        *("get_webhook", "patch_webhook", "rotate_webhook_secret", "test_webhook", "list_deliveries"),
+        *("replay_webhook", "preview_replay_webhook"),
+    )
+}
 
 
 def webhooks_of(request: Request) -> Webhooks:
