@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,6 +25,7 @@ from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
 from orders.changing.service import Changing
+from orders.events import routes as events_routes
 from orders.finding import export_routes, report_routes
 from orders.finding import routes as finding_routes
 from orders.finding.service import Finding
@@ -43,6 +43,11 @@ from orders.settings import Settings, SettingsError, load_settings
 from orders.settings.address import shown
 from orders.settings.unknown import tell_unknown
 from orders.startup import expiries, require_neighbours
+from orders.version import VERSION
+from orders.webhooks import delivery_routes, endpoint_routes
+from orders.webhooks.addresses import Allowed
+from orders.webhooks.endpoints import Webhooks
+from orders.webhooks.resolving import Resolver
 from orders.wire.addresses import Addresses
 from orders.wire.checks import Doors, own_checks
 from orders.wire.docs_pages import add_docs_pages
@@ -64,10 +69,15 @@ ROUTERS = (
     placing_bulk_routes.router,
     changing_bulk_routes.router,
     previews.router,
+    events_routes.router,
+    events_routes.head_router,
     export_routes.router,
     report_routes.router,
     key_routes.router,
     audit_routes.router,
+    endpoint_routes.router,
+    delivery_routes.list_router,
+    delivery_routes.router,
     about.router,
 )
 
@@ -76,17 +86,11 @@ _TELLABLE = (SettingsError, SchemaError, DatabaseUnavailable)
 """Errors at start-up whose message is a sentence for the person who starts the service."""
 
 
-try:
-    VERSION = version("orders")
-except PackageNotFoundError:  # run from a checkout that was not installed (`uvicorn main:app`)
-    VERSION = "0.2.0"
-
-
-def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
     """The context that the app is served in: starts what it needs, and stops it at the end."""
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         tell_if_open(settings.orders_access)
         async with machinery(settings) as built:
             checkout = Checkout(built.database, built.carts, built.placement, settings)
@@ -99,15 +103,18 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
+            resolver = Resolver(Allowed(settings.webhook_targets))
+            app.state.webhooks = Webhooks(built.database, built.webhooks, resolver, settings.orders_webhooks)
             await app.state.keys.open(built.database)
             of_credentials = rounds_of_credentials(app.state.keys, app.state.tokens, built.client)
             background = asyncio.create_task(run_forever((*rounds(built, settings), *of_credentials)))
             urls = shown(settings.catalog_url or ""), shown(settings.cart_url or "")
             log.info("ready: the catalog is %s, the carts are %s", *urls)
             try:
-                yield
+                yield {"before_draining": built.feed.close}
             finally:
                 background.cancel()
+                resolver.close()
 
     return lifespan
 

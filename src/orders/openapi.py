@@ -9,6 +9,8 @@ from orders.access.audit_routes import AuditPage
 from orders.access.schemas import KEY_ID_EXAMPLE, Key, KeyList, NewKey
 from orders.order.schema import ID_EXAMPLE, EventList, Order, OrderList, Problem
 from orders.order.statuses import Workflow
+from orders.webhooks.delivery_schemas import Delivery, DeliveryPage, DeliveryWithAttempts
+from orders.webhooks.schemas import WEBHOOK_ID_EXAMPLE, NewWebhook, TestResult, Webhook, WebhookList
 from orders.wire.bulk import BatchPreview, BatchResults
 from orders.wire.dry_run import Preview
 from orders.wire.for_generators import suit_generators
@@ -46,7 +48,9 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
     return app.openapi_schema
 
 
-_WITH_NULLS = (Order, OrderList, EventList, Preview, BatchResults, BatchPreview, Key, NewKey, KeyList, AuditPage)
+_OF_WEBHOOKS = (Webhook, NewWebhook, WebhookList, TestResult, Delivery, DeliveryWithAttempts, DeliveryPage)
+_OF_ORDERS = (Order, OrderList, EventList, Preview, BatchResults, BatchPreview)
+_WITH_NULLS = (*_OF_ORDERS, Key, NewKey, KeyList, AuditPage, *_OF_WEBHOOKS)
 """Answers whose examples have nulls, which FastAPI leaves out."""
 
 
@@ -58,10 +62,13 @@ def _name_instance(operations: dict[str, Any], path: str) -> None:
             examples = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
             for code, example in examples.items():
                 is_orders = not is_customers or code in ("order_not_found", "not_recorded")
-                own_id = KEY_ID_EXAMPLE if path.startswith("/keys") else ID_EXAMPLE
+                own_id = next((known for start, known in _IDS.items() if path.startswith(start)), ID_EXAMPLE)
                 ids = {"id": own_id if is_orders else "42", "customer_id": "42", "code": "not_found"}
                 example["value"]["instance"] = path.format(**ids)
 
+
+_IDS = {"/keys": KEY_ID_EXAMPLE, "/webhooks": WEBHOOK_ID_EXAMPLE, "/webhook-deliveries": "57"}
+"""IDs in addresses that are no order's."""
 
 _REQUEST_ID = {
     "name": "X-Request-ID",
@@ -91,10 +98,12 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
 _TAGS = [
     {"name": "orders", "description": "Placing, reading and moving orders."},
     {"name": "customers", "description": "The customer's operations at addresses of their own."},
+    {"name": "events", "description": "What happens to all orders, to be followed."},
     {"name": "dry run", "description": "What a write would do."},
     {"name": "reports", "description": "Totals for people."},
     {"name": "exports", "description": "Whole lists as files."},
     {"name": "keys", "description": "API keys: who may ask, and for what."},
     {"name": "audit", "description": "Who did what that no order's history tells."},
+    {"name": "webhooks", "description": "Events that are sent to URLs of yours, and what became of them."},
     {"name": "about", "description": "The service itself."},
 ]

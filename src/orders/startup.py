@@ -6,6 +6,9 @@ import logging
 import time
 from datetime import timedelta
 
+from orders.events.assign_sql import ASSIGN
+from orders.events.feed_sql import FEED
+from orders.finding.past_sql import PASTS
 from orders.order.document_sql import DOCUMENTS, PAGE, SEEN_DOCUMENTS
 from orders.order.statuses import CANCELLED, Workflow, load_workflow, parse_workflow
 from orders.order.statuses_sql import install_workflow, installed_workflow
@@ -24,10 +27,13 @@ from orders.settings import Settings, SettingsError
 from orders.stock.claim_sql import CLAIM
 from orders.stock.intend_sql import INTEND
 from orders.stock.settle_sql import SETTLE
+from orders.webhooks.body_sql import EVENTS_TO_SEND
+from orders.webhooks.record_sql import RECORD
+from orders.webhooks.tick_sql import TICK
 
 log = logging.getLogger(__name__)
 
-FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, SEEN_DOCUMENTS, PAGE)
+FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, SEEN_DOCUMENTS, PAGE, ASSIGN, FEED, PASTS, TICK, EVENTS_TO_SEND, RECORD)
 """The functions that have to be in the database."""
 
 

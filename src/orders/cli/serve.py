@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from orders.app import create_app, log_to_stderr
 from orders.cli.common import CartPort, CatalogPort, Host, PortNumber, cli, fail, settings_of
 from orders.cli.dev_key import dev_key
+from orders.cli.dev_secret import THIS_MACHINE, kept_secret
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.settings import Settings
@@ -56,6 +57,8 @@ def dev(
         update={
             "catalog_url": settings.catalog_url or f"http://{settings.host}:{catalog_port}",
             "cart_url": settings.cart_url or f"http://{settings.host}:{cart_port}",
+            "orders_secret": settings.orders_secret or kept_secret(settings.orders_data_dir),
+            "orders_webhook_allow": settings.orders_webhook_allow or THIS_MACHINE,
         }
     )
     app = create_app(settings)

@@ -4,6 +4,7 @@ PostgreSQL searches the events, so only a small part of them is sent here.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from orders.order.attached_sql import hidden
 from orders.order.document_sql import TIME, event_json, order_json
 from orders.order.seer_sql import is_seen_by, seer_values
 from orders.postgres.database import Connection
+from orders.postgres.functions import ALWAYS, Function, Step
 from orders.principal import Seer
 
 
@@ -142,26 +144,63 @@ def read_past(connection: Connection, order_id: UUID, seer: Seer, version: int) 
     """
     rows = fetch(
         connection,
-        f"""WITH later AS NOT MATERIALIZED (
-                SELECT e.number, {hidden("e.before", "%(sees_private)s")} AS before
-                FROM order_events e WHERE e.order_id = %(id)s::uuid AND e.number > %(version)s)
-            SELECT {order_json("%(sees_private)s")}::json,
-                (SELECT coalesce(json_object_agg(name, value), '{{}}') FROM (
-                    SELECT DISTINCT ON (m.name) m.name, m.value
-                    FROM later CROSS JOIN LATERAL jsonb_each(later.before - 'items') m(name, value)
-                    ORDER BY m.name, later.number) members),
-                (SELECT coalesce(json_object_agg(id, members), '{{}}') FROM (
-                    SELECT id, json_object_agg(name, value) AS members FROM (
-                        SELECT DISTINCT ON (line->>'id', m.name) line->>'id' AS id, m.name, m.value
-                        FROM later CROSS JOIN LATERAL jsonb_array_elements(later.before->'items') line
-                        CROSS JOIN LATERAL jsonb_each(line - 'id') m(name, value)
-                        ORDER BY line->>'id', m.name, later.number) found
-                    GROUP BY id) lines),
-                o.held_from, o.adopted,
-                coalesce((SELECT {TIME.format("e.at")} FROM order_events e
-                          WHERE e.order_id = o.id AND e.number = %(version)s), {TIME.format("o.placed_at")})
+        f"""{_past("%(version)s", "%(sees_private)s")}
             FROM orders o WHERE o.id = %(id)s::uuid AND {is_seen_by(seer)}""",
         {"id": str(order_id), "version": version, **seer_values(seer)},
         LIST_PATIENCE_MS,
     )
     return Past(*rows[0])
+
+
+def _past(version: str, sees_private: str) -> str:
+    """SQL for the columns of a Past of the order `o`. The two arguments are SQL, too."""
+    later = f"""SELECT e.number, {hidden("e.before", sees_private)} AS before
+                FROM order_events e WHERE e.order_id = o.id AND e.number > {version}"""
+    return f"""SELECT {order_json(sees_private)}::json,
+                (SELECT coalesce(json_object_agg(name, value), '{{}}') FROM (
+                    SELECT DISTINCT ON (m.name) m.name, m.value
+                    FROM ({later}) later CROSS JOIN LATERAL jsonb_each(later.before - 'items') m(name, value)
+                    ORDER BY m.name, later.number) members),
+                (SELECT coalesce(json_object_agg(id, members), '{{}}') FROM (
+                    SELECT id, json_object_agg(name, value) AS members FROM (
+                        SELECT DISTINCT ON (line->>'id', m.name) line->>'id' AS id, m.name, m.value
+                        FROM ({later}) later CROSS JOIN LATERAL jsonb_array_elements(later.before->'items') line
+                        CROSS JOIN LATERAL jsonb_each(line - 'id') m(name, value)
+                        ORDER BY line->>'id', m.name, later.number) found
+                    GROUP BY id) lines),
+                o.held_from, o.adopted,
+                coalesce((SELECT {TIME.format("e.at")} FROM order_events e
+                          WHERE e.order_id = o.id AND e.number = {version}), {TIME.format("o.placed_at")})"""
+
+
+PASTS = Function(
+    "pasts",
+    [
+        Step(
+            ALWAYS,
+            f"""RETURN QUERY SELECT w.n, past.* FROM unnest(%(ids)s::uuid[], %(versions)s::integer[])
+                    WITH ORDINALITY w(id, version, n)
+                CROSS JOIN LATERAL ({_past("w.version", "%(sees_private)s::boolean")} FROM orders o WHERE o.id = w.id)
+                    past(document, members, lines, held_from, adopted, at)""",
+        )
+    ],
+    rows='n bigint, document json, members json, lines json, held_from text, adopted boolean, "at" text',
+    only_reads=True,
+)
+"""What `read_past` reads, of many orders and versions. `n` is the place of the pair."""
+
+
+def read_pasts(
+    connection: Connection, wanted: Sequence[tuple[UUID, int]], *, sees_private: bool
+) -> dict[tuple[UUID, int], Past]:
+    """The orders that exist, and what happened to each after its version, read at one moment."""
+    with connection.cursor() as cursor:
+        PASTS.call(
+            cursor,
+            {
+                "ids": [str(order_id) for order_id, _ in wanted],
+                "versions": [version for _, version in wanted],
+                "sees_private": sees_private,
+            },
+        )
+        return {wanted[n - 1]: Past(*past) for n, *past in cursor}

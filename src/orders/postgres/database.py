@@ -18,7 +18,7 @@ import psycopg2.extensions
 
 from orders.postgres.connecting import Connection, SchemaError, connect, wait_until_up, with_defaults
 from orders.postgres.connection import Job, Line, Query
-from orders.postgres.lanes import Lane, share_threads
+from orders.postgres.lanes import WRITING, Lane, share_threads
 from orders.postgres.unavailable import DatabaseBusy, DatabaseFull, DatabaseUnavailable, explained, is_about_connection
 from orders.postgres.upgrading import MIGRATIONS, VERSION_TABLE, upgrade
 
@@ -92,6 +92,8 @@ class Database:
 
     def __init__(self, dsn: str, threads: int) -> None:
         self.dsn = with_defaults(dsn)
+        self.changed = asyncio.Event()
+        """Set after each piece of work in a lane whose work changes orders."""
         self._broken_at = 0.0
         self._full_at = -math.inf
         self._down_until = 0.0
@@ -122,6 +124,9 @@ class Database:
         except asyncio.CancelledError:
             asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up, job)
             raise
+        finally:
+            if lane in WRITING:
+                self.changed.set()
 
     def run_sync(self, query: Query[T]) -> T:
         """Like `run`, for callers without an event loop."""

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orders.principal import CustomerMay
-from orders.settings import tokens
+from orders.settings import tokens, webhooks
 from orders.settings.address import base_url, database_address
 
 
@@ -28,7 +28,15 @@ def _expiries(text: str) -> str:
     return text
 
 
-_PRIVATE = ("DATABASE_URL", "DB_PASSWORD", "CATALOG_URL", "CART_URL", "ORDERS_JWT_ISSUER", "ORDERS_JWT_JWKS_URL")
+_PRIVATE = (
+    "DATABASE_URL",
+    "DB_PASSWORD",
+    "CATALOG_URL",
+    "CART_URL",
+    "ORDERS_JWT_ISSUER",
+    "ORDERS_JWT_JWKS_URL",
+    "ORDERS_SECRET",
+)
 """Settings that may carry a password: their values are never repeated."""
 
 
@@ -104,7 +112,8 @@ class Settings(BaseSettings):
     orders_db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         8,
         description="database threads, each with a connection of its own, dealt out in turn to four "
-        "[lanes](docs/lists.md#who-waits-for-whom): placing, lists, orders by ID, changes; `/health` has one more",
+        "[lanes](docs/lists.md#who-waits-for-whom): placing, lists, orders by ID, changes; the feed and webhooks "
+        "have two more each, `/health` one",
     )
     orders_connections: Annotated[int, Field(ge=16, le=100_000)] | None = Field(
         None, description="most connections at once in one replica; idle and slow ones make room for newcomers"
@@ -174,6 +183,39 @@ class Settings(BaseSettings):
     orders_customer_may: Annotated[str, AfterValidator(tokens.customer_may)] = Field(
         "read,place,cancel", description="what customers may do with their own orders, with commas; may be empty"
     )
+    orders_events_interval_s: Annotated[float, Field(ge=0.02, le=60, allow_inf_nan=False)] = Field(
+        0.2,
+        description="how often a replica looks for events that have no position in [the feed](docs/events.md) yet; "
+        "after a change of its own it looks at once",
+    )
+    orders_streams: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        200,
+        description="most requests that wait for events at once in one replica, and at most half of its connections; "
+        "the next is answered 503",
+    )
+    orders_secret: Annotated[str, Field(min_length=16)] | None = Field(
+        None,
+        repr=False,
+        description="what the secrets of [webhooks](docs/webhooks.md) are encrypted with in the database, at least 16 "
+        "characters; the same in all replicas. `orders dev` makes one; without one, nothing is sent to webhooks",
+    )
+    orders_webhooks: Annotated[int, Field(ge=0, le=1000)] = Field(
+        50, description="most [webhooks](docs/webhooks.md) that there can be"
+    )
+    orders_webhook_retries: Annotated[str, AfterValidator(webhooks.retries)] = Field(
+        webhooks.RETRIES, description="pauses before each attempt of a delivery, each made up to 20 % longer or shorter"
+    )
+    orders_webhook_timeout_s: Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)] = Field(
+        15, description="how long an attempt may take, from the look-up of the name to the end of the reply"
+    )
+    orders_webhook_allow: Annotated[str, AfterValidator(webhooks.allowed)] = Field(
+        "",
+        description="private targets that webhooks may be sent to, and without https, with commas: networks "
+        "(`10.1.0.0/16`) and hosts' names. `orders dev` allows this machine",
+    )
+    orders_webhook_keep_d: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = Field(
+        30, description="days that ended deliveries to webhooks are kept"
+    )
     orders_access_log: bool = Field(False, description="a line in the log for every request, not only for refused ones")
     orders_data_dir: Path = Field(Path(".data"), description="the embedded PostgreSQL and the sandbox keep data here")
 
@@ -233,6 +275,16 @@ class Settings(BaseSettings):
     def customer_may(self) -> frozenset[CustomerMay]:
         """What customers may do with their own orders."""
         return frozenset(map(CustomerMay, tokens.listed(self.orders_customer_may)))
+
+    @property
+    def webhook_pauses_s(self) -> tuple[float, ...]:
+        """The pauses before each attempt of a delivery, in seconds."""
+        return webhooks.pauses_s(self.orders_webhook_retries)
+
+    @property
+    def webhook_targets(self) -> tuple[str, ...]:
+        """The private targets that webhooks may be sent to: networks, and names of hosts."""
+        return tokens.listed(self.orders_webhook_allow)
 
     @property
     def has_database(self) -> bool:

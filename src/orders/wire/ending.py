@@ -55,6 +55,8 @@ class EndingHttp(HttpToolsProtocol):
         self._release()
 
     def shutdown(self) -> None:
+        if before_draining := self.app_state.get("before_draining"):
+            before_draining()  # requests that wait for something are answered now, so that nobody waits for them
         if self._not_started is not None:
             self.transport.close()
         else:

@@ -1,0 +1,67 @@
+"""The parameters of the routes of the feed, as the document at /docs describes them."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from orders.errors import invalid
+from orders.events.wanted import Wanted, parse_types
+from orders.order.model import MAX_ID
+from orders.order.parsing import parse_order_id
+from orders.principal import Seer
+
+MAX_WAIT_S = 25
+"""Longest time that a request waits for an event: proxies end a silent connection after 30 s or later."""
+
+
+class FeedQuery(BaseModel):
+    """The parameters for a page of the feed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: Annotated[
+        int,
+        Field(ge=0, le=MAX_ID, description="Only events with a larger position: see `next`. 0 begins with the first."),
+    ] = 0
+    limit: Annotated[int, Field(ge=1, le=1000, description="Events per page.")] = 100
+    types: Annotated[
+        str,
+        Field(
+            max_length=1000,
+            description="Only events of these types, with commas: `order.placed,order.moved`. `order.*` is every type "
+            "but `order.failed`. `*` is every type.",
+            examples=["order.placed,order.moved"],
+        ),
+    ] = "*"
+    order_id: Annotated[
+        str | None, Field(description="Only events of this order.", json_schema_extra={"format": "uuid"})
+    ] = None
+    channel: Annotated[
+        str | None, Field(pattern="^[a-z0-9_-]{1,64}$", description="Only events of orders of this channel.")
+    ] = None
+    wait: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=MAX_WAIT_S,
+            allow_inf_nan=False,
+            description="If there is no event yet: how many seconds to wait for one. The answer comes with the event.",
+        ),
+    ] = 0
+
+    def wanted(self, seer: Seer) -> Wanted:
+        """What is wanted of the feed. Raises OrderError."""
+        order_id = None if self.order_id is None else parse_order_id(self.order_id)
+        if self.order_id is not None and order_id is None:
+            raise invalid("query/order_id", "not_an_order", f"order_id: {self.order_id[:60]!r} is not an order's ID.")
+        return Wanted(self.after, self.limit, parse_types(self.types), order_id, self.channel, seer)
+
+    def next_url(self, end: int) -> str:
+        """The address of the page behind this position, with the same parameters."""
+        others = self.model_dump(exclude_defaults=True, exclude={"after"})
+        return f"/events?{urlencode({'after': end, **others}, safe='*,')}"
+
+
+Following = Annotated[FeedQuery, Query()]
