@@ -12,6 +12,7 @@ from orders.finding import lists_sql
 from orders.finding.filters import Filters, Position, Range, Sort, SortKey
 from orders.postgres import database
 from orders.postgres.database import Connection
+from orders.principal import SEES_EVERYTHING
 from tests.conftest import execute
 from tests.made_up import make_up
 
@@ -39,7 +40,7 @@ def id_at(moment: datetime) -> UUID:
 
 
 def explain(connection: Connection, filters: Filters, sort: Sort, after: Position | None = None) -> dict[str, Any]:
-    statement, parameters = lists_sql._page_keys(filters, sort, after, LIMIT)
+    statement, parameters = lists_sql._page_keys(SEES_EVERYTHING, filters, sort, after, LIMIT)
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
         return dict(cursor.fetchone()[0][0]["Plan"])  # type: ignore[index]

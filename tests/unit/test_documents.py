@@ -79,6 +79,11 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "POST /dry-run/orders:batch": "preview_place_orders",
         "PUT /dry-run/orders:batch": "preview_change_order_statuses",
         "POST /dry-run/customers/{customer_id}/orders": "preview_place_customer_order",
+        "POST /keys": "create_key",
+        "GET /keys": "list_keys",
+        "POST /keys/{id}/rotate": "rotate_key",
+        "DELETE /keys/{id}": "revoke_key",
+        "GET /audit": "list_audit",
         "GET /problems": "get_problems",
         "GET /problems/{code}": "get_problem",
         "GET /": "get_about",
@@ -153,7 +158,7 @@ def test_the_documents_name_every_command() -> None:
     commands = re.findall(r"^. (\w+)  ", said, re.MULTILINE)
     assert len(commands) > 10
     for command in commands:
-        assert f"### orders {command}\n" in docs_tables.commands(), command
+        assert re.search(rf"^### orders {command}\b", docs_tables.commands(), re.MULTILINE), command
 
 
 def test_the_documents_name_every_operation(document: dict[str, Any]) -> None:

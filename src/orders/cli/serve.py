@@ -15,12 +15,16 @@ from starlette.applications import Starlette
 
 from orders.app import create_app, log_to_stderr
 from orders.cli.common import CartPort, CatalogPort, Host, PortNumber, cli, fail, settings_of
+from orders.cli.dev_secret import kept_secret
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.settings import Settings
 from orders.settings.address import shown
 from orders.startup import open_database
 from orders.wire.serving import PortTaken, bound_connections, options, require_free
+
+THIS_MACHINE = "127.0.0.0/8,::1,localhost"
+"""Where `orders dev` may send webhooks: to programs of whoever tries it."""
 
 
 @cli.command()
@@ -40,6 +44,8 @@ def dev(
         update={
             "catalog_url": settings.catalog_url or f"http://{settings.host}:{catalog_port}",
             "cart_url": settings.cart_url or f"http://{settings.host}:{cart_port}",
+            "orders_secret": settings.orders_secret or kept_secret(settings.orders_data_dir),
+            "orders_webhook_allow": settings.orders_webhook_allow or THIS_MACHINE,
         }
     )
     app = create_app(settings)
@@ -61,6 +67,8 @@ def serve(
     _require_free(settings)
     open_database(settings)  # an error in the database is told here, in a sentence
     typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
+    if who := _who_needs_a_key(settings):
+        typer.echo(f"{who} need a key, and get 401 without: orders keys create --name NAME --as admin")
     # The workers read the environment again.
     os.environ.update(HOST=settings.host, PORT=str(settings.port))
     try:
@@ -102,6 +110,14 @@ def sandbox(
         threading.Event().wait()
     except KeyboardInterrupt:
         return
+
+
+def _who_needs_a_key(settings: Settings) -> str:
+    """The requests that need a key from the start. Empty if there are none."""
+    if settings.orders_access == "closed":
+        return "All requests"
+    is_reached = settings.host not in ("127.0.0.1", "::1", "localhost")
+    return "Requests from other machines" if settings.orders_access == "local" and is_reached else ""
 
 
 def _require_free(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from orders.order.details import TOO_LARGE, attached_bytes
 from orders.order.model import MAX_ID, MAX_LINES, MAX_QUANTITY
 from orders.order.schema import WHOLE
 from orders.order.sizes import MAX_ATTACHED_BYTES
+from orders.order.texts import CHANNEL
 
 
 class ItemToOrder(BaseModel):
@@ -25,6 +26,10 @@ class OrderToPlace(Attached):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    channel: Annotated[
+        Annotated[str, Field(pattern=f"^{CHANNEL}$")] | None,
+        Field(description="The sales channel that the order comes through. A key with a channel sets it by itself."),
+    ] = None
     items: Annotated[list[ItemToOrder], Field(min_length=1, max_length=MAX_LINES)] | None = None
 
     @model_validator(mode="after")
