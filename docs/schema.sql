@@ -701,7 +701,7 @@ INSERT INTO stock_claims (product_id, batch_id, lease_until)
                  WHERE r.product_id = ANY(p_products) AND r.returned_at IS NULL AND r.batch_id IS NULL);
 END $$;
 
-CREATE FUNCTION public.orders_documents_29f004682cbd(p_bound_ids uuid[], p_channels text[], p_customers bigint[], p_ids uuid[], p_see_private boolean[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_documents_211dd1a1ef03(p_ids uuid[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -709,8 +709,7 @@ CREATE FUNCTION public.orders_documents_29f004682cbd(p_bound_ids uuid[], p_chann
     AS $$
 #variable_conflict use_column
 BEGIN
-IF cardinality(p_ids) > 0 THEN
-RETURN QUERY SELECT o.id, NULL::bigint, o.version, json_build_object(
+RETURN QUERY SELECT o.id, o.version, json_build_object(
     'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
@@ -727,35 +726,7 @@ RETURN QUERY SELECT o.id, NULL::bigint, o.version, json_build_object(
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
     'notes', json_build_object('public', o.public_note, 'private', CASE WHEN true THEN o.private_note END),
-    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
-                FROM orders o WHERE o.id = ANY(p_ids);
-END IF;
-IF cardinality(p_bound_ids) > 0 THEN
-RETURN QUERY SELECT o.id, seer.n, o.version, json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
-    'items', coalesce((
-        SELECT json_agg(json_build_object(
-            'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
-            'unit_price', i.unit_price, 'total', i.quantity * i.unit_price,
-            'cancelled', i.cancelled, 'returned', i.returned) ORDER BY i.id)
-        FROM order_items i WHERE i.order_id = o.id), '[]'),
-    'currency', o.currency, 'total', o.total, 'version', o.version,
-    'allowed_statuses', coalesce(
-        (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
-                THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
-         FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
-        CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
-    'external_reference', o.external_reference,
-    'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN seer.sees_private THEN o.private_note END),
-    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
-                FROM unnest(p_bound_ids, p_customers, p_channels,
-                            p_see_private)
-                    WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
-                JOIN orders o ON o.id = seer.id AND true
-        AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
-        AND (seer.channel IS NULL OR o.channel = seer.channel);
-END IF;
+    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = ANY(p_ids);
 END $$;
 
 CREATE FUNCTION public.orders_documents_that_fit_09ec58145295(p_bytes bigint, p_ids uuid[], p_sees_private boolean) RETURNS SETOF record
@@ -910,6 +881,38 @@ BEGIN
     IF holds IS NOT TRUE THEN
         RAISE EXCEPTION USING MESSAGE = why, ERRCODE = 'OR001';
     END IF;
+END $$;
+
+CREATE FUNCTION public.orders_seen_documents_5764e5c63939(p_channels text[], p_customers bigint[], p_ids uuid[], p_see_private boolean[]) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+RETURN QUERY SELECT seer.n, o.version, json_build_object(
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
+    'items', coalesce((
+        SELECT json_agg(json_build_object(
+            'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
+            'unit_price', i.unit_price, 'total', i.quantity * i.unit_price,
+            'cancelled', i.cancelled, 'returned', i.returned) ORDER BY i.id)
+        FROM order_items i WHERE i.order_id = o.id), '[]'),
+    'currency', o.currency, 'total', o.total, 'version', o.version,
+    'allowed_statuses', coalesce(
+        (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
+                THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
+         FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
+        CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
+    'external_reference', o.external_reference,
+    'metadata', coalesce(o.metadata, '{}'),
+    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN seer.sees_private THEN o.private_note END),
+    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
+                FROM unnest(p_ids, p_customers, p_channels, p_see_private)
+                    WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
+                JOIN orders o ON o.id = seer.id AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
+                    AND (seer.channel IS NULL OR o.channel = seer.channel);
 END $$;
 
 CREATE FUNCTION public.orders_settle_28252010f5a7(p_actors text[], p_author_of uuid[], p_batch uuid, p_carries_due boolean, p_decided uuid[], p_ended bigint[], p_failed uuid[], p_failures text[], p_freed text[], p_hand_over boolean, p_has_failures boolean, p_horizon double precision, p_key_orders uuid[], p_landed bigint[], p_order_keys text[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_placed uuid[], p_quiet bigint[], p_reasons text[], p_refused bigint[], p_requests text[], p_took bigint[]) RETURNS SETOF record

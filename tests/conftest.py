@@ -47,7 +47,8 @@ class Http:
             request = request.body_json(json)
         response = request.build().send()
         kind = response.get_header("content-type") or ""
-        body = response.json() if "json" in kind and method != "HEAD" else response.text()
+        is_json = "json" in kind and "ndjson" not in kind and method != "HEAD"
+        body = response.json() if is_json else response.text()
         return Reply(response.status, body, {name.lower(): value for name, value in response.headers.items()})
 
     def get(self, url: str, **more: Any) -> Reply:

@@ -7,15 +7,13 @@ from fastapi.openapi.utils import get_openapi
 
 from orders.access.audit_routes import AuditPage
 from orders.access.schemas import KEY_ID_EXAMPLE, Key, KeyList, NewKey
-from orders.errors import Code
 from orders.order.schema import ID_EXAMPLE, EventList, Order, OrderList, Problem
 from orders.order.statuses import Workflow
 from orders.wire.bulk import BatchPreview, BatchResults
 from orders.wire.dry_run import Preview
 from orders.wire.for_generators import suit_generators
-from orders.wire.operations import OPERATIONS
 from orders.wire.parameters import REQUEST_ID
-from orders.wire.problems import problem_responses
+from orders.wire.security import describe_access
 
 
 def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
@@ -37,10 +35,9 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
         schemas.update(problem.pop("$defs"), Problem=problem)
         for answer in _WITH_NULLS:
             schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
-        document["security"] = []  # said explicitly: authentication is the task of a proxy in front
+        describe_access(document)
         document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
         for path, operations in document["paths"].items():
-            _add_limits(operations)
             _name_instance(operations, path)
             operations["parameters"] = [{"$ref": "#/components/parameters/RequestId"}]
         schemas["Status"]["x-extensible-enum"] = list(workflow.by_name)
@@ -51,14 +48,6 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
 
 _WITH_NULLS = (Order, OrderList, EventList, Preview, BatchResults, BatchPreview, Key, NewKey, KeyList, AuditPage)
 """Answers whose examples have nulls, which FastAPI leaves out."""
-
-
-def _add_limits(operations: dict[str, Any]) -> None:
-    """Say that whatever needs a scope may be asked for too often."""
-    for operation in operations.values():
-        if OPERATIONS[operation["operationId"]].scope is not None:
-            (refusal,) = problem_responses(Code.RATE_LIMITED).values()
-            operation["responses"]["429"] = refusal
 
 
 def _name_instance(operations: dict[str, Any], path: str) -> None:
@@ -94,6 +83,7 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
   Nothing is written or sent. `dry_run=true`, as a parameter of the write itself, is the same.
 * Filters with a bound have two names, `created_at_gte` and `created_at[gte]`, and so have `metadata=key=value` and
   `metadata[key]=value`. Only the first of each, which clients can be generated from, is listed below.
+* Requests carry a key or a customer's token: `Authorization: Bearer …`. Each operation names the scope that it needs.
 * Whoever asks too much gets 429. `RateLimit-Policy` and `RateLimit` in each answer say what is allowed and
   what is left.
 * Errors are RFC 9457 problem documents; `GET /problems` lists them.

@@ -16,6 +16,7 @@ from orders.errors import Code
 from orders.finding.query import ListQuery, parse_cursor
 from orders.order.statuses import load_workflow, parse_workflow
 from orders.settings import Settings
+from orders.wire.operations import OPERATIONS
 from tests import docs_tables
 from tests.docs_site import without_links_outside
 from tests.snapshots import openapi
@@ -95,9 +96,24 @@ def test_every_error_answer_is_a_problem_with_examples(document: dict[str, Any])
     for name, operation in operations(document).items():
         for status, response in operation["responses"].items():
             if int(status) >= 400:
-                content = response["content"]
+                shared = document["components"]["responses"].get(response.get("$ref", "").rsplit("/")[-1], {})
+                content = (shared or response)["content"]
                 assert list(content) == ["application/problem+json"], (name, status)
                 assert content["application/problem+json"]["examples"], (name, status)
+
+
+def test_an_operation_with_a_scope_names_it_and_its_refusals_and_no_other_does(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert document["security"] == []
+    for name, operation in operations(document).items():
+        scope = OPERATIONS[operation["operationId"]].scope
+        refusals = {"401", "403", "429"} & operation["responses"].keys()
+        if scope is None:
+            assert ("security" in operation, refusals) == (False, set()), name
+        else:
+            assert operation["security"] == [{"bearer": [scope]}], name
+            assert f"`{scope}`" in operation["description"], name
+            assert refusals == {"401", "403", "429"}, name
 
 
 def test_every_answer_about_orders_has_an_example(document: dict[str, Any]) -> None:
