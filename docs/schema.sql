@@ -879,7 +879,7 @@ DECLARE
             END;
 END $$;
 
-CREATE FUNCTION public.orders_feed_4ae010505cf9(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_feed_cbb0857695be(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -929,7 +929,10 @@ DECLARE
                 IF given = p_limit OR so_far > p_bytes THEN
                     reached := last;
                 END IF;
-                RETURN QUERY SELECT reached, NULL::text UNION ALL SELECT head, NULL::text;
+                RETURN QUERY SELECT reached, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
+                                 FROM events WHERE position = reached)
+                             UNION ALL SELECT head, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
+                                 FROM events WHERE position = p_after);
             END;
 END $$;
 

@@ -25,6 +25,13 @@ class FeedQuery(BaseModel):
         int,
         Field(ge=0, le=MAX_ID, description="Only events with a larger position: see `next`. 0 begins with the first."),
     ] = 0
+    mark: Annotated[
+        str | None,
+        Field(
+            pattern="^[0-9a-f]{8}$",
+            description="From `next`: tells which event is at `after`. If it is another one now, the answer is 409.",
+        ),
+    ] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="Events per page.")] = 100
     types: Annotated[
         str,
@@ -56,12 +63,13 @@ class FeedQuery(BaseModel):
         order_id = None if self.order_id is None else parse_order_id(self.order_id)
         if self.order_id is not None and order_id is None:
             raise invalid("query/order_id", "not_an_order", f"order_id: {self.order_id[:60]!r} is not an order's ID.")
-        return Wanted(self.after, self.limit, parse_types(self.types), order_id, self.channel, seer)
+        return Wanted(self.after, self.mark, self.limit, parse_types(self.types), order_id, self.channel, seer)
 
-    def next_url(self, end: int) -> str:
-        """The address of the page behind this position, with the same parameters."""
-        others = self.model_dump(exclude_defaults=True, exclude={"after"})
-        return f"/events?{urlencode({'after': end, **others}, safe='*,')}"
+    def next_url(self, end: int, mark: str | None) -> str:
+        """The address of the page behind this position, with the same other parameters."""
+        others = self.model_dump(exclude_defaults=True, exclude={"after", "mark"})
+        marked = {} if mark is None else {"mark": mark}
+        return f"/events?{urlencode({'after': end, **marked, **others}, safe='*,')}"
 
 
 Following = Annotated[FeedQuery, Query()]
