@@ -93,9 +93,9 @@ class Code(Enum):
     )
     POSITION_AHEAD = Kind(
         409,
-        "The feed does not reach to this position",
-        "This is another database, or it was restored to an earlier time: `head` is where its feed ends. Compare what "
-        "you have with the orders, and go on from a position that the feed has.",
+        "The feed does not go on from here",
+        "This is another database, or it lost its last commits: `head` is where its feed ends. Compare what you have "
+        "with the orders, and go on from a position that the feed has.",
     )
     STREAMS_FULL = Kind(503, "Too many requests wait for events", "Ask again after `Retry-After`, or without `wait`.")
     DESCRIBED_TOO_OFTEN = Kind(

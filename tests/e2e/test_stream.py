@@ -223,7 +223,9 @@ def test_only_so_many_streams_are_open_and_their_places_come_back(start: Start) 
     assert refused.headers["retry-after"] == "5"
     assert service.get("/orders?limit=1").status == 200
     first.close()
-    raw = wait_until(lambda: service.get("/events?wait=0.01&after=" + str(head(service))).status == 200, "there is room")
+    raw = wait_until(
+        lambda: service.get("/events?wait=0.01&after=" + str(head(service))).status == 200, "there is room"
+    )
     assert raw
     open_raw(service).close()
     second.close()
@@ -301,7 +303,10 @@ source.onopen = () => fetch("/", {method: "post", body: JSON.stringify({opened: 
 
 
 def test_a_browser_connects_again_and_misses_nothing(
-    start: Start, sandbox: Sandbox, site: Site, tmp_path: Path  # noqa: F811
+    start: Start,
+    sandbox: Sandbox,
+    site: Site,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     port = free_port()
     settings = {"orders_cors_origins": f"http://127.0.0.1:{site.port}", "orders_access": "open"}

@@ -46,6 +46,13 @@ class FeedQuery(BaseModel):
         int,
         Field(ge=0, le=MAX_ID, description="Only events with a larger position: see `next`. 0 begins with the first."),
     ] = 0
+    mark: Annotated[
+        str | None,
+        Field(
+            pattern="^[0-9a-f]{8}$",
+            description="From `next`: tells which event is at `after`. If it is another one now, the answer is 409.",
+        ),
+    ] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="Events per page.")] = 100
     types: Types = "*"
     order_id: OrderIdText = None
@@ -62,12 +69,15 @@ class FeedQuery(BaseModel):
 
     def wanted(self, seer: Seer) -> Wanted:
         """What is wanted of the feed. Raises OrderError."""
-        return Wanted(self.after, self.limit, parse_types(self.types), _order(self.order_id), self.channel, seer)
+        return Wanted(
+            self.after, self.mark, self.limit, parse_types(self.types), _order(self.order_id), self.channel, seer
+        )
 
-    def next_url(self, end: int) -> str:
-        """The address of the page behind this position, with the same parameters."""
-        others = self.model_dump(exclude_defaults=True, exclude={"after"})
-        return f"/events?{urlencode({'after': end, **others}, safe='*,')}"
+    def next_url(self, end: int, mark: str | None) -> str:
+        """The address of the page behind this position, with the same other parameters."""
+        others = self.model_dump(exclude_defaults=True, exclude={"after", "mark"})
+        marked = {} if mark is None else {"mark": mark}
+        return f"/events?{urlencode({'after': end, **marked, **others}, safe='*,')}"
 
 
 class StreamQuery(BaseModel):

@@ -26,10 +26,12 @@ MEANINGS = {PREFIX + kind.value: kind.meaning for kind in EventType}
 class Wanted:
     """What a reader wants: the events after a position, `limit` of them at most.
 
-    `types`: sorted types as the history has them. None: all types.
+    `mark`: the mark of the event at `after`, as the page before told it. None: it is not compared. `types`: the types,
+    sorted, as the history has them. None: all types.
     """
 
     after: int = 0
+    mark: str | None = None
     limit: int = 100
     types: tuple[str, ...] | None = None
     order_id: UUID | None = None
