@@ -63,6 +63,7 @@ def _name_instance(operations: dict[str, Any], path: str) -> None:
                 is_orders = not is_customers or code in ("order_not_found", "not_recorded")
                 own_id = KEY_ID_EXAMPLE if path.startswith("/keys") else ID_EXAMPLE
                 ids = {"id": own_id if is_orders else "42", "customer_id": "42", "code": "not_found"}
+                ids |= {"type": KNOWN_TYPES[0], "version": "9"}
                 example["value"]["instance"] = path.format(**ids)
 
 
