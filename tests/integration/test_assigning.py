@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import hypothesis
 import psycopg2.extensions
 import pytest
+from alembic import command
 from hypothesis import strategies
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,8 +28,10 @@ from hypothesis.stateful import (
 from orders.events.assign_sql import assign
 from orders.events.feed_sql import read_feed, read_head
 from orders.events.wanted import Wanted
+from orders.postgres import database
 from orders.postgres.database import Connection, connect
 from orders.principal import Seer
+from orders.startup import install_functions
 from tests.conftest import ask
 
 Feed = list[tuple[int, UUID, int]]
@@ -134,6 +137,27 @@ def test_who_took_a_number_first_and_commits_last_is_found(dsn: str, connection:
     assign_all(connection)
     assert [number for _, of, number in feed(connection) if of == UUID(order)] == [2, 3]
     check(connection)
+
+
+def test_an_older_replica_writes_beside_the_migration_and_after_it(empty_dsn: str) -> None:
+    """It knows nothing of the feed. One of its transactions began before there was one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "upgrade", lambda config, _, upgrade=command.upgrade: upgrade(config, "0008"))
+        database.migrate(empty_dsn)
+    with contextlib.closing(connect(empty_dsn)) as connection, contextlib.closing(psycopg2.connect(empty_dsn)) as old:
+        orders = make_orders(connection, 3, events=2)
+        ask(old, "SELECT pg_current_xact_id()")
+        database.migrate(empty_dsn)
+        install_functions(empty_dsn)
+        assign_all(connection, stride=2)
+        assert len(feed(connection)) == 6
+        touch(old, orders[0])
+        touch(connection, orders[1])
+        assign_all(connection)
+        assert len(feed(connection)) == 7
+        old.commit()
+        assign_all(connection)
+        check(connection)
 
 
 def test_a_round_with_too_many_events_becomes_a_walk(connection: Connection) -> None:

@@ -18,14 +18,20 @@ KNOWN_TYPES = tuple(PREFIX + kind.value for kind in EventType)
 """The types of events, as the feed has them."""
 
 
+MEANINGS = {PREFIX + kind.value: kind.meaning for kind in EventType}
+"""What the types mean."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a reader wants: the events after a position, `limit` of them at most.
 
-    `types`: sorted types as the history has them. None: all types.
+    `mark`: the mark of the event at `after`, as the page before told it. None: it is not compared. `types`: the types,
+    sorted, as the history has them. None: all types.
     """
 
     after: int = 0
+    mark: str | None = None
     limit: int = 100
     types: tuple[str, ...] | None = None
     order_id: UUID | None = None
