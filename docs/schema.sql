@@ -879,7 +879,7 @@ DECLARE
             END;
 END $$;
 
-CREATE FUNCTION public.orders_feed_cbb0857695be(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_feed_82f0f882f85f(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -891,14 +891,14 @@ DECLARE
                 found record;
                 last bigint;
                 head bigint := (SELECT position FROM events_head ORDER BY position DESC LIMIT 1);
-                reached bigint := least(head, p_after + 10000);
+                reached bigint := CASE WHEN p_after < head THEN least(head, p_after + 10000) ELSE head END;
                 given integer := 0;
                 so_far bigint := 0;
             BEGIN
                 FOR found IN
                     SELECT v.position, e.event
                     FROM (SELECT * FROM events
-                          WHERE position > p_after AND position <= p_after + 10000
+                          WHERE position > p_after AND position <= reached
                             AND (p_types IS NULL OR type = ANY (p_types))
                             AND (p_order_id IS NULL OR order_id = p_order_id)
                           ORDER BY position) v
