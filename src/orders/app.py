@@ -16,8 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
-from orders.access.check import Access
-from orders.background import rounds, run_forever
+from orders.access import audit_routes, key_routes
+from orders.access.check import Access, tell_if_open
+from orders.access.known_keys import KnownKeys
+from orders.access.limiting import Limits
+from orders.access.tokens import tokens_by
+from orders.background import rounds, rounds_of_credentials, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
@@ -65,6 +69,8 @@ ROUTERS = (
     events_routes.head_router,
     export_routes.router,
     report_routes.router,
+    key_routes.router,
+    audit_routes.router,
     about.router,
 )
 
@@ -84,6 +90,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        tell_if_open(settings.orders_access)
         async with machinery(settings) as built:
             checkout = Checkout(built.database, built.carts, built.placement, settings)
             app.state.placing = Placing(checkout, PlacingDryRun(built.database, built.catalog, checkout))
@@ -95,7 +102,9 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
-            background = asyncio.create_task(run_forever(rounds(built, settings)))
+            await app.state.keys.open(built.database)
+            of_credentials = rounds_of_credentials(app.state.keys, app.state.tokens, built.client)
+            background = asyncio.create_task(run_forever((*rounds(built, settings), *of_credentials)))
             urls = shown(settings.catalog_url or ""), shown(settings.cart_url or "")
             log.info("ready: the catalog is %s, the carts are %s", *urls)
             try:
@@ -107,7 +116,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
 
 
 def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
-    """The service. `checks` are asked of every request after the service's own.
+    """The service. `checks` are asked of every request after the service's own, and before its limits.
 
     Raises SettingsError before anything is started, and TableIncomplete: a route or an operation is missing.
     """
@@ -135,8 +144,11 @@ def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
     _add_pages_about_it(app)
     add_docs_pages(app)
     answer_with_problems(app)
-    access = Access(settings.orders_access, ())
-    _guard(app, settings, (access.check, *checks))
+    app.state.keys = KnownKeys()  # before the database is there: the lifespan opens it
+    app.state.tokens = tokens_by(settings)
+    kinds = (app.state.keys, app.state.tokens) if app.state.tokens else (app.state.keys,)
+    access = Access(settings.orders_access, kinds)
+    _guard(app, settings, (access.check, *checks, Limits(settings).check))
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
 

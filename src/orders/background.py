@@ -5,6 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from pyreqwest.client import Client
+
+from orders.access.known_keys import KnownKeys
+from orders.access.tokens import Tokens
 from orders.changing.move import expire_once
 from orders.finding.summing_up import sum_up_once
 from orders.machinery import Machinery
@@ -32,6 +36,13 @@ FAILED_PAUSE_S = 1.0
 
 SHARE_S = 1.0
 """Pause between two reads of what other replicas have learnt of the neighbours. Our own news is shared at once."""
+
+ISSUER_S = 1.0
+"""Pause between two looks at the age of the issuer's keys. The issuer itself is asked far less often."""
+
+
+KEYS_S = 2.0
+"""Pause between two reads of the API keys that are in use. A revocation has to hold within 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,17 @@ def rounds(built: Machinery, settings: Settings) -> tuple[Round, ...]:
         ),
         Round("sharing what was learnt", built.learning.share_once, SHARE_S, news=built.learning.news),
     )
+
+
+def rounds_of_credentials(keys: KnownKeys, tokens: Tokens | None, client: Client) -> tuple[Round, ...]:
+    """The rounds of a process that answers requests: it reads API keys again, writes which were used, and fetches the
+    keys of the tokens' issuer, if there is one.
+    """
+    of_keys = Round("API keys", keys.look_once, KEYS_S)
+    if tokens is None:
+        return (of_keys,)
+    tokens.keys.connect(client)
+    return of_keys, Round("fetching the issuer's keys", tokens.keys.refresh_once, ISSUER_S)
 
 
 async def run_forever(work: Sequence[Round]) -> None:

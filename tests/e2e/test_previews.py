@@ -47,7 +47,8 @@ def without_address(body: Any) -> Any:
 
 def test_every_write_in_the_document_has_a_preview(service: Service, sandbox: Sandbox) -> None:
     paths = service.get("/openapi.json").body["paths"]
-    written = {(method, path) for path, item in paths.items() for method in ("post", "put", "patch") if method in item}
+    changes = {(method, path) for path, item in paths.items() for method in ("post", "put", "patch") if method in item}
+    written = {(method, path) for method, path in changes if not path.startswith("/keys")}  # they are no orders
     previews = {(method, path) for method, path in written if path.startswith("/dry-run/")}
     assert {(method, f"/dry-run{path}") for method, path in written - previews} == previews
 
@@ -61,7 +62,7 @@ def test_a_preview_has_no_parameters_but_the_headers_of_its_write(service: Servi
             assert problem(reply, 422, "invalid_request")["errors"][0]["pointer"] == f"query/{query.split('=')[0]}"
         problem(service.http.put(moved, {"status": "Paid"}, headers={"If-Match": '"7"'}), 412, "version_changed")
         events = service.http.put(moved, {"status": "Paid"}, headers={"X-Actor": "anna"}).body["events"]
-        assert [event["actor"] for event in events] == ["anna"]
+        assert [event["actor"] for event in events] == ["local/anna"]
         problem(service.http.put(f"{service.url}/dry-run/orders/{NOWHERE}", {"status": "Paid"}), 404, "order_not_found")
         problem(service.http.post(f"{service.url}/dry-run/orders/none"), 404, "not_found")
         problem(service.get(f"/dry-run/orders/{order['id']}"), 405, "method_not_allowed")

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from orders.principal import CustomerMay
+from orders.settings import tokens
 from orders.settings.address import base_url, database_address
 
 
@@ -26,7 +28,7 @@ def _expiries(text: str) -> str:
     return text
 
 
-_PRIVATE = ("DATABASE_URL", "DB_PASSWORD", "CATALOG_URL", "CART_URL")
+_PRIVATE = ("DATABASE_URL", "DB_PASSWORD", "CATALOG_URL", "CART_URL", "ORDERS_JWT_ISSUER", "ORDERS_JWT_JWKS_URL")
 """Settings that may carry a password: their values are never repeated."""
 
 
@@ -54,6 +56,7 @@ BaseUrl = Annotated[str, AfterValidator(base_url)]
 DatabaseAddress = Annotated[str, AfterValidator(database_address)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Concurrency = Annotated[int, Field(ge=1, le=1000)]
+Rate = Annotated[int, Field(ge=0, le=1_000_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -147,6 +150,41 @@ class Settings(BaseSettings):
         description="most requests that wait for events at once in one replica, and at most half of its connections; "
         "the next is answered 503",
     )
+    orders_concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        64, description="most requests of one key at once, in one replica; the next is answered 429"
+    )
+    orders_customer_concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        8, description="the same of one customer"
+    )
+    orders_rate: Rate = Field(
+        0,
+        description="requests per second of one key, in one replica; after a rest, those of 3 s at once. 0: any "
+        "number. A key's own rate wins",
+    )
+    orders_customer_rate: Rate = Field(10, description="the same of one customer")
+    orders_jwt_issuer: Annotated[str, AfterValidator(tokens.issuer)] | None = Field(
+        None,
+        description="who signs [customers' tokens](docs/access.md): the URL that they have in `iss`; without one, no "
+        "token is valid",
+    )
+    orders_jwt_audience: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="what tokens for this service have in `aud`; needed beside the issuer"
+    )
+    orders_jwt_customer_claim: Annotated[str, Field(min_length=1)] = Field(
+        "customer_id", description="the claim with the customer's ID; `shop.customer_id` is one inside another"
+    )
+    orders_jwt_jwks_url: Annotated[str, AfterValidator(tokens.keys_url)] | None = Field(
+        None,
+        repr=False,
+        description="where the issuer's keys are; without it, where `/.well-known/openid-configuration` below the "
+        "issuer says",
+    )
+    orders_jwt_algorithms: Annotated[str, AfterValidator(tokens.algorithms)] = Field(
+        "RS256,ES256,EdDSA", description="algorithms that may sign tokens, with commas; only asymmetric ones"
+    )
+    orders_customer_may: Annotated[str, AfterValidator(tokens.customer_may)] = Field(
+        "read,place,cancel", description="what customers may do with their own orders, with commas; may be empty"
+    )
     orders_access_log: bool = Field(False, description="a line in the log for every request, not only for refused ones")
     orders_data_dir: Path = Field(Path(".data"), description="the embedded PostgreSQL and the sandbox keep data here")
 
@@ -170,6 +208,17 @@ class Settings(BaseSettings):
             raise ValueError("DB_NAME is missing beside the other DB_… settings")
         return self
 
+    @model_validator(mode="after")
+    def _issuer_and_audience_are_together(self) -> Self:
+        if self.orders_jwt_issuer and not self.orders_jwt_audience:
+            raise ValueError(
+                "ORDERS_JWT_AUDIENCE is missing beside ORDERS_JWT_ISSUER: without it, tokens that the issuer made for "
+                "other services would be valid here"
+            )
+        if not self.orders_jwt_issuer and (self.orders_jwt_audience or self.orders_jwt_jwks_url):
+            raise ValueError("ORDERS_JWT_ISSUER is missing beside the other ORDERS_JWT_… settings")
+        return self
+
     @property
     def expiries(self) -> list[tuple[str, timedelta]]:
         """How long an order may stay in which status, as the setting writes it."""
@@ -185,6 +234,16 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins of pages that may call the service from a browser."""
         return frozenset(_listed(self.orders_cors_origins))
+
+    @property
+    def token_algorithms(self) -> frozenset[str]:
+        """The algorithms that may sign tokens."""
+        return frozenset(tokens.listed(self.orders_jwt_algorithms))
+
+    @property
+    def customer_may(self) -> frozenset[CustomerMay]:
+        """What customers may do with their own orders."""
+        return frozenset(map(CustomerMay, tokens.listed(self.orders_customer_may)))
 
     @property
     def has_database(self) -> bool:
