@@ -40,7 +40,7 @@ def is_from_this_machine(asked: Asked) -> bool:
 
 
 def _is_of_nginx(asked: Asked) -> bool:
-    """Whether it looks like nginx up to 1.28 whose configuration says no more than `proxy_pass`: it sends the address in
+    """Whether it looks like nginx up to 1.28 that is told no more than `proxy_pass`: it sends the address in
     there as the host, and none of the headers of proxies. Newer ones can't be recognised.
     """
     return asked.scope["http_version"] == "1.0" and b"close" in asked.headers.get(b"connection", b"").lower()
