@@ -20,11 +20,13 @@ from orders.access.check import Access, tell_if_open
 from orders.access.known_keys import KnownKeys
 from orders.access.limiting import Limits
 from orders.access.tokens import tokens_by
+from orders.asyncapi import get_asyncapi
 from orders.background import rounds, rounds_of_credentials, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
 from orders.changing.service import Changing
+from orders.events import message_routes, stream_routes
 from orders.events import routes as events_routes
 from orders.finding import export_routes, report_routes
 from orders.finding import routes as finding_routes
@@ -71,6 +73,8 @@ ROUTERS = (
     previews.router,
     events_routes.router,
     events_routes.head_router,
+    stream_routes.router,
+    message_routes.router,
     export_routes.router,
     report_routes.router,
     key_routes.router,
@@ -152,6 +156,7 @@ def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
     app.state.tokens = tokens_by(settings)
     kinds = (app.state.keys, app.state.tokens) if app.state.tokens else (app.state.keys,)
     access = Access(settings.orders_access, kinds)
+    app.state.access = access
     _guard(app, settings, (access.check, *checks, Limits(settings).check))
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
@@ -221,9 +226,12 @@ def _add_pages_about_it(app: FastAPI) -> None:
             "description": "An order management service: it turns carts and item lists into orders.",
             "documentation": "/docs",
             "openapi": "/openapi.json",
+            "asyncapi": "/asyncapi.json",
             "orders": "/orders",
             "health": "/health",
         }
+
+    app.get("/asyncapi.json", include_in_schema=False)(get_asyncapi)
 
     @app.get("/health", summary="Whether it works", tags=["about"], responses=about.HEALTH_RESPONSES)
     async def get_health(request: Request) -> Any:

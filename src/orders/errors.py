@@ -93,9 +93,9 @@ class Code(Enum):
     )
     POSITION_AHEAD = Kind(
         409,
-        "The feed does not reach to this position",
-        "This is another database, or it was restored to an earlier time: `head` is where its feed ends. Compare what "
-        "you have with the orders, and go on from a position that the feed has.",
+        "The feed does not go on from here",
+        "This is another database, or it lost its last commits: `head` is where its feed ends. Compare what you have "
+        "with the orders, and go on from a position that the feed has.",
     )
     WEBHOOK_NOT_FOUND = Kind(404, "Webhook not found", "Check its ID; `GET /webhooks` lists them.")
     DELIVERY_NOT_FOUND = Kind(404, "Delivery not found", "Check its ID. Deliveries that ended long ago are deleted.")

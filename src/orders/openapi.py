@@ -7,6 +7,8 @@ from fastapi.openapi.utils import get_openapi
 
 from orders.access.audit_routes import AuditPage
 from orders.access.schemas import KEY_ID_EXAMPLE, Key, KeyList, NewKey
+from orders.events.message_schemas import OrderMessage, schema_url
+from orders.events.wanted import KNOWN_TYPES, MEANINGS
 from orders.order.schema import ID_EXAMPLE, EventList, Order, OrderList, Problem
 from orders.order.statuses import Workflow
 from orders.webhooks.delivery_schemas import Delivery, DeliveryPage, DeliveryWithAttempts
@@ -37,6 +39,7 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
         schemas.update(problem.pop("$defs"), Problem=problem)
         for answer in _WITH_NULLS:
             schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
+        _describe_webhooks(document)
         describe_access(document)
         document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
         for path, operations in document["paths"].items():
@@ -64,11 +67,32 @@ def _name_instance(operations: dict[str, Any], path: str) -> None:
                 is_orders = not is_customers or code in ("order_not_found", "not_recorded")
                 own_id = next((known for start, known in _IDS.items() if path.startswith(start)), ID_EXAMPLE)
                 ids = {"id": own_id if is_orders else "42", "customer_id": "42", "code": "not_found"}
+                ids |= {"type": KNOWN_TYPES[0], "version": "9"}
                 example["value"]["instance"] = path.format(**ids)
 
 
 _IDS = {"/keys": KEY_ID_EXAMPLE, "/webhooks": WEBHOOK_ID_EXAMPLE, "/webhook-deliveries": "57"}
 """IDs in addresses that are no order's."""
+
+
+def _describe_webhooks(document: dict[str, Any]) -> None:
+    """Add what the service sends by itself (OpenAPI 3.1)."""
+    schema = OrderMessage.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+    for name, part in {**schema.pop("$defs"), OrderMessage.__name__: schema}.items():
+        document["components"]["schemas"].setdefault(name, part)
+    document["webhooks"] = {type: {"post": _sent(type)} for type in KNOWN_TYPES}
+
+
+def _sent(type: str) -> dict[str, Any]:
+    return {
+        "operationId": "receive_" + type.replace(".", "_"),
+        "summary": f"{type}: {MEANINGS[type]}",
+        "description": f"Signed as Standard Webhooks says. The schema of this type alone: `{schema_url(type, 1)}`.",
+        "tags": ["events"],
+        "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/OrderMessage"}}}},
+        "responses": {"2XX": {"description": "Taken. After any other answer it is sent again."}},
+    }
+
 
 _REQUEST_ID = {
     "name": "X-Request-ID",

@@ -35,6 +35,7 @@ def judge(evidence: Evidence) -> list[Row]:
         _nothing_stays_half_done(evidence),
         _one_value_at_a_time(rest),
         _everybody_has_their_own(evidence),
+        _feed_is_whole(evidence),
         _known_limit(evidence, late),
     ]
 
@@ -359,6 +360,32 @@ def _over_at(put: Put, deaths: Sequence[float]) -> float:
         return put.answered_at
     at = bisect_right(deaths, put.arrived_at)
     return deaths[at] if at < len(deaths) else float("inf")
+
+
+# I7 -----------------------------------------------------------------------------------------------------------------
+
+
+def _feed_is_whole(evidence: Evidence) -> Row:
+    return Row(
+        "I7",
+        "a reader of the feed gets each event once, at the next position, and each order's in their order",
+        f"{len(evidence.feed)} events of {len({event.order_id for event in evidence.feed})} orders",
+        (*evidence.feed_refusals, *_wrong_in_feed(evidence)),
+    )
+
+
+def _wrong_in_feed(evidence: Evidence) -> Iterator[str]:
+    latest: dict[str, int] = {}
+    for place, event in enumerate(evidence.feed, 1):
+        if event.position != place:
+            yield f"event {event.number} of order {event.order_id} came at position {event.position}, not {place}"
+        if event.number <= latest.get(event.order_id, 0):
+            yield f"event {event.number} of order {event.order_id} came behind event {latest[event.order_id]}"
+        latest[event.order_id] = event.number
+    told = {(event.order_id, event.number) for event in evidence.feed}
+    for order_id, number in sorted(evidence.events ^ told):
+        is_there = (order_id, number) in evidence.events
+        yield f"event {number} of order {order_id} {'never came' if is_there else 'came, and never happened'}"
 
 
 # The known limit ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ BOLA ("broken object level authorization") is the first of OWASP's list of holes
 import itertools
 import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,13 +30,14 @@ MARK = "MARK-of-the-victim"
 PRICE = 987_654_321
 """Price of the victim's product. No sum of anything else has its digits."""
 
-PUBLIC = {"get_about", "get_health", "get_problems", "get_problem"}
+PUBLIC = {"get_about", "get_health", "get_problems", "get_problem", "get_schemas", "get_schema"}
 NEEDS: dict[Scope, set[str]] = {
     Scope.ORDERS_READ: {
         *("get_orders", "get_order", "get_order_events", "get_customer_orders", "export_csv", "export_ndjson"),
         "get_workflow",
     },
     Scope.REPORTS_READ: {"report_sales", "report_products", "report_statuses"},
+    Scope.EVENTS_READ: {"get_events", "get_events_head", "stream_events"},
     Scope.ORDERS_PLACE: {"place_order", "place_customer_order", "place_orders"},
     Scope.ORDERS_CHANGE: {
         *("change_order_status", "change_order_statuses", "cancel_order", "return_order", "patch_order"),
@@ -136,6 +139,7 @@ class World:
         method, path = self.operations[operation_id]
         by_order = names(operation_id) not in ("place_order",)
         filled = path.replace("{customer_id}", str(order["customer_id"])).replace("{code}", "not_found")
+        filled = filled.replace("{type}", "order.placed").replace("{version}", "1")
         if "/keys/" in path:
             filled = filled.replace("{id}", id_of(key_in(self.dsn, Scope.ACCESS_MANAGE)))
         if "/webhook" in path:
@@ -146,7 +150,23 @@ class World:
         text = json.dumps(body).replace("{order}", order["id"])
         kind = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
         url = f"{self.service.url}{filled}{QUERIES.get(operation_id, '')}"
+        if operation_id == "stream_events":
+            return self._open_stream(f"{url}?after=0", headers)
         return self.service.http.send(method, url, body and json.loads(text), headers={**headers, **kind})
+
+    def _open_stream(self, url: str, headers: dict[str, str]) -> Reply:
+        """What a stream sends of all that has happened so far, as text; or its refusal."""
+        head = self.service.get("/events/head", headers=self.admin).body["head"]
+        request = urllib.request.Request(url, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                lines = list(iter(lambda: answer.readline().decode(), f"id: {head}\n"))
+                lines += iter(lambda: answer.readline().decode(), "\n")
+                return Reply(answer.status, "".join(lines), dict(answer.headers))
+        except urllib.error.HTTPError as refused:
+            with refused:
+                named = {name.lower(): value for name, value in refused.headers.items()}
+                return Reply(refused.status or 0, json.load(refused), named)
 
 
 _numbers = itertools.count(1)

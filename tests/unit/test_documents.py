@@ -68,6 +68,8 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "GET /reports/sales": "report_sales",
         "GET /reports/products": "report_products",
         "GET /reports/statuses": "report_statuses",
+        "GET /events": "get_events",
+        "GET /events/head": "get_events_head",
         "GET /customers/{customer_id}/orders": "get_customer_orders",
         "POST /customers/{customer_id}/orders": "place_customer_order",
         "POST /dry-run/orders/{id}": "preview_place_order",

@@ -43,6 +43,8 @@ class Operation:
     """The scope that it needs. None: everyone may ask."""
     customer_may: CustomerMay | None = None
     """What a customer has to be allowed to do. None: no customer may ask, if it needs a scope."""
+    is_lasting: bool = False
+    """Whether its answer goes on for as long as the client likes. Access is checked again meanwhile."""
     cost: int = 1
     """What a request costs in the limits of its principal, as far as it is known before it is read (`costs`)."""
 
@@ -72,7 +74,10 @@ _MANAGING_WEBHOOKS = (
     *("test_webhook", "redeliver", "replay_webhook"),
 )
 _ABOUT = ("get_about", "get_health")
-_PAGES = ("get_problems", "get_problem", "get_openapi", "get_docs", "get_redoc", "static-offline-docs")
+_PAGES = (
+    *("get_problems", "get_problem", "get_schemas", "get_schema"),
+    *("get_openapi", "get_asyncapi", "get_docs", "get_redoc", "static-offline-docs"),
+)
 """Operations whose answers stay the same until the next release."""
 
 _READS = (
@@ -80,6 +85,7 @@ _READS = (
     *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ, cost=_COST_OF_MANY) for id in _READ_BY_STAFF),
     *(Operation(id, Kind.READS, scope=Scope.REPORTS_READ, cost=_COST_OF_MANY) for id in _REPORTS),
     *(Operation(id, Kind.READS, scope=Scope.EVENTS_READ) for id in _FEED),
+    Operation("stream_events", Kind.READS, scope=Scope.EVENTS_READ, is_lasting=True),
 )
 
 _WRITES = (
