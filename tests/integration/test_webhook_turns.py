@@ -332,6 +332,9 @@ def test_old_deliveries_are_purged_but_never_what_waits(connection: Connection) 
     assert len(ask(connection, "SELECT FROM webhook_deliveries")) == 8
     ask(connection, "UPDATE webhook_deliveries SET created_at = now() - interval '31 days'")
     assert purge(connection, 30) is False
+    assert len(ask(connection, "SELECT FROM webhook_deliveries")) == 8, "they ended a moment ago"
+    ask(connection, "UPDATE webhook_deliveries SET last_at = created_at")
+    assert purge(connection, 30) is False
     assert ask(connection, "SELECT state, count(*)::integer FROM webhook_deliveries GROUP BY 1 ORDER BY 1") == [
         ("sending", 2),
         ("waiting", 4),
