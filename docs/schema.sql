@@ -813,7 +813,7 @@ CREATE FUNCTION public.orders_allowed(status text, held_from text, adopted boole
         '{}')
 $_$;
 
-CREATE FUNCTION public.orders_assign_events_5e3447dde392(p_most integer, p_stride integer) RETURNS SETOF record
+CREATE FUNCTION public.orders_assign_events_c38e1e7a6193(p_most integer, p_stride integer) RETURNS SETOF record
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -824,7 +824,7 @@ BEGIN
 DECLARE
         head events_head;
         here bigint;
-        is_elsewhere boolean;
+        must_walk boolean;
         given integer := 0;
     BEGIN
         IF NOT pg_try_advisory_xact_lock(hashtext('assign_events')) THEN
@@ -837,10 +837,10 @@ DECLARE
             here := (SELECT system_identifier FROM pg_control_system());
         END IF;
         SELECT * INTO STRICT head FROM events_head ORDER BY position DESC LIMIT 1;
-        is_elsewhere := head.cluster IS DISTINCT FROM coalesce(here, 0)
+        must_walk := head.cluster IS DISTINCT FROM coalesce(here, 0)
             OR pg_snapshot_xmax(head.seen) > pg_snapshot_xmax(pg_current_snapshot());
 
-        IF NOT is_elsewhere AND head.walked_order IS NULL THEN
+        IF NOT must_walk AND head.walked_order IS NULL THEN
             WITH found AS MATERIALIZED (
                 (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
                  WHERE e.xact = ANY (ARRAY(SELECT pg_snapshot_xip(head.seen))) AND (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
@@ -860,10 +860,10 @@ DECLARE
             moved AS (
                 UPDATE events_head SET position = head.position + counted.added, seen = pg_current_snapshot()
                 FROM counted WHERE position = head.position AND counted.added > 0)
-            SELECT added, found > added INTO given, is_elsewhere FROM counted;
+            SELECT added, found > added INTO given, must_walk FROM counted;
         END IF;
 
-        IF is_elsewhere THEN
+        IF must_walk THEN
             UPDATE events_head SET seen = pg_current_snapshot(), cluster = coalesce(here, 0),
                                    walked_order = '00000000-0000-0000-0000-000000000000', walked_number = 0
             WHERE position = head.position RETURNING * INTO STRICT head;
@@ -1038,7 +1038,7 @@ RETURN QUERY SELECT w.n, json_build_object(
                 JOIN orders o ON o.id = w.id;
 END $$;
 
-CREATE FUNCTION public.orders_feed_4ae010505cf9(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_feed_82f0f882f85f(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -1050,14 +1050,14 @@ DECLARE
                 found record;
                 last bigint;
                 head bigint := (SELECT position FROM events_head ORDER BY position DESC LIMIT 1);
-                reached bigint := least(head, p_after + 10000);
+                reached bigint := CASE WHEN p_after < head THEN least(head, p_after + 10000) ELSE head END;
                 given integer := 0;
                 so_far bigint := 0;
             BEGIN
                 FOR found IN
                     SELECT v.position, e.event
                     FROM (SELECT * FROM events
-                          WHERE position > p_after AND position <= p_after + 10000
+                          WHERE position > p_after AND position <= reached
                             AND (p_types IS NULL OR type = ANY (p_types))
                             AND (p_order_id IS NULL OR order_id = p_order_id)
                           ORDER BY position) v
@@ -1088,7 +1088,10 @@ DECLARE
                 IF given = p_limit OR so_far > p_bytes THEN
                     reached := last;
                 END IF;
-                RETURN QUERY SELECT reached, NULL::text UNION ALL SELECT head, NULL::text;
+                RETURN QUERY SELECT reached, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
+                                 FROM events WHERE position = reached)
+                             UNION ALL SELECT head, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
+                                 FROM events WHERE position = p_after);
             END;
 END $$;
 

@@ -62,7 +62,7 @@ def test_the_parser_of_asyncapi_would_say_something(service: Service) -> None:
 
 def test_openapi_names_each_type_as_a_webhook(service: Service) -> None:
     document = service.get("/openapi.json").body
-    assert list(document["webhooks"]) == list(KNOWN_TYPES)
+    assert document["webhooks"].keys() == set(KNOWN_TYPES)
     members = document["components"]["schemas"]["MessageData"]["properties"]
     assert members.keys() == MESSAGE_EXAMPLE["data"].keys()
 
