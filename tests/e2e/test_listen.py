@@ -50,6 +50,13 @@ def program(port: int, got: list[Got], status: int = 200) -> Iterator[None]:
     server.server_close()
 
 
+def _keep(process: "subprocess.Popen[str]", lines: list[str]) -> None:
+    """Keep what the process prints, and show it where the test fails."""
+    for line in process.stdout or ():
+        lines.append(line)
+        print("orders listen:", line, end="")
+
+
 Listen = Callable[..., tuple["subprocess.Popen[str]", list[str]]]
 
 
@@ -64,7 +71,7 @@ def listen() -> Iterator[Listen]:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
         running.append(process)
         lines: list[str] = []
-        threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True).start()
+        threading.Thread(target=_keep, args=(process, lines), daemon=True).start()
         return process, lines
 
     yield begin
