@@ -112,7 +112,7 @@ def test_a_program_gets_what_a_webhook_would_get(start: Start, sandbox: Sandbox,
     service.http.post(f"{service.url}/orders/{order['id']}/cancel", cancelling, headers=shop)
     with program(port, got):
         process, lines = listen(port, service, "--after", "0", "--key", key)
-        wait_until(lambda: len(got) == 3, "everything was delivered")
+        wait_until(lambda: len(got) == 3, "it has begun, and delivered everything", within_s=150)
         wait_until(lambda: len(lines) == 4, "and printed")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
@@ -141,7 +141,7 @@ def test_everything_is_delivered_in_order_while_the_service_and_the_program_are_
     product = sandbox.product(20)
     first = placed(other, (product, 1))
     _, lines = listen(port, service, "--after", str(begin))
-    wait_until(lambda: lines, "it has begun")
+    wait_until(lambda: lines, "it has begun", within_s=150)
     with program(port, got):
         wait_until(lambda: len(got) == 1, "the program came late")
     service.kill()
