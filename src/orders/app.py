@@ -28,6 +28,7 @@ from orders.changing.dry_run import ChangingDryRun
 from orders.changing.service import Changing
 from orders.events import message_routes, stream_routes
 from orders.events import routes as events_routes
+from orders.events.tail import Tails
 from orders.finding import export_routes, report_routes
 from orders.finding import routes as finding_routes
 from orders.finding.service import Finding
@@ -107,6 +108,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
+            app.state.tails = Tails(built.feed)
             resolver = Resolver(Allowed(settings.webhook_targets))
             app.state.webhooks = Webhooks(built.database, built.webhooks, resolver, settings.orders_webhooks)
             await app.state.keys.open(built.database)

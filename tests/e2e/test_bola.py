@@ -42,7 +42,6 @@ NEEDS: dict[Scope, set[str]] = {
     Scope.ORDERS_CHANGE: {
         *("change_order_status", "change_order_statuses", "cancel_order", "return_order", "patch_order"),
     },
-    Scope.EVENTS_READ: {"get_events", "get_events_head"},
     Scope.WEBHOOKS_READ: {"list_webhooks", "get_webhook", "list_deliveries", "get_delivery"},
     Scope.WEBHOOKS_MANAGE: {
         *("create_webhook", "patch_webhook", "delete_webhook", "rotate_webhook_secret", "test_webhook"),

@@ -50,6 +50,13 @@ def program(port: int, got: list[Got], status: int = 200) -> Iterator[None]:
     server.server_close()
 
 
+def _keep(process: "subprocess.Popen[str]", lines: list[str]) -> None:
+    """Keep what the process prints, and show it where the test fails."""
+    for line in process.stdout or ():
+        lines.append(line)
+        print("orders listen:", line, end="")
+
+
 Listen = Callable[..., tuple["subprocess.Popen[str]", list[str]]]
 
 
@@ -64,7 +71,7 @@ def listen() -> Iterator[Listen]:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
         running.append(process)
         lines: list[str] = []
-        threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True).start()
+        threading.Thread(target=_keep, args=(process, lines), daemon=True).start()
         return process, lines
 
     yield begin
@@ -105,7 +112,7 @@ def test_a_program_gets_what_a_webhook_would_get(start: Start, sandbox: Sandbox,
     service.http.post(f"{service.url}/orders/{order['id']}/cancel", cancelling, headers=shop)
     with program(port, got):
         process, lines = listen(port, service, "--after", "0", "--key", key)
-        wait_until(lambda: len(got) == 3, "everything was delivered")
+        wait_until(lambda: len(got) == 3, "it has begun, and delivered everything", within_s=150)
         wait_until(lambda: len(lines) == 4, "and printed")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
@@ -134,7 +141,7 @@ def test_everything_is_delivered_in_order_while_the_service_and_the_program_are_
     product = sandbox.product(20)
     first = placed(other, (product, 1))
     _, lines = listen(port, service, "--after", str(begin))
-    wait_until(lambda: lines, "it has begun")
+    wait_until(lambda: lines, "it has begun", within_s=150)
     with program(port, got):
         wait_until(lambda: len(got) == 1, "the program came late")
     service.kill()
