@@ -89,6 +89,38 @@ ALTER TABLE ONLY public.cart_closings
 CREATE INDEX cart_closings_due ON public.cart_closings USING btree (retry_at);
 
 
+-- events --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.events (
+    "position" bigint NOT NULL,
+    order_id uuid NOT NULL,
+    number integer NOT NULL,
+    type text NOT NULL,
+    CONSTRAINT events_position_check CHECK (("position" > 0))
+);
+
+ALTER TABLE ONLY public.events
+    ADD CONSTRAINT event_has_one_position UNIQUE (order_id, number);
+
+ALTER TABLE ONLY public.events
+    ADD CONSTRAINT events_pkey PRIMARY KEY ("position");
+
+
+-- events_head ---------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.events_head (
+    "position" bigint NOT NULL,
+    seen pg_snapshot NOT NULL,
+    cluster bigint,
+    walked_order uuid,
+    walked_number integer,
+    CONSTRAINT walk_is_somewhere CHECK (((walked_order IS NULL) = (walked_number IS NULL)))
+);
+
+ALTER TABLE ONLY public.events_head
+    ADD CONSTRAINT events_head_pkey PRIMARY KEY ("position");
+
+
 -- idempotency_keys ----------------------------------------------------------------------------------------------------
 
 CREATE TABLE public.idempotency_keys (
@@ -151,6 +183,7 @@ CREATE TABLE public.order_events (
     note text,
     request_id text,
     at timestamp with time zone DEFAULT now() NOT NULL,
+    xact xid8 DEFAULT pg_current_xact_id(),
     CONSTRAINT order_events_number_check CHECK ((number > 0))
 );
 
@@ -159,6 +192,8 @@ ALTER TABLE ONLY public.order_events
 
 ALTER TABLE ONLY public.order_events
     ADD CONSTRAINT order_events_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+CREATE INDEX order_events_by_xact ON public.order_events USING btree (xact) WHERE (xact IS NOT NULL);
 
 
 -- order_items ---------------------------------------------------------------------------------------------------------
@@ -548,6 +583,140 @@ ALTER TABLE ONLY public.stock_returns
 CREATE INDEX stock_returns_due ON public.stock_returns USING btree (product_id, retry_at) WHERE (returned_at IS NULL);
 
 
+-- webhook_attempts ----------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.webhook_attempts (
+    delivery_id bigint NOT NULL,
+    number smallint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    ms integer,
+    status smallint,
+    error text,
+    reply text,
+    CONSTRAINT webhook_attempts_error_check CHECK ((char_length(error) <= 300)),
+    CONSTRAINT webhook_attempts_reply_check CHECK ((char_length(reply) <= 1000))
+);
+
+ALTER TABLE ONLY public.webhook_attempts
+    ADD CONSTRAINT webhook_attempts_pkey PRIMARY KEY (delivery_id, number);
+
+ALTER TABLE ONLY public.webhook_attempts
+    ADD CONSTRAINT webhook_attempts_delivery_id_fkey FOREIGN KEY (delivery_id) REFERENCES public.webhook_deliveries(id) ON DELETE CASCADE;
+
+
+-- webhook_deliveries --------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.webhook_deliveries (
+    id bigint NOT NULL,
+    webhook_id uuid NOT NULL,
+    "position" bigint,
+    order_id uuid,
+    number integer,
+    type text NOT NULL,
+    notice jsonb,
+    round smallint DEFAULT 0 NOT NULL,
+    state text DEFAULT 'waiting'::text NOT NULL,
+    attempts smallint DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    first_at timestamp with time zone,
+    last_at timestamp with time zone,
+    last_status smallint,
+    last_ms integer,
+    last_error text,
+    last_reply text,
+    CONSTRAINT event_or_notice CHECK (((("position" IS NULL) = (notice IS NOT NULL)) AND (("position" IS NULL) = (order_id IS NULL)) AND (("position" IS NULL) = (number IS NULL)))),
+    CONSTRAINT webhook_deliveries_last_error_check CHECK ((char_length(last_error) <= 300)),
+    CONSTRAINT webhook_deliveries_last_reply_check CHECK ((char_length(last_reply) <= 1000)),
+    CONSTRAINT webhook_deliveries_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'sending'::text, 'delivered'::text, 'failed'::text])))
+);
+
+ALTER TABLE public.webhook_deliveries ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_deliveries_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT delivered_once_per_round UNIQUE (webhook_id, "position", round);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT webhook_deliveries_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES public.webhooks(id) ON DELETE CASCADE;
+
+CREATE INDEX webhook_deliveries_done ON public.webhook_deliveries USING btree (created_at) WHERE (state = ANY (ARRAY['delivered'::text, 'failed'::text]));
+
+CREATE INDEX webhook_deliveries_due ON public.webhook_deliveries USING btree (webhook_id, due_at, id) WHERE (state = ANY (ARRAY['waiting'::text, 'sending'::text]));
+
+CREATE INDEX webhook_deliveries_listed ON public.webhook_deliveries USING btree (webhook_id, id);
+
+CREATE INDEX webhook_deliveries_of_order ON public.webhook_deliveries USING btree (order_id, "position") WHERE (state = ANY (ARRAY['waiting'::text, 'sending'::text]));
+
+
+-- webhook_secrets -----------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.webhook_secrets (
+    webhook_id uuid NOT NULL,
+    number integer NOT NULL,
+    kind text NOT NULL,
+    sealed bytea NOT NULL,
+    public_key text,
+    signs_until timestamp with time zone,
+    CONSTRAINT webhook_secrets_kind_check CHECK ((kind = ANY (ARRAY['v1'::text, 'v1a'::text])))
+);
+
+ALTER TABLE ONLY public.webhook_secrets
+    ADD CONSTRAINT webhook_secrets_pkey PRIMARY KEY (webhook_id, number);
+
+ALTER TABLE ONLY public.webhook_secrets
+    ADD CONSTRAINT webhook_secrets_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES public.webhooks(id) ON DELETE CASCADE;
+
+
+-- webhooks ------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.webhooks (
+    id uuid NOT NULL,
+    url text NOT NULL,
+    description text,
+    types text[] NOT NULL,
+    channel text,
+    payload text NOT NULL,
+    schema_version smallint DEFAULT 1 NOT NULL,
+    ordering text NOT NULL,
+    concurrency smallint DEFAULT 8 NOT NULL,
+    status text DEFAULT 'enabled'::text NOT NULL,
+    disabled_reason text,
+    "position" bigint NOT NULL,
+    failed_in_row integer DEFAULT 0 NOT NULL,
+    failing_since timestamp with time zone,
+    told_until timestamp with time zone,
+    succeeded_at timestamp with time zone,
+    slow_until timestamp with time zone,
+    version integer DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT disabled_for_a_reason CHECK (((status = 'disabled'::text) = (disabled_reason IS NOT NULL))),
+    CONSTRAINT webhooks_channel_check CHECK ((channel ~ '^[a-z0-9_-]{1,64}$'::text)),
+    CONSTRAINT webhooks_concurrency_check CHECK (((concurrency >= 1) AND (concurrency <= 64))),
+    CONSTRAINT webhooks_description_check CHECK ((char_length(description) <= 500)),
+    CONSTRAINT webhooks_disabled_reason_check CHECK ((disabled_reason = ANY (ARRAY['asked'::text, 'failing'::text, 'gone'::text]))),
+    CONSTRAINT webhooks_ordering_check CHECK ((ordering = ANY (ARRAY['order'::text, 'none'::text]))),
+    CONSTRAINT webhooks_payload_check CHECK ((payload = ANY (ARRAY['full'::text, 'thin'::text]))),
+    CONSTRAINT webhooks_status_check CHECK ((status = ANY (ARRAY['enabled'::text, 'disabled'::text]))),
+    CONSTRAINT webhooks_types_check CHECK (((cardinality(types) >= 1) AND (cardinality(types) <= 50))),
+    CONSTRAINT webhooks_url_check CHECK ((char_length(url) <= 2048))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY public.webhooks
+    ADD CONSTRAINT webhooks_pkey PRIMARY KEY (id);
+
+
 -- Functions -----------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION public.audit_is_kept() RETURNS trigger
@@ -644,6 +813,85 @@ CREATE FUNCTION public.orders_allowed(status text, held_from text, adopted boole
         '{}')
 $_$;
 
+CREATE FUNCTION public.orders_assign_events_c38e1e7a6193(p_most integer, p_stride integer) RETURNS SETOF record
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+DECLARE
+        head events_head;
+        here bigint;
+        must_walk boolean;
+        given integer := 0;
+    BEGIN
+        IF NOT pg_try_advisory_xact_lock(hashtext('assign_events')) THEN
+            RETURN;
+        END IF;
+        IF current_setting('synchronous_commit') = 'off' THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+        END IF;
+        IF has_function_privilege('pg_control_system()', 'execute') THEN
+            here := (SELECT system_identifier FROM pg_control_system());
+        END IF;
+        SELECT * INTO STRICT head FROM events_head ORDER BY position DESC LIMIT 1;
+        must_walk := head.cluster IS DISTINCT FROM coalesce(here, 0)
+            OR pg_snapshot_xmax(head.seen) > pg_snapshot_xmax(pg_current_snapshot());
+
+        IF NOT must_walk AND head.walked_order IS NULL THEN
+            WITH found AS MATERIALIZED (
+                (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
+                 WHERE e.xact = ANY (ARRAY(SELECT pg_snapshot_xip(head.seen))) AND (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                 LIMIT p_most + 1)
+                UNION ALL
+                (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
+                 WHERE e.xact >= pg_snapshot_xmax(head.seen) AND (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                 ORDER BY e.xact LIMIT p_most + 1)),
+            sorted AS (
+                SELECT order_id, number, type, max(at) OVER (PARTITION BY order_id ORDER BY number) AS since FROM found
+                WHERE (SELECT count(*) FROM found) <= p_most),
+            added AS (
+                INSERT INTO events (position, order_id, number, type)
+                SELECT head.position + row_number() OVER (ORDER BY since, order_id, number), order_id, number, type
+                FROM sorted RETURNING 1),
+            counted AS (SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM found) AS found),
+            moved AS (
+                UPDATE events_head SET position = head.position + counted.added, seen = pg_current_snapshot()
+                FROM counted WHERE position = head.position AND counted.added > 0)
+            SELECT added, found > added INTO given, must_walk FROM counted;
+        END IF;
+
+        IF must_walk THEN
+            UPDATE events_head SET seen = pg_current_snapshot(), cluster = coalesce(here, 0),
+                                   walked_order = '00000000-0000-0000-0000-000000000000', walked_number = 0
+            WHERE position = head.position RETURNING * INTO STRICT head;
+        ELSIF head.walked_order IS NOT NULL THEN
+            WITH passed AS MATERIALIZED (
+                SELECT e.order_id, e.number, e.type FROM order_events e
+                WHERE (e.order_id, e.number) > (head.walked_order, head.walked_number)
+                ORDER BY e.order_id, e.number LIMIT p_stride),
+            added AS (
+                INSERT INTO events (position, order_id, number, type)
+                SELECT head.position + row_number() OVER (ORDER BY order_id, number), order_id, number, type
+                FROM passed e WHERE (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                RETURNING 1),
+            counted AS (
+                SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM passed) = p_stride AS goes_on),
+            last AS (SELECT order_id, number FROM passed ORDER BY order_id DESC, number DESC LIMIT 1)
+            UPDATE events_head SET position = head.position + counted.added,
+                                   walked_order = CASE WHEN counted.goes_on THEN last.order_id END,
+                                   walked_number = CASE WHEN counted.goes_on THEN last.number END
+                FROM counted LEFT JOIN last ON true WHERE position = head.position
+                RETURNING counted.added INTO STRICT given;
+        END IF;
+
+        RETURN QUERY SELECT h.position, given, h.walked_order IS NOT NULL FROM events_head h
+                     ORDER BY h.position DESC LIMIT 1;
+    END;
+END $$;
+
 CREATE FUNCTION public.orders_attached(o public.orders) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -701,7 +949,7 @@ INSERT INTO stock_claims (product_id, batch_id, lease_until)
                  WHERE r.product_id = ANY(p_products) AND r.returned_at IS NULL AND r.batch_id IS NULL);
 END $$;
 
-CREATE FUNCTION public.orders_documents_29f004682cbd(p_bound_ids uuid[], p_channels text[], p_customers bigint[], p_ids uuid[], p_see_private boolean[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_documents_211dd1a1ef03(p_ids uuid[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -709,8 +957,7 @@ CREATE FUNCTION public.orders_documents_29f004682cbd(p_bound_ids uuid[], p_chann
     AS $$
 #variable_conflict use_column
 BEGIN
-IF cardinality(p_ids) > 0 THEN
-RETURN QUERY SELECT o.id, NULL::bigint, o.version, json_build_object(
+RETURN QUERY SELECT o.id, o.version, json_build_object(
     'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
@@ -727,35 +974,7 @@ RETURN QUERY SELECT o.id, NULL::bigint, o.version, json_build_object(
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
     'notes', json_build_object('public', o.public_note, 'private', CASE WHEN true THEN o.private_note END),
-    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
-                FROM orders o WHERE o.id = ANY(p_ids);
-END IF;
-IF cardinality(p_bound_ids) > 0 THEN
-RETURN QUERY SELECT o.id, seer.n, o.version, json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
-    'items', coalesce((
-        SELECT json_agg(json_build_object(
-            'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
-            'unit_price', i.unit_price, 'total', i.quantity * i.unit_price,
-            'cancelled', i.cancelled, 'returned', i.returned) ORDER BY i.id)
-        FROM order_items i WHERE i.order_id = o.id), '[]'),
-    'currency', o.currency, 'total', o.total, 'version', o.version,
-    'allowed_statuses', coalesce(
-        (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
-                THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
-         FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
-        CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
-    'external_reference', o.external_reference,
-    'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN seer.sees_private THEN o.private_note END),
-    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
-                FROM unnest(p_bound_ids, p_customers, p_channels,
-                            p_see_private)
-                    WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
-                JOIN orders o ON o.id = seer.id AND true
-        AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
-        AND (seer.channel IS NULL OR o.channel = seer.channel);
-END IF;
+    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = ANY(p_ids);
 END $$;
 
 CREATE FUNCTION public.orders_documents_that_fit_09ec58145295(p_bytes bigint, p_ids uuid[], p_sees_private boolean) RETURNS SETOF record
@@ -796,6 +1015,83 @@ DECLARE
                     so_far := so_far + octet_length(found.document);
                     RETURN NEXT found;
                 END LOOP;
+            END;
+END $$;
+
+CREATE FUNCTION public.orders_events_to_send_9f878332e62b(p_ids uuid[], p_numbers integer[], p_positions bigint[]) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+RETURN QUERY SELECT w.n, json_build_object(
+    'type', e.type, 'at', to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    'position', w.position, 'order_id', e.order_id, 'number', e.number,
+    'order_url', '/orders/' || e.order_id || '?at=' || e.number, 'customer_id', o.customer_id, 'channel', o.channel,
+    'actor', e.actor, 'reason', e.reason,
+    'before', CASE WHEN false THEN e.before ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END, 'after', CASE WHEN false THEN e.after ELSE jsonb_set(e.after, '{notes,private}', 'null', false) END, 'details', e.details)
+                FROM unnest(p_ids, p_numbers, p_positions)
+                    WITH ORDINALITY w(id, number, position, n)
+                JOIN order_events e ON e.order_id = w.id AND e.number = w.number
+                JOIN orders o ON o.id = w.id;
+END $$;
+
+CREATE FUNCTION public.orders_feed_82f0f882f85f(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+DECLARE
+                found record;
+                last bigint;
+                head bigint := (SELECT position FROM events_head ORDER BY position DESC LIMIT 1);
+                reached bigint := CASE WHEN p_after < head THEN least(head, p_after + 10000) ELSE head END;
+                given integer := 0;
+                so_far bigint := 0;
+            BEGIN
+                FOR found IN
+                    SELECT v.position, e.event
+                    FROM (SELECT * FROM events
+                          WHERE position > p_after AND position <= reached
+                            AND (p_types IS NULL OR type = ANY (p_types))
+                            AND (p_order_id IS NULL OR order_id = p_order_id)
+                          ORDER BY position) v
+                    CROSS JOIN LATERAL (
+                        SELECT o.customer_id, o.channel FROM orders o
+                        WHERE o.id = v.order_id
+                          AND (p_channel IS NULL OR o.channel = p_channel)
+                          AND (p_seen_channel IS NULL OR o.channel = p_seen_channel)
+                          AND (p_seen_customer IS NULL OR o.customer_id = p_seen_customer) OFFSET 0) o
+                    CROSS JOIN LATERAL (
+                        SELECT json_build_object(
+        'position', v.position, 'id', v.order_id || '-' || v.number, 'type', 'order.' || v.type,
+        'order_id', v.order_id, 'number', v.number, 'customer_id', o.customer_id, 'channel', o.channel,
+        'at', to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'actor', CASE WHEN p_sees_private THEN e.actor ELSE 'shop' END,
+        'reason', e.reason, 'note', CASE WHEN p_sees_private THEN e.note END, 'request_id', e.request_id,
+        'before', CASE WHEN p_sees_private THEN e.before
+                      ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END, 'after', CASE WHEN p_sees_private THEN e.after
+                      ELSE jsonb_set(e.after, '{notes,private}', 'null', false) END, 'details', e.details)::text AS event FROM order_events e
+                        WHERE e.order_id = v.order_id AND e.number = v.number OFFSET 0) e
+                    ORDER BY v.position LIMIT p_limit
+                LOOP
+                    so_far := so_far + octet_length(found.event);
+                    EXIT WHEN given > 0 AND so_far > p_bytes;
+                    RETURN NEXT found;
+                    given := given + 1;
+                    last := found.position;
+                END LOOP;
+                IF given = p_limit OR so_far > p_bytes THEN
+                    reached := last;
+                END IF;
+                RETURN QUERY SELECT reached, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
+                                 FROM events WHERE position = reached)
+                             UNION ALL SELECT head, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
+                                 FROM events WHERE position = p_after);
             END;
 END $$;
 
@@ -903,6 +1199,75 @@ BEGIN
     RETURN NULL;
 END $$;
 
+CREATE FUNCTION public.orders_pasts_7875aeb341ad(p_ids uuid[], p_sees_private boolean, p_versions integer[]) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+RETURN QUERY SELECT w.n, past.* FROM unnest(p_ids, p_versions)
+                    WITH ORDINALITY w(id, version, n)
+                CROSS JOIN LATERAL (SELECT json_build_object(
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
+    'items', coalesce((
+        SELECT json_agg(json_build_object(
+            'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
+            'unit_price', i.unit_price, 'total', i.quantity * i.unit_price,
+            'cancelled', i.cancelled, 'returned', i.returned) ORDER BY i.id)
+        FROM order_items i WHERE i.order_id = o.id), '[]'),
+    'currency', o.currency, 'total', o.total, 'version', o.version,
+    'allowed_statuses', coalesce(
+        (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
+                THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
+         FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
+        CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
+    'external_reference', o.external_reference,
+    'metadata', coalesce(o.metadata, '{}'),
+    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN p_sees_private THEN o.private_note END),
+    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text::json,
+                (SELECT coalesce(json_object_agg(name, value), '{}') FROM (
+                    SELECT DISTINCT ON (m.name) m.name, m.value
+                    FROM (SELECT e.number, CASE WHEN p_sees_private THEN e.before ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END AS before
+                FROM order_events e WHERE e.order_id = o.id AND e.number > w.version) later CROSS JOIN LATERAL jsonb_each(later.before - 'items') m(name, value)
+                    ORDER BY m.name, later.number) members),
+                (SELECT coalesce(json_object_agg(id, members), '{}') FROM (
+                    SELECT id, json_object_agg(name, value) AS members FROM (
+                        SELECT DISTINCT ON (line->>'id', m.name) line->>'id' AS id, m.name, m.value
+                        FROM (SELECT e.number, CASE WHEN p_sees_private THEN e.before ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END AS before
+                FROM order_events e WHERE e.order_id = o.id AND e.number > w.version) later CROSS JOIN LATERAL jsonb_array_elements(later.before->'items') line
+                        CROSS JOIN LATERAL jsonb_each(line - 'id') m(name, value)
+                        ORDER BY line->>'id', m.name, later.number) found
+                    GROUP BY id) lines),
+                o.held_from, o.adopted,
+                coalesce((SELECT to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM order_events e
+                          WHERE e.order_id = o.id AND e.number = w.version), to_char(o.placed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) FROM orders o WHERE o.id = w.id)
+                    past(document, members, lines, held_from, adopted, at);
+END $$;
+
+CREATE FUNCTION public.orders_record_delivered_e95ada448ae1(p_at timestamp with time zone[], p_id bigint[], p_ms integer[], p_status integer[], p_webhook uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+BEGIN
+                PERFORM FROM webhooks WHERE id = p_webhook FOR NO KEY UPDATE;
+                UPDATE webhook_deliveries d
+                    SET state = 'delivered', last_at = e.at, last_status = e.status, last_ms = e.ms,
+                        last_error = NULL, last_reply = NULL
+                    FROM unnest(p_id, p_at, p_status, p_ms)
+                        e(id, at, status, ms)
+                    WHERE d.id = e.id AND d.state <> 'delivered';
+                UPDATE webhooks SET failed_in_row = 0, failing_since = NULL, told_until = NULL, succeeded_at = now()
+                    WHERE id = p_webhook AND (failed_in_row > 0
+                        OR coalesce(succeeded_at, '-infinity') < now() - interval '1 second');
+            END;
+END $$;
+
 CREATE FUNCTION public.orders_require(holds boolean, why text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -910,6 +1275,38 @@ BEGIN
     IF holds IS NOT TRUE THEN
         RAISE EXCEPTION USING MESSAGE = why, ERRCODE = 'OR001';
     END IF;
+END $$;
+
+CREATE FUNCTION public.orders_seen_documents_5764e5c63939(p_channels text[], p_customers bigint[], p_ids uuid[], p_see_private boolean[]) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+RETURN QUERY SELECT seer.n, o.version, json_build_object(
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
+    'items', coalesce((
+        SELECT json_agg(json_build_object(
+            'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
+            'unit_price', i.unit_price, 'total', i.quantity * i.unit_price,
+            'cancelled', i.cancelled, 'returned', i.returned) ORDER BY i.id)
+        FROM order_items i WHERE i.order_id = o.id), '[]'),
+    'currency', o.currency, 'total', o.total, 'version', o.version,
+    'allowed_statuses', coalesce(
+        (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
+                THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
+         FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
+        CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
+    'external_reference', o.external_reference,
+    'metadata', coalesce(o.metadata, '{}'),
+    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN seer.sees_private THEN o.private_note END),
+    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
+                FROM unnest(p_ids, p_customers, p_channels, p_see_private)
+                    WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
+                JOIN orders o ON o.id = seer.id AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
+                    AND (seer.channel IS NULL OR o.channel = seer.channel);
 END $$;
 
 CREATE FUNCTION public.orders_settle_28252010f5a7(p_actors text[], p_author_of uuid[], p_batch uuid, p_carries_due boolean, p_decided uuid[], p_ended bigint[], p_failed uuid[], p_failures text[], p_freed text[], p_hand_over boolean, p_has_failures boolean, p_horizon double precision, p_key_orders uuid[], p_landed bigint[], p_order_keys text[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_placed uuid[], p_quiet bigint[], p_reasons text[], p_refused bigint[], p_requests text[], p_took bigint[]) RETURNS SETOF record
@@ -1031,6 +1428,69 @@ RETURN QUERY SELECT o.id, o.version, json_build_object(
     'notes', json_build_object('public', o.public_note, 'private', CASE WHEN true THEN o.private_note END),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = ANY(p_placed);
 END IF;
+END $$;
+
+CREATE FUNCTION public.orders_tick_webhook_feb07e11c1a9(p_lease_s double precision, p_max_waiting integer, p_probe_after integer, p_stride integer, p_webhook uuid) RETURNS SETOF record
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+DECLARE
+        w webhooks;
+        room integer;
+    BEGIN
+        SELECT * INTO w FROM webhooks WHERE id = p_webhook AND status = 'enabled' FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+
+        IF (SELECT count(*) FROM (SELECT FROM webhook_deliveries
+                WHERE webhook_id = w.id AND state IN ('waiting', 'sending') LIMIT p_max_waiting) d)
+                < p_max_waiting THEN
+            WITH passed AS MATERIALIZED (
+                SELECT position, order_id, number, type FROM events
+                WHERE position > w.position ORDER BY position LIMIT p_stride),
+            added AS (
+                INSERT INTO webhook_deliveries (webhook_id, position, order_id, number, type)
+                SELECT w.id, e.position, e.order_id, e.number, 'order.' || e.type FROM passed e
+                WHERE (('order.' || e.type) = ANY (w.types) OR '*' = ANY (w.types)
+                       OR ('order.*' = ANY (w.types) AND e.type <> 'failed'))
+                  AND (w.channel IS NULL OR w.channel = (SELECT o.channel FROM orders o WHERE o.id = e.order_id))
+                ORDER BY e.position
+                ON CONFLICT DO NOTHING)
+            UPDATE webhooks SET position = last.position
+                FROM (SELECT max(position) AS position FROM passed) last
+                WHERE id = w.id AND last.position IS NOT NULL;
+        END IF;
+
+        IF w.slow_until > now() THEN
+            RETURN;
+        END IF;
+        room := CASE WHEN w.failed_in_row >= p_probe_after THEN 1 ELSE w.concurrency END
+            - (SELECT count(*) FROM webhook_deliveries d
+               WHERE d.webhook_id = w.id AND d.state = 'sending' AND d.due_at > now());
+        IF room <= 0 THEN
+            RETURN;
+        END IF;
+
+        RETURN QUERY WITH due AS MATERIALIZED (
+            SELECT d.id FROM webhook_deliveries d
+            WHERE d.webhook_id = w.id AND d.state IN ('waiting', 'sending') AND d.due_at <= now()
+              AND (w.ordering = 'none' OR d.position IS NULL OR NOT EXISTS (
+                    SELECT FROM webhook_deliveries e
+                    WHERE e.order_id = d.order_id AND e.position < d.position
+                      AND e.webhook_id IS NOT DISTINCT FROM d.webhook_id AND e.state IN ('waiting', 'sending')))
+            ORDER BY d.due_at, d.id LIMIT room)
+        UPDATE webhook_deliveries d
+            SET state = 'sending', attempts = d.attempts + 1, due_at = now() + p_lease_s * interval '1 second',
+                first_at = coalesce(d.first_at, now())
+            FROM due WHERE d.id = due.id
+            RETURNING d.id, d.type, d.attempts::integer, d.created_at, d.position, d.order_id, d.number,
+                      d.notice::text;
+    END;
 END $$;
 
 CREATE FUNCTION public.product_sales_of(day date) RETURNS TABLE(product_id bigint, orders bigint, units numeric, revenue numeric)

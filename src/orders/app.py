@@ -20,11 +20,13 @@ from orders.access.check import Access, tell_if_open
 from orders.access.known_keys import KnownKeys
 from orders.access.limiting import Limits
 from orders.access.tokens import tokens_by
+from orders.asyncapi import get_asyncapi
 from orders.background import rounds, rounds_of_credentials, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
 from orders.changing.service import Changing
+from orders.events import message_routes, stream_routes
 from orders.events import routes as events_routes
 from orders.finding import export_routes, report_routes
 from orders.finding import routes as finding_routes
@@ -44,6 +46,10 @@ from orders.settings.address import shown
 from orders.settings.unknown import tell_unknown
 from orders.startup import expiries, require_neighbours
 from orders.version import VERSION
+from orders.webhooks import delivery_routes, endpoint_routes
+from orders.webhooks.addresses import Allowed
+from orders.webhooks.endpoints import Webhooks
+from orders.webhooks.resolving import Resolver
 from orders.wire.addresses import Addresses
 from orders.wire.checks import Doors, own_checks
 from orders.wire.docs_pages import add_docs_pages
@@ -67,10 +73,15 @@ ROUTERS = (
     previews.router,
     events_routes.router,
     events_routes.head_router,
+    stream_routes.router,
+    message_routes.router,
     export_routes.router,
     report_routes.router,
     key_routes.router,
     audit_routes.router,
+    endpoint_routes.router,
+    delivery_routes.list_router,
+    delivery_routes.router,
     about.router,
 )
 
@@ -96,6 +107,8 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
+            resolver = Resolver(Allowed(settings.webhook_targets))
+            app.state.webhooks = Webhooks(built.database, built.webhooks, resolver, settings.orders_webhooks)
             await app.state.keys.open(built.database)
             of_credentials = rounds_of_credentials(app.state.keys, app.state.tokens, built.client)
             background = asyncio.create_task(run_forever((*rounds(built, settings), *of_credentials)))
@@ -105,6 +118,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 yield {"before_draining": built.feed.close}
             finally:
                 background.cancel()
+                resolver.close()
 
     return lifespan
 
@@ -142,6 +156,7 @@ def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
     app.state.tokens = tokens_by(settings)
     kinds = (app.state.keys, app.state.tokens) if app.state.tokens else (app.state.keys,)
     access = Access(settings.orders_access, kinds)
+    app.state.access = access
     _guard(app, settings, (access.check, *checks, Limits(settings).check))
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
@@ -211,9 +226,12 @@ def _add_pages_about_it(app: FastAPI) -> None:
             "description": "An order management service: it turns carts and item lists into orders.",
             "documentation": "/docs",
             "openapi": "/openapi.json",
+            "asyncapi": "/asyncapi.json",
             "orders": "/orders",
             "health": "/health",
         }
+
+    app.get("/asyncapi.json", include_in_schema=False)(get_asyncapi)
 
     @app.get("/health", summary="Whether it works", tags=["about"], responses=about.HEALTH_RESPONSES)
     async def get_health(request: Request) -> Any:

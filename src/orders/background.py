@@ -33,6 +33,9 @@ ASSIGN_AGAIN_S = 0.005
 ASSIGN_REST_S = 0.02
 """Shortest pause between two rounds of the assigner: at 200 orders per second, one commit serves four of them."""
 
+FAILED_PAUSE_S = 1.0
+"""Shortest pause after a round that failed: a database that is away is not asked, and logged, five times per second."""
+
 SHARE_S = 1.0
 """Pause between two reads of what other replicas have learnt of the neighbours. Our own news is shared at once."""
 
@@ -116,17 +119,21 @@ async def _repeat(one: Round) -> None:
     while True:
         has_more = await _run(one)
         pause_s = one.more_pause_s if has_more and one.more_pause_s is not None else one.pause_s
-        await _pause(pause_s, one.news, min(one.rest_s, pause_s))
+        if has_more is None:
+            await asyncio.sleep(max(pause_s, FAILED_PAUSE_S))
+        else:
+            await _pause(pause_s, one.news, min(one.rest_s, pause_s))
 
 
-async def _run(one: Round) -> bool:
+async def _run(one: Round) -> bool | None:
+    """Whether there is more to do, or None after an error."""
     try:
         return bool(await one.once())
     except DatabaseUnavailable as error:
         log.warning("%s waits for the database: %s", one.name, error)
     except Exception:
         log.exception("a round of %s failed", one.name)
-    return False
+    return None
 
 
 async def _pause(pause_s: float, news: asyncio.Event | None, rest_s: float) -> None:

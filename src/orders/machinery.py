@@ -9,6 +9,7 @@ from datetime import timedelta
 from pyreqwest.client import Client
 
 from orders.events.feed import Feed
+from orders.events.tail import Tails
 from orders.neighbours.capacity import Capacity
 from orders.neighbours.carts import Carts
 from orders.neighbours.catalog import Catalog
@@ -50,6 +51,7 @@ class Machinery:
     recovery: Recovery
     learning: Learning
     feed: Feed
+    tails: Tails
     webhooks: Dispatch
     workflow: Workflow
     expiries: Mapping[str, timedelta]
@@ -77,7 +79,19 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
         with contextlib.suppress(DatabaseUnavailable):  # for example a standby; the rounds try again
             await learning.share_once()
         yield Machinery(
-            database, client, catalog, carts, closing, placement, recovery, learning, feed, webhooks, workflow, may_stay
+            database,
+            client,
+            catalog,
+            carts,
+            closing,
+            placement,
+            recovery,
+            learning,
+            feed,
+            Tails(feed),
+            webhooks,
+            workflow,
+            may_stay,
         )
     finally:
         with contextlib.suppress(TimeoutError):

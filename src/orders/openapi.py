@@ -7,15 +7,17 @@ from fastapi.openapi.utils import get_openapi
 
 from orders.access.audit_routes import AuditPage
 from orders.access.schemas import KEY_ID_EXAMPLE, Key, KeyList, NewKey
-from orders.errors import Code
+from orders.events.message_schemas import OrderMessage, schema_url
+from orders.events.wanted import KNOWN_TYPES, MEANINGS
 from orders.order.schema import ID_EXAMPLE, EventList, Order, OrderList, Problem
 from orders.order.statuses import Workflow
+from orders.webhooks.delivery_schemas import Delivery, DeliveryPage, DeliveryWithAttempts
+from orders.webhooks.schemas import WEBHOOK_ID_EXAMPLE, NewWebhook, TestResult, Webhook, WebhookList
 from orders.wire.bulk import BatchPreview, BatchResults
 from orders.wire.dry_run import Preview
 from orders.wire.for_generators import suit_generators
-from orders.wire.operations import OPERATIONS
 from orders.wire.parameters import REQUEST_ID
-from orders.wire.problems import problem_responses
+from orders.wire.security import describe_access
 
 
 def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
@@ -37,10 +39,10 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
         schemas.update(problem.pop("$defs"), Problem=problem)
         for answer in _WITH_NULLS:
             schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
-        document["security"] = []  # said explicitly: authentication is the task of a proxy in front
+        _describe_webhooks(document)
+        describe_access(document)
         document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
         for path, operations in document["paths"].items():
-            _add_limits(operations)
             _name_instance(operations, path)
             operations["parameters"] = [{"$ref": "#/components/parameters/RequestId"}]
         schemas["Status"]["x-extensible-enum"] = list(workflow.by_name)
@@ -49,16 +51,10 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
     return app.openapi_schema
 
 
-_WITH_NULLS = (Order, OrderList, EventList, Preview, BatchResults, BatchPreview, Key, NewKey, KeyList, AuditPage)
+_OF_WEBHOOKS = (Webhook, NewWebhook, WebhookList, TestResult, Delivery, DeliveryWithAttempts, DeliveryPage)
+_OF_ORDERS = (Order, OrderList, EventList, Preview, BatchResults, BatchPreview)
+_WITH_NULLS = (*_OF_ORDERS, Key, NewKey, KeyList, AuditPage, *_OF_WEBHOOKS)
 """Answers whose examples have nulls, which FastAPI leaves out."""
-
-
-def _add_limits(operations: dict[str, Any]) -> None:
-    """Say that whatever needs a scope may be asked for too often."""
-    for operation in operations.values():
-        if OPERATIONS[operation["operationId"]].scope is not None:
-            (refusal,) = problem_responses(Code.RATE_LIMITED).values()
-            operation["responses"]["429"] = refusal
 
 
 def _name_instance(operations: dict[str, Any], path: str) -> None:
@@ -69,9 +65,33 @@ def _name_instance(operations: dict[str, Any], path: str) -> None:
             examples = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
             for code, example in examples.items():
                 is_orders = not is_customers or code in ("order_not_found", "not_recorded")
-                own_id = KEY_ID_EXAMPLE if path.startswith("/keys") else ID_EXAMPLE
+                own_id = next((known for start, known in _IDS.items() if path.startswith(start)), ID_EXAMPLE)
                 ids = {"id": own_id if is_orders else "42", "customer_id": "42", "code": "not_found"}
+                ids |= {"type": KNOWN_TYPES[0], "version": "9"}
                 example["value"]["instance"] = path.format(**ids)
+
+
+_IDS = {"/keys": KEY_ID_EXAMPLE, "/webhooks": WEBHOOK_ID_EXAMPLE, "/webhook-deliveries": "57"}
+"""IDs in addresses that are no order's."""
+
+
+def _describe_webhooks(document: dict[str, Any]) -> None:
+    """Add what the service sends by itself (OpenAPI 3.1)."""
+    schema = OrderMessage.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+    for name, part in {**schema.pop("$defs"), OrderMessage.__name__: schema}.items():
+        document["components"]["schemas"].setdefault(name, part)
+    document["webhooks"] = {type: {"post": _sent(type)} for type in KNOWN_TYPES}
+
+
+def _sent(type: str) -> dict[str, Any]:
+    return {
+        "operationId": "receive_" + type.replace(".", "_"),
+        "summary": f"{type}: {MEANINGS[type]}",
+        "description": f"Signed as Standard Webhooks says. The schema of this type alone: `{schema_url(type, 1)}`.",
+        "tags": ["events"],
+        "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/OrderMessage"}}}},
+        "responses": {"2XX": {"description": "Taken. After any other answer it is sent again."}},
+    }
 
 
 _REQUEST_ID = {
@@ -94,6 +114,7 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
   Nothing is written or sent. `dry_run=true`, as a parameter of the write itself, is the same.
 * Filters with a bound have two names, `created_at_gte` and `created_at[gte]`, and so have `metadata=key=value` and
   `metadata[key]=value`. Only the first of each, which clients can be generated from, is listed below.
+* Requests carry a key or a customer's token: `Authorization: Bearer …`. Each operation names the scope that it needs.
 * Whoever asks too much gets 429. `RateLimit-Policy` and `RateLimit` in each answer say what is allowed and
   what is left.
 * Errors are RFC 9457 problem documents; `GET /problems` lists them.
@@ -107,5 +128,6 @@ _TAGS = [
     {"name": "exports", "description": "Whole lists as files."},
     {"name": "keys", "description": "API keys: who may ask, and for what."},
     {"name": "audit", "description": "Who did what that no order's history tells."},
+    {"name": "webhooks", "description": "Events that are sent to URLs of yours, and what became of them."},
     {"name": "about", "description": "The service itself."},
 ]

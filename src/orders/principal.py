@@ -84,7 +84,7 @@ class Seer:
     @property
     def sees_everything(self) -> bool:
         """Whether nothing has to be left out."""
-        return self == SEES_EVERYTHING
+        return self is SEES_EVERYTHING or self == SEES_EVERYTHING  # the usual one needs no comparison
 
     def sees(self, customer_id: int, channel: str | None) -> bool:
         """Whether it sees this customer's order that came through this channel. `order/seer_sql` is the same in SQL."""

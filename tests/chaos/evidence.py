@@ -63,6 +63,15 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedEvent:
+    """An event in the feed."""
+
+    position: int
+    order_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Quiet:
     """The end of a run. The time when all was well again (seconds since 1970), the orders that were `Pending` then, and
     how long it took until there was nothing left to do (None: longer than we waited).
@@ -81,7 +90,8 @@ class Evidence:
 
     Stocks map products to quantities. `carried` maps (batch, product) to a quantity. `put_in` is stock that came from
     outside, and `contested` the products that were ever changed from outside. `sleeps` are the times from when to when
-    some replica was frozen.
+    some replica was frozen. `events` are all events (order, number) of the histories, and `feed` what a reader of the
+    feed was told, with `feed_refusals`.
     """
 
     initial: Mapping[int, int]
@@ -100,11 +110,14 @@ class Evidence:
     catalog_killed_at: Sequence[float]
     sleeps: Sequence[tuple[float, float]]
     quiet: Quiet
+    events: frozenset[tuple[str, int]]
+    feed: Sequence[FeedEvent]
+    feed_refusals: Sequence[str]
 
 
 def save(evidence: Evidence, folder: Path) -> None:
     """Write the evidence for whoever has to find out what happened: a file per kind, a JSON document per line."""
-    for name in ("shoppers", "orders", "returns", "claims", "puts"):
+    for name in ("shoppers", "orders", "returns", "claims", "puts", "feed"):
         with (folder / f"{name}.jsonl").open("w") as file:
             file.writelines(json.dumps(asdict(row)) + "\n" for row in getattr(evidence, name))
 
@@ -129,6 +142,11 @@ def read_orders(dsn: str) -> list[Order]:
            FROM orders o JOIN order_items i ON i.order_id = o.id GROUP BY o.id ORDER BY o.id""",
     )
     return [Order(*row[:6], dict(zip(*row[6:], strict=True))) for row in rows]  # type: ignore[call-arg]
+
+
+def read_events(dsn: str) -> frozenset[tuple[str, int]]:
+    """The order and the number of every event."""
+    return frozenset(ask(dsn, "SELECT order_id::text, number FROM order_events"))
 
 
 def read_returns(dsn: str) -> list[Return]:

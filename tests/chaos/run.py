@@ -9,11 +9,13 @@ from pathlib import Path
 
 from tests.chaos import evidence as gather
 from tests.chaos import witness
+from tests.chaos.credentials import Credentials, settings_of_access
 from tests.chaos.evidence import Evidence, Quiet
 from tests.chaos.http import Http
 from tests.chaos.load import Load
 from tests.chaos.outside import Outside
 from tests.chaos.processes import World, running_world
+from tests.chaos.reader import Reader
 from tests.chaos.report import Report, machine
 from tests.chaos.shelf import Shelf, fill_shelf
 from tests.chaos.storm import LONGEST_LATE_S, LONGEST_SLOW_S, Storm
@@ -34,6 +36,7 @@ SETTINGS = {
 WAIT_S = 120.0
 _LEFT = """
     SELECT (SELECT count(*) FROM orders WHERE status = 'Pending') + (SELECT count(*) FROM stock_claims)
+         + (SELECT count(*) FROM order_events) - (SELECT count(*) FROM events)
          + (SELECT count(*) FROM stock_returns WHERE returned_at IS NULL) + (SELECT count(*) FROM cart_closings)
 """
 
@@ -54,33 +57,48 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
     """Run everything. `say` gets a line about the progress now and then. Logs and data are in `folder`."""
     began_at = time.monotonic()
     chance = random.Random(wish.seed)
-    async with running_world(folder, wish.replicas, SETTINGS) as world:
-        witness.install(world.database.dsn)
-        shelf = await fill_shelf(world.catalog.http, world.catalog.process.url, chance)
-        storm = Storm(world, chance.random(), wish.pause_s, LEASE_S)
-        load = Load(
-            world.replicas,
-            world.carts.process.url,
-            shelf,
-            chance.random(),
-            wish.rate,
-            patience_s=DEADLINE_S + 1.5,
-        )
-        quiet = await _rage(world, shelf, storm, load, wish, say)
-        for replica in world.replicas:
-            await asyncio.to_thread(replica.stop)
-        evidence = await _gather(world, shelf, load, quiet)
-        gather.save(evidence, folder)
-        took_s = time.monotonic() - began_at
-        return _report(wish, took_s, evidence, world, shelf, storm, load, folder)
+    with settings_of_access() as access:
+        async with running_world(folder, wish.replicas, {**SETTINGS, **access}) as world:
+            return await _run_in(world, wish, chance, folder, say, began_at)
 
 
-async def _rage(world: World, shelf: Shelf, storm: Storm, load: Load, wish: Wish, say: Callable[[str], None]) -> Quiet:
+async def _run_in(
+    world: World, wish: Wish, chance: random.Random, folder: Path, say: Callable[[str], None], began_at: float
+) -> Report:
+    witness.install(world.database.dsn)
+    credentials = Credentials(world.database.dsn)
+    shelf = await fill_shelf(world.catalog.http, world.catalog.process.url, chance)
+    storm = Storm(world, chance.random(), wish.pause_s, LEASE_S)
+    load = Load(
+        world.replicas,
+        world.carts.process.url,
+        credentials,
+        shelf,
+        chance.random(),
+        wish.rate,
+        patience_s=DEADLINE_S + 1.5,
+    )
+    rotating = asyncio.create_task(credentials.rotate_forever())
+    reader = Reader(world.replicas, credentials, random.Random(wish.seed))
+    quiet = await _rage(world, shelf, storm, load, reader, wish, say)
+    rotating.cancel()
+    for replica in world.replicas:
+        await asyncio.to_thread(replica.stop)
+    evidence = await _gather(world, shelf, load, reader, quiet)
+    gather.save(evidence, folder)
+    took_s = time.monotonic() - began_at
+    return _report(wish, took_s, evidence, world, shelf, storm, load, folder)
+
+
+async def _rage(
+    world: World, shelf: Shelf, storm: Storm, load: Load, reader: Reader, wish: Wish, say: Callable[[str], None]
+) -> Quiet:
     """Run the load and the storm. Returns how long it took afterwards until nothing was left to do."""
     seconds = wish.minutes * 60
     outside = Outside(shelf, world.catalog, world.database.dsn, random.Random(wish.seed))
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run())
+        reading = group.create_task(reader.run())
         watching = group.create_task(world.watch())
         telling = group.create_task(_tell(seconds, storm, load, say))
         filling = group.create_task(outside.run())
@@ -94,6 +112,9 @@ async def _rage(world: World, shelf: Shelf, storm: Storm, load: Load, wish: Wish
         quieting = group.create_task(_quieten(world.database.dsn, wish.slack_s))
         await world.mend()
         await quieting
+        reader.finish()
+        async with asyncio.timeout(WAIT_S):
+            await reading
         watching.cancel()
     return quieting.result()
 
@@ -125,7 +146,7 @@ async def _quieten(dsn: str, slack_s: float) -> Quiet:
     return Quiet(began_at, pending, None, LEASE_S + HORIZON_S + slack_s)
 
 
-async def _gather(world: World, shelf: Shelf, load: Load, quiet: Quiet) -> Evidence:
+async def _gather(world: World, shelf: Shelf, load: Load, reader: Reader, quiet: Quiet) -> Evidence:
     dsn, catalog_url, http = world.database.dsn, world.catalog.process.url, Http("the verdict")
     try:
         return Evidence(
@@ -145,6 +166,9 @@ async def _gather(world: World, shelf: Shelf, load: Load, quiet: Quiet) -> Evide
             catalog_killed_at=world.catalog.process.killed_at,
             sleeps=[sleep for replica in world.replicas for sleep in replica.slept],
             quiet=quiet,
+            events=gather.read_events(dsn),
+            feed=reader.events,
+            feed_refusals=reader.refusals,
         )
     finally:
         await http.close()

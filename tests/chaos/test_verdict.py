@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.evidence import ClaimState, Evidence, Order, Put, Quiet, Return
+from tests.chaos.evidence import ClaimState, Evidence, FeedEvent, Order, Put, Quiet, Return
 from tests.chaos.load import NO_ANSWER, Attempt, Shopper
 from tests.chaos.verdict import judge
 
@@ -45,6 +45,9 @@ def world(**changes: Any) -> Evidence:
         catalog_killed_at=[],
         sleeps=[],
         quiet=Quiet(0.5, [], 0.3, allowed_s=9.0),
+        events=frozenset({("A", 1), ("A", 2), ("B", 1)}),
+        feed=FEED,
+        feed_refusals=[],
     )
     return replace(clean, **changes)
 
@@ -61,6 +64,7 @@ CANCELLED = {
 CART = replace(ORDER, cart_id=3)
 UNPLACED = {"orders": [], "final": {7: 10}, "puts": [], "claims": []}
 TWICE = {"orders": [ORDER, replace(ORDER, id="B")], "final": {7: 6}}
+FEED = [FeedEvent(1, "A", 1), FeedEvent(2, "B", 1), FeedEvent(3, "A", 2)]
 QUIET = ClaimState(1.5, 7, None, before=None, after=None, lands_until=9.0)
 
 
@@ -214,6 +218,21 @@ def test_i6_two_values_at_once(changes: dict[str, Any], is_broken: bool) -> None
 def test_i6_a_put_dies_with_its_catalog(killed_at: float, is_broken: bool) -> None:
     unfinished = meeting(landed_at=None, before=None, answered_at=None, status=None)
     assert broken(replace(unfinished, catalog_killed_at=[killed_at])) == (["I6"] if is_broken else [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"feed": FEED[:2]},  # one never came
+        {"feed": [*FEED, replace(FEED[1], position=4)]},  # one came twice
+        {"feed": [*FEED, FeedEvent(4, "C", 1)]},  # one that never happened
+        {"feed": [FEED[0], replace(FEED[1], position=3), replace(FEED[2], position=4)]},  # a gap
+        {"feed": [replace(FEED[2], position=1), FEED[1], replace(FEED[0], position=3)]},  # the wrong way round
+        {"feed_refusals": ["/events?after=3: there is no 3"]},
+    ],
+)
+def test_i7_the_feed(changes: dict[str, Any]) -> None:
+    assert broken(world(**changes)) == ["I7"]
 
 
 def sleepwalking(*sleeps: tuple[float, float], arrivals: tuple[float, ...] = (6.1,)) -> Evidence:

@@ -34,6 +34,8 @@ def judge(evidence: Evidence) -> list[Row]:
         _nothing_is_doubled(evidence),
         _nothing_stays_half_done(evidence),
         _one_value_at_a_time(rest),
+        _everybody_has_their_own(evidence),
+        _feed_is_whole(evidence),
         _known_limit(evidence, late),
     ]
 
@@ -231,8 +233,9 @@ def _wrong_outcomes(shopper: Shopper, placed: Sequence[Order], keys: Mapping[str
     told = {attempt.order_id for attempt in shopper.attempts if attempt.order_id}
     if len(told) > 1:
         yield f"key {shopper.key} was answered with orders {sorted(told)}"
-    if told and keys.get(shopper.key) not in told:
-        yield f"key {shopper.key} was answered with {told}, and stands for {keys.get(shopper.key)}"
+    stands_for = keys.get(shopper.stored_key or shopper.key)
+    if told and stands_for not in told:
+        yield f"key {shopper.key} was answered with {told}, and stands for {stands_for}"
     if not shopper.from_cart:
         outcomes = [a for a in shopper.attempts if a.status in (201, 400, 500)]
         for first in outcomes:
@@ -297,6 +300,25 @@ def _claims_after(quiet_at: float, states: Iterable[ClaimState]) -> Iterator[tup
         yield f"the claim on product {product_id}", ended_at.get(product_id)
 
 
+# I9 -----------------------------------------------------------------------------------------------------------------
+
+
+def _everybody_has_their_own(evidence: Evidence) -> Row:
+    """Customers see no order of somebody else, and no good credential is refused, whatever is killed or rotated."""
+    peeks = [(shopper, told) for shopper in evidence.shoppers for told in shopper.peeks]
+    broken = [f"customer {shopper.customer_id} saw somebody else's order" for shopper, told in peeks if told == "seen"]
+    for shopper in evidence.shoppers:
+        answers = {attempt.code for attempt in shopper.attempts}.union(shopper.cancellations, shopper.peeks)
+        refused = sorted(answers & {"credential_required", "credential_invalid", "not_permitted"})
+        broken += [f"customer {shopper.customer_id} was refused: {code}" for code in refused]
+    return Row(
+        "I9",
+        "customers see only their own orders, and no good key or token is refused",
+        f"{sum(s.has_token for s in evidence.shoppers)} customers with tokens, {len(peeks)} looks at orders of others",
+        tuple(broken),
+    )
+
+
 # I6 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -338,6 +360,32 @@ def _over_at(put: Put, deaths: Sequence[float]) -> float:
         return put.answered_at
     at = bisect_right(deaths, put.arrived_at)
     return deaths[at] if at < len(deaths) else float("inf")
+
+
+# I7 -----------------------------------------------------------------------------------------------------------------
+
+
+def _feed_is_whole(evidence: Evidence) -> Row:
+    return Row(
+        "I7",
+        "a reader of the feed gets each event once, at the next position, and each order's in their order",
+        f"{len(evidence.feed)} events of {len({event.order_id for event in evidence.feed})} orders",
+        (*evidence.feed_refusals, *_wrong_in_feed(evidence)),
+    )
+
+
+def _wrong_in_feed(evidence: Evidence) -> Iterator[str]:
+    latest: dict[str, int] = {}
+    for place, event in enumerate(evidence.feed, 1):
+        if event.position != place:
+            yield f"event {event.number} of order {event.order_id} came at position {event.position}, not {place}"
+        if event.number <= latest.get(event.order_id, 0):
+            yield f"event {event.number} of order {event.order_id} came behind event {latest[event.order_id]}"
+        latest[event.order_id] = event.number
+    told = {(event.order_id, event.number) for event in evidence.feed}
+    for order_id, number in sorted(evidence.events ^ told):
+        is_there = (order_id, number) in evidence.events
+        yield f"event {number} of order {order_id} {'never came' if is_there else 'came, and never happened'}"
 
 
 # The known limit ----------------------------------------------------------------------------------------------------

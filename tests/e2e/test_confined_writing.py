@@ -1,5 +1,6 @@
 """Whoever asks places and changes only what is theirs: an order of somebody else answers as one that is not there."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from orders.order.idempotency import ClientKey, Keyed
 from orders.order.model import Line
 from orders.placing.checkout import CheckoutRequest
+from orders.postgres.database import connect
 from orders.principal import LOCAL, SEES_EVERYTHING, Principal
 from orders.settings import Settings
 from tests.asking import SHOP, Counter, Told, a_customer, a_key, counter
-from tests.conftest import Sandbox, execute
+from tests.conftest import Sandbox, ask, execute
 
 ADMIN, WEB, APP = a_key("admin"), a_key("web", "web"), a_key("app", "app")
 BLIND = a_key("blind", "app", SHOP)
@@ -95,6 +97,22 @@ async def test_a_change_of_a_foreign_order_is_answered_as_if_there_were_none(
         assert seen == ({200, 404, 409, 422, 428} if needs_if_match else {200, 404, 409, 422})
         as_it_is = await shop.ask(ADMIN, "GET", f"/orders/{foreign['id']}")
         assert as_it_is.body == foreign
+
+
+async def test_a_change_does_not_wait_for_the_lock_of_a_foreign_order(
+    shop: Counter, product: int, settings: Settings
+) -> None:
+    """Waiting would tell that there is one."""
+    foreign, own = await placed(shop, APP, product, customer=43), await placed(shop, WEB, product)
+    move, moves = {"status": "Paid"}, [{"id": one["id"], "status": "Paid"} for one in (foreign, own)]
+    with contextlib.closing(connect(settings.database_url or "")) as other:
+        other.autocommit = False
+        ask(other, "SELECT 1 FROM orders WHERE id = %s FOR UPDATE", (foreign["id"],))
+        for before in ("/dry-run", ""):
+            assert (await shop.ask(WEB, "PUT", f"{before}/orders/{foreign['id']}", move)).status == 404
+            assert (await shop.ask(ANNA, "POST", f"{before}/orders/{foreign['id']}/cancel")).status == 404
+            told = await shop.ask(WEB, "PUT", f"{before}/orders:batch", {"orders": moves})
+            assert [result["status"] for result in told.body["results"]] == [404, 200]
 
 
 def nameless(told: Told, order: dict[str, Any]) -> tuple[int, str, dict[str, str]]:

@@ -33,11 +33,21 @@ CHARGES: list[float] = []
 """What the last request of `local` would have been charged."""
 
 
+class Noted:
+    """Limits that nobody goes beyond."""
+
+    def take(self, cost: float) -> None:
+        CHARGES.append(cost)
+
+    def charge(self, cost: float) -> None:
+        CHARGES.append(cost)
+
+
 def read_principal(asked: Asked) -> None:
     """The principal that the header names, like `key:shop` or `customer:42`. What `local` is charged is kept."""
     name = asked.headers.get(b"x-principal", b"key:nobody").decode()
     if name == "local":
-        asked.scope["state"]["charge"] = CHARGES.append
+        asked.scope["state"]["limits"] = Noted()
         return
     kind = PrincipalKind(name.split(":")[0])
     may = frozenset(CustomerMay) if kind is PrincipalKind.CUSTOMER else frozenset[CustomerMay]()
@@ -133,6 +143,8 @@ def unknown(line_count: int) -> Any:
 
 FLOODS = {
     "large orders": ("POST", "/orders/42", lambda: unknown(50)),
+    "huge orders": ("POST", "/orders/42", lambda: unknown(400)),
+    "small orders": ("POST", "/orders/42", lambda: unknown(1)),
     "dry runs of large orders": ("POST", "/dry-run/orders/42", lambda: unknown(10)),
     "exports": ("GET", "/orders.csv", lambda: None),
     "reports": ("GET", "/reports/statuses", lambda: None),

@@ -21,7 +21,7 @@ BACK = "http://localhost/back"
 PEOPLE: dict[str, dict[str, Any]] = {
     "anna": {"customer_id": 42},
     "bert": {"customer_id": "43"},
-    "carl": {"email": "carl@shop.example", "scope": "orders:read orders:change"},
+    "carl": {"email": "carl@shop.example", "scope": "orders:change customers:read"},
     "nobody": {},
 }
 
@@ -81,6 +81,26 @@ def test_a_customer_places_reads_and_cancels_their_own_order(
     assert guarded.get("/customers/42/orders", headers=anna).body["orders"][0]["id"] == placed.body["id"]
     cancelled = guarded.http.post(f"{guarded.url}{path}/cancel", headers=anna)
     assert (cancelled.status, cancelled.body["status"]) == (200, "Cancelled")
+
+
+def test_anothers_order_is_answered_as_if_it_did_not_exist(
+    guarded: Service, provider: Provider, sandbox: Sandbox
+) -> None:
+    anna, bert = provider.sign_in("anna"), provider.sign_in("bert")
+    own = guarded.place(43, (sandbox.product(5), 1), headers=bert).body["id"]
+    assert guarded.get(f"/orders/{own}", headers=bert).status == 200
+    nowhere = f"{own[:-12]}{'0' * 12}"
+    for path in ("/orders/{}", "/orders/{}/events", "/orders/{}?at=1"):
+        foreign, missing = (guarded.get(path.format(order), headers=anna) for order in (own, nowhere))
+        assert (foreign.status, foreign.body["code"]) == (404, "order_not_found")
+        assert json.dumps(foreign.body) == json.dumps(missing.body).replace(nowhere, own)
+    assert guarded.get("/customers/43/orders", headers=anna).status == 404
+    assert guarded.get("/orders/43", headers=anna).status == 404
+    cancelled = guarded.http.post(f"{guarded.url}/orders/{own}/cancel", headers=anna)
+    assert (cancelled.status, cancelled.body["code"]) == (404, "order_not_found")
+    assert guarded.place(43, (sandbox.product(5), 1), headers=anna).status == 404
+    orders = guarded.get("/customers/43/orders", headers=bert).body["orders"]
+    assert [(order["id"], order["status"]) for order in orders] == [(own, "Ordered")]
 
 
 def test_a_customer_may_not_do_what_staff_does(guarded: Service, provider: Provider, sandbox: Sandbox) -> None:

@@ -24,7 +24,7 @@ from orders.changing.rules import Asked, Units
 from orders.changing.take_back import return_order
 from orders.errors import Code, OrderError
 from orders.machinery import Machinery, machinery
-from orders.order.idempotency import Answer
+from orders.order.idempotency import Answer, ClientKey
 from orders.order.model import NO_DETAILS, Author, Details, Line
 from orders.order.results import Result
 from orders.order.statuses import CANCELLED
@@ -165,7 +165,9 @@ async def an_order_cancelled_in_parts(world: World) -> None:
     if answer and answer.order_id:
         a, b = line_ids(world, answer.order_id)
         await world.change(cancel_order, answer.order_id, [Units(a, 1), Units(b, 4)], restock=True)
-        await world.change(cancel_order, answer.order_id, [Units(a, 1)], restock=True, key=f"key-{next(_customers)}")
+        await world.change(
+            cancel_order, answer.order_id, [Units(a, 1)], restock=True, key=ClientKey("", f"key-{next(_customers)}")
+        )
         await world.change(cancel_order, answer.order_id, [], restock=True)
 
 

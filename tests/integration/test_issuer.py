@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
-from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from joserfc.jwk import ECKey, OctKey, OKPKey
+from joserfc.util import int_to_base64, urlsafe_b64encode
 from pyreqwest.client import Client
 
 from orders.access.issuer import DISCOVERY, MAX_DOCUMENT_BYTES, Issuer, IssuerAway
@@ -256,12 +257,13 @@ def changed(key: Any, **members: Any) -> dict[str, Any]:
     return {**key.as_dict(private=False), **members}
 
 
-def small_rsa() -> dict[str, Any]:
-    with pytest.warns(UserWarning, match="2048"):
-        return changed(RSAKey.generate_key(1024))
+def of_bits(bits: int) -> str:
+    """An odd modulus of so many bits. Nobody needs to know its factors."""
+    return int_to_base64((1 << (bits - 1)) + 1)
 
 
-A_CHAR_MORE_THAN_8192_BITS = "_" * 1368
+PADDED = urlsafe_b64encode(bytes(128) + b"\xff" * 128).decode()
+"""A modulus of 1,024 bits that looks like one of 2,048."""
 
 IGNORED: dict[str, tuple[Any, str]] = {
     "symmetric": (OctKey.generate_key(256, {"kid": "rsa"}).as_dict(private=True), "symmetric"),
@@ -280,7 +282,9 @@ IGNORED: dict[str, tuple[Any, str]] = {
     "for another algorithm": (changed(RSA, alg="PS256"), "of an algorithm"),
     "for HS256": (changed(RSA, alg="HS256"), "of an algorithm"),
     "for encrypting": (changed(RSA, alg="RSA-OAEP"), "of an algorithm"),
-    "a huge modulus": (changed(RSA, n=A_CHAR_MORE_THAN_8192_BITS), "of a size"),
+    "a small modulus": (changed(RSA, n=of_bits(2047)), "of a size"),
+    "a small modulus with zeros before it": (changed(RSA, n=PADDED), "of a size"),
+    "a huge modulus": (changed(RSA, n=of_bits(8193)), "of a size"),
     "an empty modulus": (changed(RSA, n=""), "of a size"),
     "a long exponent": (changed(RSA, e="AQAB" * 100), "of a size"),
     "an exponent of 1": (changed(RSA, e="AQ"), "broken"),
@@ -307,8 +311,16 @@ def test_a_key_that_can_not_be_used_is_ignored_and_the_others_are_taken(kind: st
     assert why in keys.ignored
 
 
-def test_a_small_rsa_key_is_ignored() -> None:
-    assert read_key_set({"keys": [small_rsa(), small_rsa()]}, ALGORITHMS).ignored == "2 (of a size that is not safe)"
+@pytest.mark.parametrize(
+    "key", [changed(RSA, n=of_bits(2048)), changed(RSA, n=of_bits(8192)), changed(RSA, e="AQABAQAB")]
+)
+def test_the_smallest_and_the_largest_rsa_keys_are_taken(key: dict[str, Any]) -> None:
+    assert kids(read_key_set({"keys": [key]}, ALGORITHMS)) == ["rsa"]
+
+
+def test_how_many_keys_are_ignored_for_which_reason_is_counted() -> None:
+    entries = [changed(RSA, use="enc"), None, changed(EC, use="enc")]
+    assert read_key_set({"keys": entries}, ALGORITHMS).ignored == "2 (not for signatures), 1 (no object)"
 
 
 def test_only_the_public_part_of_a_private_key_is_taken() -> None:
@@ -323,12 +335,44 @@ def test_more_keys_than_any_issuer_has_are_ignored() -> None:
     keys = read_key_set({"keys": entries}, ALGORITHMS)
     assert len(keys.keys) == MAX_KEYS
     assert keys.ignored == f"5 (more than {MAX_KEYS})"
+    assert read_key_set({"keys": entries[:MAX_KEYS]}, ALGORITHMS).ignored == ""
+
+
+@pytest.mark.parametrize(
+    ("kid", "algorithm", "chosen"),
+    [
+        ("rsa", "RS256", "rsa"),
+        ("rsa", "PS256", None),  # the issuer says that it is for RS256
+        ("other", "RS256", "other"),
+        ("other", "PS256", "other"),
+        ("ec", "ES256", "ec"),
+        ("ec", "RS256", None),
+        ("rsa", "ES256", None),
+        ("nobody", "RS256", None),
+        ("", "ES256", None),
+        (None, "RS256", None),  # two keys fit
+        (None, "PS256", "other"),
+        (None, "ES256", "ec"),
+        (None, "EdDSA", None),
+    ],
+)
+def test_a_key_is_chosen_by_its_id_and_its_algorithm(kid: str | None, algorithm: str, chosen: str | None) -> None:
+    entries = [changed(RSA, alg="RS256"), changed(OTHER_RSA), changed(EC, alg="ES256")]
+    keys = read_key_set({"keys": entries}, {"RS256", "PS256", "ES256", "EdDSA"})
+    assert (keys.knows("rsa"), keys.knows("nobody"), keys.ignored) == (True, False, "")
+    key = keys.choose(kid, algorithm)
+    assert [known.kid for known in keys.keys if known.key is key] == ([chosen] if chosen else [])
 
 
 def test_keys_of_one_kid_are_told_apart_by_their_algorithm() -> None:
     keys = read_key_set({"keys": [changed(EC, kid="same"), changed(RSA, kid="same")]}, ALGORITHMS)
     chosen = [keys.choose("same", algorithm) for algorithm in ("ES256", "RS256", "EdDSA")]
     assert [key and key.key_type for key in chosen] == ["EC", "RSA", None]
+
+
+def test_of_two_keys_of_one_kid_and_algorithm_the_first_is_taken() -> None:
+    keys = read_key_set({"keys": [changed(RSA, kid="same"), changed(OTHER_RSA, kid="same")]}, ALGORITHMS)
+    assert keys.choose("same", "RS256") is keys.keys[0].key
 
 
 async def test_keys_are_ignored_with_one_line_in_the_log(

@@ -18,14 +18,15 @@ from orders.finding.export import csv_chunk, ndjson_chunk
 from orders.finding.filters import Filters, Position, Sort
 from orders.finding.history import read_order_at
 from orders.finding.lists_sql import count_orders, list_orders
-from orders.finding.past_sql import orders_of_request, read_events, read_known
+from orders.finding.past_sql import orders_of_request, read_events, read_known, read_past
 from orders.finding.query import FilterQuery, ListQuery, first_id
 from orders.finding.service import LOAD, Finding
 from orders.order.document import Document
-from orders.order.document_sql import DOCUMENTS, find_order, read_orders
+from orders.order.document_sql import find_order, read_orders
 from orders.order.statuses import load_workflow
 from orders.postgres import database
 from orders.postgres.database import Connection, Cursor, Database
+from orders.postgres.functions import Function
 from orders.principal import SEES_EVERYTHING, Seer
 from tests.conftest import execute
 from tests.e2e.test_lists import BEGIN, CHANNELS, CUSTOMERS, ORDERS, Made, expected, keep, queries
@@ -57,9 +58,12 @@ def connection(dsn: str) -> Iterator[Connection]:
            INSERT INTO order_events (order_id, number, type, before, after, actor, note, request_id)
                SELECT id, 1, 'placed', '{"status": "Pending"}', NULL, 'customer:' || customer_id, 'mine', 'r-' || number
                FROM orders;
-           INSERT INTO order_events (order_id, number, type, before, after, actor, note, request_id)
+           INSERT INTO order_events (order_id, number, type, before, after, details, actor, note, request_id)
                SELECT id, 2, 'described', orders_attached(orders),
                       jsonb_set(orders_attached(orders), '{notes,private}', to_jsonb('private ' || number)),
+                      CASE WHEN number % 2 = 0
+                      THEN '{"cut": [{"pointer": "/after/notes/private", "characters": 999}], "more": 1}'::jsonb
+                      ELSE '{"cut": [{"pointer": "/after/notes/private", "characters": 999}]}' END,
                       'key:shop/anna', 'hers', 'r-all' FROM orders;
            UPDATE orders SET version = 2, private_note = 'private ' || number;
            ALTER TABLE orders ENABLE TRIGGER USER""",
@@ -146,6 +150,8 @@ def test_the_history_of_a_foreign_order_does_not_exist(connection: Connection, s
         known = read_known(connection, UUID(order.id), seer, None)
         if not is_seen(seer, order):
             assert (events, known) == (None, None)
+            with pytest.raises(IndexError):  # nobody asks for the past of an order that is not known
+                read_past(connection, UUID(order.id), seer, 1)
             continue
         assert events is not None
         assert known is not None
@@ -153,6 +159,10 @@ def test_the_history_of_a_foreign_order_does_not_exist(connection: Connection, s
         assert (first["actor"], first["note"], first["after"]) == (f"customer:{order.customer_id}", "mine", None)
         names = ("key:shop/anna", "hers") if seer.sees_private else ("shop", None)
         assert (second["actor"], second["note"]) == names
+        if not seer.sees_private:
+            assert second["details"] == (None if order.number % 2 else {"more": 1})
+        else:
+            assert "cut" in second["details"]
         notes = [second[side]["notes"] for side in ("before", "after")]
         hidden = [f"old {order.number}", f"private {order.number}"] if seer.sees_private else [None, None]
         assert [one["private"] for one in notes] == hidden
@@ -192,13 +202,13 @@ def test_reads_of_several_seers_share_statements(
     connection: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    call = DOCUMENTS.call
+    call = Function.call
 
-    def counted(cursor: Cursor, parameters: Mapping[str, Any]) -> None:
+    def counted(self: Function, cursor: Cursor, parameters: Mapping[str, Any]) -> None:
         calls.append(1)
-        call(cursor, parameters)
+        call(self, cursor, parameters)
 
-    monkeypatch.setattr(DOCUMENTS, "call", counted)
+    monkeypatch.setattr(Function, "call", counted)
     reader = Database(dsn, threads=2)
     asking = [(order, seer) for order in ORDERS[:40] for seer in SEERS]
 

@@ -68,3 +68,16 @@ async def test_news_end_a_pause_and_are_told_once() -> None:
 async def test_without_news_it_goes_on_after_the_pause() -> None:
     work = Work(False)
     await run_until(work.is_through, Round("sharing", work.once, 0.01, news=asyncio.Event()))
+
+
+async def test_however_much_news_there_is_it_rests_in_between() -> None:
+    news, work = asyncio.Event(), Work(False, False, False)
+    rest_s = 0.05
+    began_at = asyncio.get_running_loop().time()
+
+    async def once() -> object:
+        news.set()
+        return await work.once()
+
+    await run_until(work.is_through, Round("giving positions", once, HOUR_S, news=news, rest_s=rest_s))
+    assert asyncio.get_running_loop().time() - began_at >= 3 * rest_s

@@ -16,6 +16,7 @@ from orders.errors import Code
 from orders.finding.query import ListQuery, parse_cursor
 from orders.order.statuses import load_workflow, parse_workflow
 from orders.settings import Settings
+from orders.wire.operations import OPERATIONS
 from tests import docs_tables
 from tests.docs_site import without_links_outside
 from tests.snapshots import openapi
@@ -67,6 +68,8 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "GET /reports/sales": "report_sales",
         "GET /reports/products": "report_products",
         "GET /reports/statuses": "report_statuses",
+        "GET /events": "get_events",
+        "GET /events/head": "get_events_head",
         "GET /customers/{customer_id}/orders": "get_customer_orders",
         "POST /customers/{customer_id}/orders": "place_customer_order",
         "POST /dry-run/orders/{id}": "preview_place_order",
@@ -82,6 +85,18 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "POST /keys/{id}/rotate": "rotate_key",
         "DELETE /keys/{id}": "revoke_key",
         "GET /audit": "list_audit",
+        "POST /webhooks": "create_webhook",
+        "GET /webhooks": "list_webhooks",
+        "GET /webhooks/{id}": "get_webhook",
+        "PATCH /webhooks/{id}": "patch_webhook",
+        "DELETE /webhooks/{id}": "delete_webhook",
+        "POST /webhooks/{id}/rotate": "rotate_webhook_secret",
+        "POST /webhooks/{id}/test": "test_webhook",
+        "POST /webhooks/{id}/replay": "replay_webhook",
+        "POST /dry-run/webhooks/{id}/replay": "preview_replay_webhook",
+        "GET /webhooks/{id}/deliveries": "list_deliveries",
+        "GET /webhook-deliveries/{id}": "get_delivery",
+        "POST /webhook-deliveries/{id}/redeliver": "redeliver",
         "GET /problems": "get_problems",
         "GET /problems/{code}": "get_problem",
         "GET /": "get_about",
@@ -93,9 +108,24 @@ def test_every_error_answer_is_a_problem_with_examples(document: dict[str, Any])
     for name, operation in operations(document).items():
         for status, response in operation["responses"].items():
             if int(status) >= 400:
-                content = response["content"]
+                shared = document["components"]["responses"].get(response.get("$ref", "").rsplit("/")[-1], {})
+                content = (shared or response)["content"]
                 assert list(content) == ["application/problem+json"], (name, status)
                 assert content["application/problem+json"]["examples"], (name, status)
+
+
+def test_an_operation_with_a_scope_names_it_and_its_refusals_and_no_other_does(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert document["security"] == []
+    for name, operation in operations(document).items():
+        scope = OPERATIONS[operation["operationId"]].scope
+        refusals = {"401", "403", "429"} & operation["responses"].keys()
+        if scope is None:
+            assert ("security" in operation, refusals) == (False, set()), name
+        else:
+            assert operation["security"] == [{"bearer": [scope]}], name
+            assert f"`{scope}`" in operation["description"], name
+            assert refusals == {"401", "403", "429"}, name
 
 
 def test_every_answer_about_orders_has_an_example(document: dict[str, Any]) -> None:

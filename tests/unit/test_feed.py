@@ -32,8 +32,8 @@ def test_an_unknown_type_is_refused_and_the_known_are_named(text: str) -> None:
 
 def test_the_next_address_has_the_same_parameters() -> None:
     query = FeedQuery(after=5, types="order.*,order.failed", limit=7)
-    assert query.next_url(9) == "/events?after=9&limit=7&types=order.*,order.failed"
-    assert FeedQuery().next_url(0) == "/events?after=0"
+    assert query.next_url(9, None) == "/events?after=9&limit=7&types=order.*,order.failed"
+    assert FeedQuery(mark="0123abcd").next_url(1, "89abcdef") == "/events?after=1&mark=89abcdef"
 
 
 class FakeDatabase:
@@ -151,3 +151,17 @@ async def test_a_position_behind_the_end_is_refused() -> None:
         await feed.read(replace(Wanted(), after=3))
     assert refused.value.code is Code.POSITION_AHEAD
     assert refused.value.extra == {"head": 2}
+
+
+async def test_another_event_at_the_position_is_refused() -> None:
+    feed = FakeFeed()
+    feed.happen(3)
+    page = Page([], 3, 3, mark="aaaaaaaa", mark_before="aaaaaaaa")
+    feed.fake.page = lambda wanted: page  # type: ignore[method-assign]
+    for mark in (None, "aaaaaaaa"):
+        assert await feed.read(Wanted(2, mark)) is page
+    with pytest.raises(OrderError) as refused:
+        await feed.read(Wanted(2, "bbbbbbbb"))
+    assert refused.value.code is Code.POSITION_AHEAD
+    page = page._replace(mark_before=None)  # nothing is known of that position any more
+    assert await feed.read(Wanted(2, "bbbbbbbb")) is page

@@ -210,6 +210,10 @@ async def test_an_issuer_without_any_usable_key_is_believed_and_leaves_no_key(sh
     shop.now += REFRESH_S
     await shop.keys.refresh_once()
     assert await shop.answer(lasting()) == "TOKENS_UNCHECKED"
+    shop.issuer.keys = (RSA,)
+    shop.now += NO_KEYS_S
+    await shop.keys.refresh_once()
+    assert isinstance(shop.tokens.find(lasting()), Principal)
 
 
 async def test_what_became_of_the_keys_is_told_once(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ from orders.cli.main import cli
         (["create", "--name", "x", "--as", "admin", "--channel", "Web"], "--channel"),
         (["create", "--name", "x", "--as", "admin", "--expires", "soon"], "--expires"),
         (["create", "--name", "x", "--as", "admin", "--expires", "0"], "--expires"),
+        (["create", "--name", "x", "--as", "admin", "--expires", "36501d"], "--expires"),
         (["create", "--name", "x", "--as", "admin", "--rate", "0"], "rate"),
         (["rotate", "short"], "is no key's ID"),
         (["rotate", "k3V9aQ2m", "--keep-old-for", "2 hours"], "--keep-old-for"),

@@ -109,22 +109,41 @@ def test_another_rate_is_no_new_bucket() -> None:
 # Requests at once ----------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(1, 12), st.lists(st.one_of(COST, st.integers(-20, -1)), max_size=80))
-def test_no_more_are_under_way_than_allowed_and_all_room_comes_back(concurrency: int, steps: list[int]) -> None:
-    allowance, under_way = Allowance(Policy(0, concurrency)), list[int]()
-    for step in steps:
-        if step < 0 and under_way:
-            allowance.give_back(under_way.pop(step % len(under_way)))
-        elif step > 0:
-            excess = allowance.take(step, 0.0)
-            assert (excess is None) == (not under_way or sum(under_way) + step <= concurrency)
-            under_way += [] if excess else [step]
-        assert allowance.in_flight == sum(under_way)
-        assert sum(under_way) <= concurrency or len(under_way) == 1
+@given(
+    st.integers(1, 70),
+    st.lists(st.tuples(st.sampled_from(["begin", "grow", "end"]), COST, st.integers(0, 99)), max_size=80),
+)
+def test_no_more_is_under_way_than_allowed_and_all_room_comes_back(
+    concurrency: int, steps: list[tuple[str, int, int]]
+) -> None:
+    policy = Policy(0, concurrency)
+    allowance, under_way = Allowance(policy), list[int]()
+    for step, cost, number in steps:
+        which = number % len(under_way) if under_way else 0
+        if step == "begin" and allowance.take(cost, 0.0) is None:
+            under_way.append(cost)
+        elif step == "grow" and under_way:
+            if allowance.take_more(under_way[which], number, 0.0) is None:
+                under_way[which] += number
+            else:
+                assert len(under_way) > 1, "whatever is alone has room"
+        elif step == "end" and under_way:
+            allowance.give_back(under_way.pop(which))
+        assert allowance.in_flight == sum(min(each, max(1, concurrency // 4)) for each in under_way) <= concurrency
     for cost in under_way:
         allowance.give_back(cost)
     assert allowance.in_flight == 0
     assert allowance.is_idle(0.0)
+
+
+def test_room_is_refused_only_if_there_is_none() -> None:
+    allowance = Allowance(Policy(0, 64))
+    assert [allowance.take(1, 0.0) for _ in range(4)] == [None] * 4
+    assert [allowance.take_more(1, 500, 0.0) for _ in range(4)] == [None] * 4  # a quarter each
+    assert allowance.take(1, 0.0) == Excess("in-flight", 1)
+    allowance.give_back(501)
+    assert [allowance.take(1, 0.0) is None for _ in range(17)] == [True] * 16 + [False]
+    assert allowance.take_more(1, 0.5, 0.0) == Excess("in-flight", 1)
 
 
 def test_what_is_refused_for_being_too_many_takes_nothing_from_the_bucket() -> None:
@@ -195,7 +214,7 @@ def test_whoever_has_no_owner_has_no_limits(principal: Principal | None) -> None
         assert check(asked) is None
         assert asked.answer_headers == []
         assert asked.at_end is None
-        assert "charge" not in asked.scope["state"]
+        assert "limits" not in asked.scope["state"]
 
 
 def test_a_key_has_no_rate_unless_one_is_set() -> None:
@@ -227,7 +246,7 @@ def test_the_header_says_what_is_left_after_a_large_request() -> None:
     asked = asked_by(ANNA)
     asked.answer_headers.append((b"other", b"1"))
     assert check(asked) is None
-    asked.scope["state"]["charge"](50)
+    asked.scope["state"]["limits"].charge(50)
     assert headers_of(asked)["ratelimit"] == '"default";r=0;t=6'
     assert headers_of(asked)["other"] == "1"
     assert isinstance(check(asked_by(ANNA)), OrderError)
@@ -259,6 +278,20 @@ def test_a_small_limit_still_lets_one_export_in() -> None:
     assert isinstance(check(asked_by(SHOP)), OrderError)
     end(asked)
     assert check(asked_by(SHOP)) is None
+
+
+def test_a_body_that_asks_for_much_is_refused_if_there_is_no_room_and_gives_all_back() -> None:
+    check = limits(orders_concurrency=8).check
+    under_way = [asked_by(SHOP, "place_order") for _ in range(5)]
+    assert [check(asked) for asked in under_way] == [None] * 5
+    for asked in under_way[:3]:
+        asked.scope["state"]["limits"].take(50)  # 2 of 8 each
+    with pytest.raises(OrderError) as refused:
+        under_way[3].scope["state"]["limits"].take(50)
+    assert (refused.value.code, refused.value.extra) == (Code.RATE_LIMITED, {"violated_policies": ["in-flight"]})
+    for asked in under_way:
+        end(asked)
+    assert [check(asked_by(SHOP)) is None for _ in range(9)] == [True] * 8 + [False]
 
 
 # In the application --------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +14,10 @@ from joserfc.jwk import ECKey, OKPKey
 from orders.access import tokens as tokens_module
 from orders.access.claims import ClaimRules
 from orders.access.jwks import KeySet, read_key_set
-from orders.access.tokens import MAX_TOKEN_CHARS, TokenRules, Tokens
+from orders.access.tokens import MAX_TOKEN_CHARS, TokenRules, Tokens, tokens_by
 from orders.errors import OrderError
 from orders.principal import ALL_SCOPES, CustomerMay, Principal, PrincipalKind, Scope, Seer
+from orders.settings import Settings
 from orders.settings.tokens import ALGORITHMS as EVERY_ALGORITHM
 from tests.made_up_issuer import (
     AUDIENCE,
@@ -130,6 +131,23 @@ async def test_every_algorithm_of_the_setting_works() -> None:
 )
 async def test_clocks_may_differ_by_a_minute(times: dict[str, int], is_valid: bool) -> None:
     assert (await Checking().find(customer(**times)) is not None) == is_valid
+
+
+def test_tokens_are_understood_only_if_an_issuer_is_set() -> None:
+    assert tokens_by(Settings(_env_file=None)) is None
+    given = {"orders_jwt_issuer": ISSUER, "orders_jwt_audience": AUDIENCE}
+    assert isinstance(tokens_by(Settings(_env_file=None, **given)), Tokens)
+
+
+async def test_a_token_may_have_so_many_characters_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "MAX_TOKEN_CHARS", len(customer()))
+    assert await Checking().find(customer()) == CUSTOMER_42
+    monkeypatch.setattr(tokens_module, "MAX_TOKEN_CHARS", len(customer()) - 1)
+    assert await Checking().find(customer()) is None
+
+
+def test_an_issuer_closes_local_mode() -> None:
+    assert Checking().tokens.exist()
 
 
 # Attacks -------------------------------------------------------------------------------------------------------------
@@ -339,6 +357,23 @@ def test_what_has_no_three_parts_is_no_token(text: str) -> None:
     assert not Checking().tokens.is_one(text)
 
 
+async def test_the_log_tells_once_why_signed_tokens_are_refused_and_nothing_of_forged_ones(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checking = Checking()
+    for _ in range(3):
+        for changed in ({"aud": "shop"}, {"exp": NOW - 600}, {"iss": ...}, {"customer_id": ...}):
+            assert await checking.find(customer(**changed)) is None
+        for attack in ("alg none", "truncated", "another's key under a known kid", "the payload is deep"):
+            assert await checking.find(ATTACKS[attack]) is None
+    assert [record.getMessage().removeprefix(f"A token of {ISSUER} is not valid: ") for record in caplog.records] == [
+        "Invalid claim: 'aud'. This is told once.",
+        "The token is expired. This is told once.",
+        "Missing claim: 'iss'. This is told once.",
+        "it has no scope of ours, and no customer's ID in customer_id. This is told once.",
+    ]
+
+
 # Whose it is ---------------------------------------------------------------------------------------------------------
 
 
@@ -448,13 +483,15 @@ async def test_only_the_last_tokens_are_remembered_and_no_false_ones(monkeypatch
 # Asking the issuer ---------------------------------------------------------------------------------------------------
 
 
-NEEDS_NO_LOOK: list[Callable[[], str]] = [lambda: VALID, lambda: ATTACKS["alg none"], lambda: ATTACKS["crit"]]
+WITHOUT_KID = signed(claims(), {"alg": "RS256"})
 
 
-@pytest.mark.parametrize("token", NEEDS_NO_LOOK)
-async def test_the_issuer_is_not_asked_for_what_is_known_or_can_never_be_valid(token: Callable[[], str]) -> None:
+@pytest.mark.parametrize(
+    "token", [VALID, WITHOUT_KID, *(ATTACKS[name] for name in ("alg none", "crit", "huge", "kid is a number"))]
+)
+async def test_the_issuer_is_not_asked_for_what_is_known_or_can_never_be_valid(token: str) -> None:
     checking = Checking()
-    found = checking.tokens.find(token())
+    found = checking.tokens.find(token)
     assert found is None or isinstance(found, Principal)
     assert checking.keys.look_count == 0
 

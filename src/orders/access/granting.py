@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from orders.errors import Code, OrderError
@@ -18,6 +18,10 @@ CHANNEL = "[a-z0-9_-]{1,64}"
 
 MAX_RATE = 1_000_000
 """Maximum of the requests per second that a key can be limited to."""
+
+
+LONGEST = timedelta(days=36_500)
+"""Maximum time that a key with an expiry lasts: 100 years. A key without one lasts until it is revoked."""
 
 
 class Preset(StrEnum):

@@ -11,6 +11,7 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, Key
+from joserfc.util import urlsafe_b64decode
 
 from orders.neighbours.reply import MalformedReply
 
@@ -137,6 +138,9 @@ def _public_members(entry: Mapping[str, Any]) -> dict[str, str]:
 
 def _require_sane_rsa(public: Mapping[str, str]) -> None:
     """Refuse sizes before the library sees them: it warns of small keys, and takes large ones."""
-    bits = len(public["n"]) * 6
-    if bits < MIN_RSA_BITS or bits > MAX_RSA_BITS + 8 or len(public["e"]) > _MAX_EXPONENT_CHARS:
+    try:
+        bits = int.from_bytes(urlsafe_b64decode(public["n"].encode())).bit_length()
+    except ValueError:
+        raise _NotUsable("broken") from None
+    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS or len(public["e"]) > _MAX_EXPONENT_CHARS:
         raise _NotUsable("of a size that is not safe")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from orders.access import keys_sql
-from orders.access.granting import Caller, refuse_to_give
+from orders.access.granting import LONGEST, Caller, refuse_to_give
 from orders.access.keys import ID
 from orders.access.keys_sql import AccessKey
 from orders.access.known_keys import KnownKeys
@@ -33,6 +33,10 @@ router = APIRouter(
 
 KeyId = Annotated[str, KeyIdSchema, Path(description="The key's ID: the first 8 characters after `ord_`.")]
 
+_LINKS = {
+    "rotate_key": {"operationId": "rotate_key", "parameters": {"id": "$response.body#/id"}},
+    "revoke_key": {"operationId": "revoke_key", "parameters": {"id": "$response.body#/id"}},
+}
 _PROBLEMS = (Code.NOT_PERMITTED, Code.INVALID_REQUEST, Code.DATABASE_UNAVAILABLE)
 _WRITES = (*_PROBLEMS, Code.DATABASE_FULL)
 
@@ -48,7 +52,7 @@ def known_keys(request: Request) -> KnownKeys:
     summary="Make a key",
     status_code=201,
     responses={
-        201: {"model": NewKey, "description": "The key. Its secret is in `key`, and never shown again"},
+        201: {"model": NewKey, "description": "The key. Its secret is in `key`, never shown again", "links": _LINKS},
         **problem_responses(Code.BODY_TOO_LARGE, *_WRITES),
     },
 )
@@ -56,8 +60,9 @@ async def create_key(request: Request, body: KeyToMake, actor: Actor = None) -> 
     """Makes an API key. The first one ends the time in which programs on this machine may ask without any."""
     grant, caller = body.grant(), _caller(request, actor)
     refuse_to_give(principal_of(request), grant.scopes, grant.channel)
-    if grant.expires_at is not None and grant.expires_at <= datetime.now(UTC):
-        raise invalid("#/expires_at", "in_the_past", "expires_at: this is not in the future.")
+    now = datetime.now(UTC)
+    if grant.expires_at is not None and not now < grant.expires_at <= now + LONGEST:
+        raise invalid("#/expires_at", "expiry_invalid", "expires_at: this is in the past, or more than 100 years away.")
     keys = known_keys(request)
     text, key = await keys.database.run(lambda c: keys_sql.create_key(c, grant, caller), Lane.CHANGES)
     keys.note_made()
@@ -78,7 +83,11 @@ async def list_keys(request: Request) -> Response:
     summary="Replace a key by a new one",
     status_code=201,
     responses={
-        201: {"model": NewKey, "description": "The new key. Its secret is in `key`, and never shown again"},
+        201: {
+            "model": NewKey,
+            "description": "The new key. Its secret is in `key`, never shown again",
+            "links": _LINKS,
+        },
         **problem_responses(Code.BODY_TOO_LARGE, Code.NOT_FOUND, Code.KEY_ENDED, *_WRITES),
     },
 )

@@ -40,16 +40,46 @@ class Limits:
             headers.append((_LIMIT, allowance.header()))
         if excess:
             return _refusal(excess, policy)
-        asked.at_end = functools.partial(allowance.give_back, cost)
-        if policy.rate:
-            state["charge"] = functools.partial(self._charge, allowance, headers)
+        state["limits"] = begun = _Begun(allowance, cost, headers, self._now)
+        asked.at_end = begun.end
         return None
 
-    def _charge(self, allowance: Allowance, headers: list[tuple[bytes, bytes]], cost: float) -> None:
-        """Charge what was not known when the request began. The answer's header says what is left then."""
-        allowance.charge(cost, self._now())
-        renewed = (_LIMIT, allowance.header())
-        headers[:] = [renewed if header[0] is _LIMIT else header for header in headers]
+
+class _Begun:
+    """A request that was let in, and what it costs. Its routes know it as `costs.Limits`."""
+
+    __slots__ = ("_allowance", "_cost", "_headers", "_now")
+
+    def __init__(
+        self, allowance: Allowance, cost: float, headers: list[tuple[bytes, bytes]], now: Callable[[], float]
+    ) -> None:
+        self._allowance = allowance
+        self._cost = cost
+        self._headers = headers
+        self._now = now
+
+    def end(self) -> None:
+        """Make room for other requests of the principal."""
+        self._allowance.give_back(self._cost)
+
+    def take(self, cost: float) -> None:
+        """Take what the request turns out to cost besides. Raises OrderError (429)."""
+        excess = self._allowance.take_more(self._cost, cost, self._now())
+        if excess:
+            raise _refusal(excess, self._allowance.policy)
+        self._cost += cost
+        self._renew_header()
+
+    def charge(self, cost: float) -> None:
+        """Charge what the request has cost besides."""
+        self._allowance.charge(cost, self._now())
+        self._renew_header()
+
+    def _renew_header(self) -> None:
+        """Let the answer say what is left now."""
+        if self._allowance.policy.rate:
+            renewed = (_LIMIT, self._allowance.header())
+            self._headers[:] = [renewed if header[0] is _LIMIT else header for header in self._headers]
 
 
 def _policies(usual_rate: int, concurrency: int) -> Callable[[int | None], Policy]:

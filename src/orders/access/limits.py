@@ -1,7 +1,8 @@
 """What a principal may ask for in one process: requests at once, and requests per second. Pure: time is a parameter.
 
 A bucket holds what may be asked for. It fills evenly, and each request takes its cost out. What a request costs beyond
-that is known only later, and may put the bucket into debt: then the next requests wait.
+that is known only later, and may put the bucket into debt: then the next requests wait. A request that costs more than
+another also takes the room of several among those that may be under way at once.
 """
 
 import functools
@@ -14,6 +15,9 @@ BURST_S = 3
 
 DEBT_S = 10
 """Maximum debt in seconds: no single request, however large, keeps the next one waiting for longer."""
+
+SHARE = 4
+"""Divisor of the room for requests at once: no request takes more of it, so a large one leaves room for small ones."""
 
 CONCURRENCY_RETRY_S = 1
 """Seconds after which a principal with too many requests at once is told to ask again."""
@@ -35,6 +39,15 @@ class Policy:
         return self.rate * BURST_S
 
     @functools.cached_property
+    def most(self) -> int:
+        """Maximum room that one request takes."""
+        return max(1, self.concurrency // SHARE)
+
+    def room(self, cost: float) -> int:
+        """Room that a request of this cost takes among those that are under way."""
+        return min(math.ceil(cost), self.most)
+
+    @functools.cached_property
     def header(self) -> bytes:
         """The value of `RateLimit-Policy`, as draft-ietf-httpapi-ratelimit-headers has it."""
         in_flight = f'"in-flight";q={self.concurrency};qu="concurrent-requests"'
@@ -50,7 +63,7 @@ class Excess:
 
 
 class Allowance:
-    """The bucket of one principal, and how many of its requests are being answered."""
+    """The bucket of one principal, and the room that its requests under way take."""
 
     __slots__ = ("_at", "_left", "in_flight", "policy")
 
@@ -61,27 +74,37 @@ class Allowance:
         self._at = 0.0
 
     def take(self, cost: int, now: float) -> Excess | None:
-        """Begin a request of this cost, or say what it goes beyond.
-
-        What is begun has to be ended by `give_back`. A request that is large for these limits may be the only one.
-        """
-        if self.in_flight and self.in_flight + cost > self.policy.concurrency:
+        """Begin a request of this cost, or say what it goes beyond. What is begun has to be ended by `give_back`."""
+        policy = self.policy
+        room = policy.room(cost)
+        if self.in_flight + room > policy.concurrency:
             return Excess("in-flight", CONCURRENCY_RETRY_S)
-        rate = self.policy.rate
+        rate = policy.rate
         if rate:
             left = self._fill(now)
             if left < 1:
                 return Excess("default", math.ceil((1 - left) / rate))
             self._left = max(left - cost, -DEBT_S * rate)
-        self.in_flight += cost
+        self.in_flight += room
         return None
 
-    def give_back(self, cost: int) -> None:
-        """End a request of this cost. The bucket fills by time alone."""
-        self.in_flight -= cost
+    def take_more(self, cost: float, more: float, now: float) -> Excess | None:
+        """Take what a request of this cost costs besides, before it is done. If that goes beyond the room, nothing is
+        taken. The bucket may go into debt.
+        """
+        room = self.policy.room(cost + more) - self.policy.room(cost)
+        if self.in_flight + room > self.policy.concurrency:
+            return Excess("in-flight", CONCURRENCY_RETRY_S)
+        self.in_flight += room
+        self.charge(more, now)
+        return None
+
+    def give_back(self, cost: float) -> None:
+        """End a request of this cost, with all that was taken for it. The bucket fills by time alone."""
+        self.in_flight -= self.policy.room(cost)
 
     def charge(self, cost: float, now: float) -> None:
-        """Take out what a request that has begun costs beyond its first cost."""
+        """Take out of the bucket what a request has cost besides."""
         rate = self.policy.rate
         if rate:
             self._left = max(self._fill(now) - cost, -DEBT_S * rate)

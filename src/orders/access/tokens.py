@@ -5,6 +5,7 @@ says of keys (`jku`, `jwk`, `x5u`, `x5c`) is never used or fetched.
 """
 
 import json
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from joserfc.errors import JoseError, UnsupportedAlgorithmError
+from joserfc.errors import ClaimError, JoseError, UnsupportedAlgorithmError
 from joserfc.jws import JWSRegistry, deserialize_compact
 from joserfc.jwt import JWTClaimsRegistry
 from joserfc.util import urlsafe_b64decode
@@ -24,6 +25,8 @@ from orders.access.jwks import KeySet
 from orders.errors import Code, OrderError
 from orders.principal import Principal
 from orders.settings import Settings
+
+log = logging.getLogger(__name__)
 
 LEEWAY_S = 60
 """How far the issuer's clock may be from ours."""
@@ -76,7 +79,8 @@ class Tokens:
         self.keys = keys
         self._rules = rules
         self._now = now
-        self._registry = _Algorithms(rules.algorithms)
+        # Headers that nobody here knows are ignored, as RFC 7515 says: strict_check_header would refuse them.
+        self._registry = _Algorithms(algorithms=rules.algorithms, strict_check_header=False)
         self._required = JWTClaimsRegistry(
             now=lambda: int(now()),
             leeway=LEEWAY_S,
@@ -85,6 +89,7 @@ class Tokens:
             exp={"essential": True},
         )
         self._checked: dict[bytes, _Checked] = {}
+        self._told: set[str] = set()  # there are few reasons: one for each claim
 
     def is_one(self, text: str) -> bool:
         """Whether the text has the three parts of a token."""
@@ -122,12 +127,23 @@ class Tokens:
         try:
             claims = _read_object(deserialize_compact(text, key, registry=self._registry).payload or b"")
             self._required.validate(claims)
+        except ClaimError as why:
+            self._tell(why.description)
+            return None
         except (JoseError, ValueError, RecursionError):
             return None
         principal = principal_by(claims, self._rules.claims)
-        if principal:
-            self._remember(digest, principal, claims["exp"])
+        if principal is None:
+            self._tell(f"it has no scope of ours, and no customer's ID in {self._rules.claims.customer_claim}")
+            return None
+        self._remember(digest, principal, claims["exp"])
         return principal
+
+    def _tell(self, why: str) -> None:
+        """Tell the log once for each reason. A wrong setting refuses every token, and clients are told no reason."""
+        if why not in self._told:
+            self._told.add(why)
+            log.warning("A token of %s is not valid: %s. This is told once.", self._rules.issuer, why)
 
     # What was checked -------------------------------------------------------------------------------------------
 
@@ -151,17 +167,13 @@ class Tokens:
 
 
 class _Algorithms(JWSRegistry):
-    """The allowed algorithms, and none besides. Headers that we don't know are ignored, as RFC 7515 says."""
+    """The allowed algorithms, and none besides."""
 
     max_header_length = max_payload_length = max_signature_length = MAX_TOKEN_CHARS
 
-    def __init__(self, allowed: Collection[str]) -> None:
-        super().__init__(algorithms=allowed, strict_check_header=False)
-        self._allowed = frozenset(allowed)
-
     def get_alg(self, name: str) -> Any:
         """The algorithm. The library's own function warns of EdDSA each time, whose new name is Ed25519 (RFC 9864)."""
-        if name not in self._allowed:
+        if name not in (self.allowed or ()):
             raise UnsupportedAlgorithmError(f"{name} is not allowed")
         return self.algorithms[name]
 

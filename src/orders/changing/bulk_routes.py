@@ -18,7 +18,7 @@ from orders.order.schema import ID_EXAMPLE, WHOLE, Note
 from orders.wire.asking import author_of, seer_of
 from orders.wire.bodies import BodyRoute
 from orders.wire.bulk import PROBLEMS, RESULTS, answered_each, previewed_each, refuse_header, refuse_twice
-from orders.wire.costs import ENTRIES, charge
+from orders.wire.costs import ENTRIES, take
 from orders.wire.dry_run import DryRun
 from orders.wire.operations import operation_id
 from orders.wire.parameters import Actor
@@ -91,7 +91,7 @@ async def change_order_statuses(request: Request, body: OrdersToMove, dry_run: D
     """
     refuse_header(request, "If-Match", "each order has its own `version`")
     service, seer, author, instance = changing(request), seer_of(request), author_of(request, actor), request.url.path
-    charge(request, len(body.orders) / ENTRIES)
+    take(request, len(body.orders) / ENTRIES)
     moves = [_move(n, one, service, author) for n, one in enumerate(body.orders)]
     refuse_twice((m.order_id for m in moves), "id", "this order")
     all_or_nothing = body.error_policy == "all_or_nothing"

@@ -26,7 +26,7 @@ def events(
     database = Database(open_database(settings_of()), threads=1)
     try:
         while True:
-            page = _read(database, Wanted(after, 1000, wanted_types))
+            page = _read(database, Wanted(after, limit=1000, types=wanted_types))
             for event in page.events:
                 typer.echo(event)
             after = page.end

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from orders.access.granting import CHANNEL, MAX_RATE, NAME, Caller, Grant, Preset, scopes_of
+from orders.access.granting import CHANNEL, LONGEST, MAX_RATE, NAME, Caller, Grant, Preset, scopes_of
 from orders.access.keys import ID
 from orders.access.keys_sql import MAX_LISTED, AccessKey, create_key, list_keys, revoke_key, rotate_key
 from orders.cli.common import cli, cli_actor, fail, settings_of
@@ -43,7 +43,9 @@ def create(
     _require(channel is None or re.fullmatch(CHANNEL, channel), "--channel: 1 to 64 of a-z 0-9 _ -")
     scopes = scopes_of([preset] if preset else [], scope or ())
     _require(scopes, f"Say what it may do: --as {' | '.join(Preset)}, or --scope, or both.")
-    expires_at = None if expires is None else datetime.now(UTC) + _span(expires, "--expires", least_s=1)
+    lasts = None if expires is None else _span(expires, "--expires", least_s=1)
+    _require(lasts is None or lasts <= LONGEST, "--expires: a key lasts 100 years at most, or until it is revoked.")
+    expires_at = None if lasts is None else datetime.now(UTC) + lasts
     text, key = _in_database(lambda c: create_key(c, Grant(name, scopes, channel, rate, expires_at), CALLER))
     _show_once(text, key)
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,8 @@ from starlette.applications import Starlette
 
 from orders.app import create_app, log_to_stderr
 from orders.cli.common import CartPort, CatalogPort, Host, PortNumber, cli, fail, settings_of
-from orders.cli.dev_secret import kept_secret
+from orders.cli.dev_key import dev_key
+from orders.cli.dev_secret import THIS_MACHINE, kept_secret
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.settings import Settings
@@ -23,16 +25,27 @@ from orders.settings.address import shown
 from orders.startup import open_database
 from orders.wire.serving import PortTaken, bound_connections, options, require_free
 
-THIS_MACHINE = "127.0.0.0/8,::1,localhost"
-"""Where `orders dev` may send webhooks: to programs of whoever tries it."""
+
+class AccessMode(StrEnum):
+    """The values of ORDERS_ACCESS, as an option."""
+
+    LOCAL = "local"
+    CLOSED = "closed"
+    OPEN = "open"
 
 
 @cli.command()
 def dev(
-    host: Host = None, port: PortNumber = None, catalog_port: CatalogPort = 8001, cart_port: CartPort = 8002
+    host: Host = None,
+    port: PortNumber = None,
+    catalog_port: CatalogPort = 8001,
+    cart_port: CartPort = 8002,
+    access: Annotated[
+        AccessMode | None, typer.Option(help="ORDERS_ACCESS. `closed` makes a key, and keeps it in .data/dev-key.")
+    ] = None,
 ) -> None:
     """Run everything: database, sandbox and service. Ctrl-C stops it; the data stays in .data/."""
-    settings = settings_of(host=host, port=port)
+    settings = settings_of(host=host, port=port, orders_access=access)
     bound_connections(settings)
     _require_free(settings)
     data = settings.orders_data_dir / "sandbox"
@@ -49,9 +62,10 @@ def dev(
         }
     )
     app = create_app(settings)
-    open_database(settings)  # an error in the database or the table of statuses is told here, in a sentence
+    dsn = open_database(settings)  # an error in the database or the table of statuses is told here, in a sentence
+    key = dev_key(dsn, settings.orders_data_dir) if settings.orders_access == "closed" else None
     config = uvicorn.Config(app, settings.host, settings.port, **options(settings))
-    _run(_Announcing(config, _welcome(settings)))
+    _run(_Announcing(config, _welcome(settings, key)))
 
 
 @cli.command()
@@ -163,8 +177,9 @@ def _serve_in_thread(build: Callable[[], Starlette], host: str, port: int) -> No
         time.sleep(0.02)
 
 
-def _welcome(settings: Settings) -> str:
+def _welcome(settings: Settings, key: str | None) -> str:
     base = f"http://{settings.host}:{settings.port}"
+    credential = f" \\\n       -H 'Authorization: Bearer {key}'" if key else ""
     database = "the one you named" if settings.has_database else f"embedded PostgreSQL in {settings.orders_data_dir}/"
     return f"""
   orders     {base}        docs: {base}/docs
@@ -174,7 +189,7 @@ def _welcome(settings: Settings) -> str:
 
 Place an order:
 
-  curl -i {base}/orders/42 -H 'Content-Type: application/json' \\
+  curl -i {base}/orders/42 -H 'Content-Type: application/json'{credential} \\
        -d '{{"items": [{{"product_id": 7, "quantity": 2}}]}}'
 
 Ctrl-C stops everything; the data stays.

@@ -51,6 +51,11 @@ class Feed:
         # The lane has two threads: one is for the assigner, and one reads.
         self._pages: Coalescer[Wanted, Page] = Coalescer(self._load, parallel=1, size=PAGES)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether this process ends once all requests are answered."""
+        return self._is_closing
+
     async def assign_once(self) -> bool:
         """Give positions to all events that have none. Returns whether to go on at once: a walk goes on, or another
         replica is at it and will have news.
@@ -62,17 +67,16 @@ class Feed:
         return done.is_walking
 
     async def read(self, wanted: Wanted) -> Page:
-        """The next page. Readers who want the same at the same time share one query. Raises OrderError if the position
-        is behind the end of the feed.
+        """The next page. Readers who want the same at the same time share one query.
+
+        Raises OrderError if the position is behind the end of the feed, or another event is there than before.
         """
         page = await self._pages.get(wanted)
         assert page is not None  # every key is loaded
         if wanted.after > page.head:
-            raise OrderError(
-                Code.POSITION_AHEAD,
-                f"The feed ends at position {page.head}; there is no {wanted.after}.",
-                extra={"head": page.head},
-            )
+            raise _position_ahead(f"The feed ends at position {page.head}; there is no {wanted.after}.", page)
+        if wanted.mark is not None and page.mark_before not in (wanted.mark, None):
+            raise _position_ahead(f"Another event has the position {wanted.after} now.", page)
         return page
 
     async def read_head(self) -> Head:
@@ -92,7 +96,7 @@ class Feed:
         while not self._is_closing:
             page = await self._next_page(wanted, math.inf)
             yield page
-            wanted = replace(wanted, after=page.end)
+            wanted = behind(wanted, page)
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -117,13 +121,22 @@ class Feed:
             page = await self.read(wanted)
             if page.events or page.goes_on or self._is_closing or not await _is_set(news, until):
                 return page
-            wanted = replace(wanted, after=page.end)
+            wanted = behind(wanted, page)
 
     async def _load(self, several: Sequence[Wanted]) -> dict[Wanted, Page]:
         def read(connection: Connection) -> dict[Wanted, Page]:
             return {wanted: read_feed(connection, wanted) for wanted in several}
 
         return await self._database.run(read, Lane.EVENTS)
+
+
+def behind(wanted: Wanted, page: Page) -> Wanted:
+    """What is wanted next."""
+    return replace(wanted, after=page.end, mark=page.mark)
+
+
+def _position_ahead(detail: str, page: Page) -> OrderError:
+    return OrderError(Code.POSITION_AHEAD, detail, extra={"head": page.head})
 
 
 async def _is_set(news: asyncio.Event, until: float) -> bool:

@@ -26,6 +26,11 @@ _EVENT = f"""json_build_object(
         'before', {_PRIVATE.format("e.before")}, 'after', {_PRIVATE.format("e.after")}, 'details', e.details)"""
 """SQL for an event as JSON of the wire."""
 
+# A digest, because the event may be one that the reader must not see.
+_MARK = """(SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
+                                 FROM events WHERE position = {})"""
+"""SQL for the mark of the event at a position: it tells whether another event is there than before."""
+
 # OFFSET 0 makes PostgreSQL take the positions one by one: it plans a function without values, and would join whole
 # tables. It takes no more than fit.
 FEED = Function(
@@ -38,14 +43,14 @@ FEED = Function(
                 found record;
                 last bigint;
                 head bigint := (SELECT position FROM events_head ORDER BY position DESC LIMIT 1);
-                reached bigint := least(head, %(after)s::bigint + {WALK});
+                reached bigint := CASE WHEN %(after)s::bigint < head THEN least(head, %(after)s + {WALK}) ELSE head END;
                 given integer := 0;
                 so_far bigint := 0;
             BEGIN
                 FOR found IN
                     SELECT v.position, e.event
                     FROM (SELECT * FROM events
-                          WHERE position > %(after)s AND position <= %(after)s + {WALK}
+                          WHERE position > %(after)s AND position <= reached
                             AND (%(types)s::text[] IS NULL OR type = ANY (%(types)s))
                             AND (%(order_id)s::uuid IS NULL OR order_id = %(order_id)s)
                           ORDER BY position) v
@@ -69,24 +74,30 @@ FEED = Function(
                 IF given = %(limit)s OR so_far > %(bytes)s THEN
                     reached := last;
                 END IF;
-                RETURN QUERY SELECT reached, NULL::text UNION ALL SELECT head, NULL::text;
+                RETURN QUERY SELECT reached, {_MARK.format("reached")}
+                             UNION ALL SELECT head, {_MARK.format("%(after)s")};
             END""",
         )
     ],
     rows='"position" bigint, event text',
     only_reads=True,
 )
-"""The events after a position that fit into `bytes`, but at least one; then two rows without an event: the position up
-to which it was read, and the last position in the feed.
+"""The events after a position that fit into `bytes`, but at least one. Then two more rows: the position up to which it
+was read, with the mark of the event there; and the last position in the feed, with the mark of the event at `after`.
 """
 
 
 class Page(NamedTuple):
-    """Some events of the feed as JSON, the position up to which it was read, and the last position that there is."""
+    """Some events of the feed as JSON, the position up to which it was read, and the last position that there is.
+
+    `mark`: the mark of the event at `end`. `mark_before`: that of the event at the position where the page began.
+    """
 
     events: list[str]
     end: int
     head: int
+    mark: str | None = None
+    mark_before: str | None = None
 
     @property
     def goes_on(self) -> bool:
@@ -107,8 +118,8 @@ def read_feed(connection: Connection, wanted: Wanted) -> Page:
     }
     with connection.cursor() as cursor:
         FEED.call(cursor, parameters)
-        *rows, (reached, _), (head, _) = cursor.fetchall()
-    return Page([event for _, event in rows], reached, head)
+        *rows, (reached, mark), (head, mark_before) = cursor.fetchall()
+    return Page([event for _, event in rows], reached, head, mark, mark_before)
 
 
 def _seer_parameters(seer: Seer) -> dict[str, object]:

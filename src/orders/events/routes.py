@@ -82,6 +82,6 @@ async def _until_gone(request: Request) -> None:
 
 
 def _answer(query: FeedQuery, page: Page) -> Response:
-    following = json.dumps(query.next_url(page.end))
+    following = json.dumps(query.next_url(page.end, page.mark))
     body = f'{{"events":[{",".join(page.events)}],"next":{following},"head":{page.head}}}'
     return Response(body.encode(), media_type="application/json")

@@ -16,7 +16,7 @@ from orders.finding.query import PageQuery, next_url, parse_cursor
 from orders.finding.service import Finding, finding
 from orders.principal import Seer
 from orders.wire.asking import seer_of
-from orders.wire.costs import COUNT, ROWS, charge
+from orders.wire.costs import COUNT, ROWS, charge, take
 from orders.wire.parameters import order_or_refuse
 
 COUNT_FOR_S = 1.0
@@ -49,7 +49,7 @@ async def answer_orders(request: Request, query: PageQuery, customer_id: int | N
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
     more: dict[str, object] = {}
     if query.include_total:
-        charge(request, COUNT)
+        take(request, COUNT)
         count = await _count(service, seer, filters)
         more = {"total_count": count, **({"total_hint": TOTAL_HINT} if count is None else {})}
     asked = request.scope["query_string"].decode("latin-1")

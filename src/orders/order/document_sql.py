@@ -4,13 +4,14 @@ Every function that reads takes a `Seer`: what it does not see is left out by th
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from orders.order.attached_sql import hidden, members
 from orders.order.document import Document
-from orders.order.seer_sql import IS_SEEN, is_seen_by, seer_values
+from orders.order.seer_sql import is_seen_by, seer_values
 from orders.postgres.database import Connection
-from orders.postgres.functions import ALWAYS, Function, Step, any_of
+from orders.postgres.functions import ALWAYS, Function, Step
 from orders.principal import SEES_EVERYTHING, Seer
 
 TIME = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
@@ -54,23 +55,32 @@ DOCUMENTS = Function(
     "documents",
     [
         Step(
-            any_of("ids", "uuid"),
-            f"""RETURN QUERY SELECT o.id, NULL::bigint, o.version, {ORDER_JSON}
-                FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])""",
-        ),
-        Step(
-            any_of("bound_ids", "uuid"),
-            f"""RETURN QUERY SELECT o.id, seer.n, o.version, {order_json("seer.sees_private")}
-                FROM unnest(%(bound_ids)s::uuid[], %(customers)s::bigint[], %(channels)s::text[],
-                            %(see_private)s::boolean[])
-                    WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
-                JOIN orders o ON o.id = seer.id AND {IS_SEEN}""",
-        ),
+            ALWAYS,
+            f"RETURN QUERY SELECT o.id, o.version, {ORDER_JSON} FROM orders o WHERE o.id = ANY(%(ids)s::uuid[])",
+        )
     ],
-    rows="id uuid, n bigint, version integer, document text",
+    rows="id uuid, version integer, document text",
     only_reads=True,
 )
-"""The orders `ids` for seers of everything, and those of `bound_ids` that their seers see. `n` is the seer's place."""
+"""The orders `ids`, for seers of everything."""
+
+
+SEEN_DOCUMENTS = Function(
+    "seen_documents",
+    [
+        Step(
+            ALWAYS,
+            f"""RETURN QUERY SELECT seer.n, o.version, {order_json("seer.sees_private")}
+                FROM unnest(%(ids)s::uuid[], %(customers)s::bigint[], %(channels)s::text[], %(see_private)s::boolean[])
+                    WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
+                JOIN orders o ON o.id = seer.id AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
+                    AND (seer.channel IS NULL OR o.channel = seer.channel)""",
+        )
+    ],
+    rows="n bigint, version integer, document text",
+    only_reads=True,
+)
+"""The orders `ids`, each if its seer sees it. `n` is the place of the order and its seer in the arrays, from 1 on."""
 
 
 PAGE = Function(
@@ -105,22 +115,21 @@ these. The statement that gives it the IDs has left out what the seer does not s
 
 def read_orders(connection: Connection, wanted: Sequence[tuple[UUID, Seer]]) -> dict[tuple[UUID, Seer], Document]:
     """Each of these orders that exists and that its seer sees, whatever its status. One statement for all seers."""
-    bound = [one for one in wanted if not one[1].sees_everything]
     with connection.cursor() as cursor:
-        DOCUMENTS.call(
-            cursor,
-            {
-                "ids": [str(order_id) for order_id, seer in wanted if seer.sees_everything],
-                "bound_ids": [str(order_id) for order_id, _ in bound],
-                "customers": [seer.customer_id for _, seer in bound],
-                "channels": [seer.channel for _, seer in bound],
-                "see_private": [seer.sees_private for _, seer in bound],
-            },
-        )
-        return {
-            (UUID(order_id), SEES_EVERYTHING) if n is None else bound[n - 1]: Document(version, json)
-            for order_id, n, version, json in cursor
-        }
+        if all(seer.sees_everything for _, seer in wanted):  # the usual case, which pays nothing for the others
+            DOCUMENTS.call(cursor, {"ids": [str(order_id) for order_id, _ in wanted]})
+            return {(UUID(order_id), SEES_EVERYTHING): Document(version, json) for order_id, version, json in cursor}
+        SEEN_DOCUMENTS.call(cursor, _by_seer(wanted))
+        return {wanted[n - 1]: Document(version, json) for n, version, json in cursor}
+
+
+def _by_seer(wanted: Sequence[tuple[UUID, Seer]]) -> dict[str, Any]:
+    return {
+        "ids": [str(order_id) for order_id, _ in wanted],
+        "customers": [seer.customer_id for _, seer in wanted],
+        "channels": [seer.channel for _, seer in wanted],
+        "see_private": [seer.sees_private for _, seer in wanted],
+    }
 
 
 def find_order(connection: Connection, order_id: UUID | None, number: int | None, seer: Seer) -> UUID | None:
@@ -144,11 +153,13 @@ def event_json(sees_private: str, customer: str) -> str:
     customer.
 
     Without it, only the actor and the note of the customer's own events are shown: notes of others are for the staff.
+    Nor is it told how long a note was that the event has in part, because that may be the private one.
     """
     shown = f"({sees_private} OR e.actor = 'customer:' || {customer})"
     return f"""json_build_object(
         'number', e.number, 'type', e.type,
-        'before', {hidden("e.before", sees_private)}, 'after', {hidden("e.after", sees_private)}, 'details', e.details,
+        'before', {hidden("e.before", sees_private)}, 'after', {hidden("e.after", sees_private)},
+        'details', CASE WHEN {sees_private} THEN e.details ELSE nullif(e.details - 'cut', '{{}}') END,
         'actor', CASE WHEN {shown} THEN e.actor ELSE '{SHOP}' END, 'reason', e.reason,
         'note', CASE WHEN {shown} THEN e.note END, 'request_id', e.request_id,
         'at', {TIME.format("e.at")})"""

@@ -18,12 +18,6 @@ def is_seen_by(seer: Seer) -> str:
     return condition
 
 
-IS_SEEN = """true
-        AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
-        AND (seer.channel IS NULL OR o.channel = seer.channel)"""
-"""The same condition for the row `seer`, where a statement reads for several seers at once."""
-
-
 def seer_values(seer: Seer) -> dict[str, Any]:
     """The values of the parameters of `is_seen_by`, and `sees_private` for `order_json` and `event_json`."""
     return {"seen_customer": seer.customer_id, "seen_channel": seer.channel, "sees_private": seer.sees_private}

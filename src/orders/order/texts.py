@@ -13,9 +13,6 @@ VISIBLE = (
 PROSE = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]*$"
 """Pattern of the texts that `as_prose` accepts, in the same way."""
 
-CHANNEL = "[a-z0-9_-]{1,64}"
-"""Pattern of a sales channel."""
-
 _INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, format characters, surrogates, line and paragraph separators
 _CONTROLS = ("Cc", "Cs")
 _OF_PROSE = "\t\n\r"

@@ -18,7 +18,7 @@ from orders.principal import Principal
 from orders.wire.asking import author_of, principal_of
 from orders.wire.bodies import BodyRoute
 from orders.wire.bulk import PROBLEMS, RESULTS, answered_each, previewed_each, refuse_header, refuse_twice
-from orders.wire.costs import ENTRIES, LINES, charge
+from orders.wire.costs import ENTRIES, LINES, take
 from orders.wire.dry_run import DryRun
 from orders.wire.operations import operation_id
 from orders.wire.parameters import Actor
@@ -82,7 +82,7 @@ async def place_orders(request: Request, body: OrdersToPlace, dry_run: DryRun, a
     refuse_twice((one.idempotency_key for one in body.orders), "idempotency_key", "this key")
     service, author, instance = placing(request), author_of(request, actor), request.url.path
     ahead = _refuse_too_many_lines(body.orders)
-    charge(request, len(body.orders) / ENTRIES + sum(len(one.items or ()) for one in body.orders) / LINES)
+    take(request, len(body.orders) / ENTRIES + sum(len(one.items or ()) for one in body.orders) / LINES)
     principal = principal_of(request)
     asked = [
         checkout_request(principal, one.customer_id, one, _key(one, principal), f"#/orders/{n}", before)

@@ -17,7 +17,7 @@ from orders.placing.service import placing
 from orders.principal import Principal, Scope, Seer
 from orders.wire.answers import answered
 from orders.wire.asking import author_of, key_of, not_permitted, principal_of, require_private
-from orders.wire.costs import LINES, charge
+from orders.wire.costs import LINES, take
 from orders.wire.dry_run import DryRun, preview_response
 from orders.wire.fast_routes import PlacingRoute
 from orders.wire.operations import operation_id
@@ -123,7 +123,7 @@ async def _place(
 ) -> Response:
     asked = checkout_request(principal_of(request), customer_id, body, key_of(request))
     instance, author = request.scope["path"], author_of(request, actor)
-    charge(request, len(asked.items or ()) / LINES)
+    take(request, len(asked.items or ()) / LINES)
     if dry_run:
         return preview_response(await placing(request).dry_run.place(asked, instance, author))
     return answered(await placing(request).checkout.check_out(asked, instance, author))

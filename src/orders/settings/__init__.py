@@ -199,6 +199,9 @@ class Settings(BaseSettings):
         description="what the secrets of [webhooks](docs/webhooks.md) are encrypted with in the database, at least 16 "
         "characters; the same in all replicas. `orders dev` makes one; without one, nothing is sent to webhooks",
     )
+    orders_webhooks: Annotated[int, Field(ge=0, le=1000)] = Field(
+        50, description="most [webhooks](docs/webhooks.md) that there can be"
+    )
     orders_webhook_retries: Annotated[str, AfterValidator(webhooks.retries)] = Field(
         webhooks.RETRIES, description="pauses before each attempt of a delivery, each made up to 20 % longer or shorter"
     )

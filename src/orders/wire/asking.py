@@ -7,12 +7,19 @@ from orders.order.idempotency import ClientKey
 from orders.order.model import Author
 from orders.order.parsing import parse_key
 from orders.principal import Principal, Scope, Seer
+from orders.wire.gate import Asked
 
 
 def principal_of(request: Request) -> Principal:
     """The principal of the request."""
     principal: Principal = request.scope["state"]["principal"]  # KeyError: it has not passed the check of access
     return principal
+
+
+def asked_of(request: Request) -> Asked:
+    """The request as the checks saw it. Only for operations whose answers are lasting."""
+    asked: Asked = request.scope["state"]["asked"]
+    return asked
 
 
 def seer_of(request: Request) -> Seer:

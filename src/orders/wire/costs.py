@@ -4,6 +4,8 @@ The unit is a request, about 3 ms of CPU of the service and PostgreSQL together:
 9 ms (with others, or alone), reading one 0.5 ms. The other weights were measured in the same way, and are rounded.
 """
 
+from typing import Protocol
+
 from fastapi import Request
 
 LINES = 10
@@ -21,7 +23,29 @@ COUNT = 10
 """Cost of counting a list (`include_total`), in requests: it may take a database thread for a second."""
 
 
+class Limits(Protocol):
+    """The limits of the request's principal."""
+
+    def take(self, cost: float) -> None:
+        """As `take` below."""
+        ...
+
+    def charge(self, cost: float) -> None:
+        """As `charge` below."""
+        ...
+
+
+def take(request: Request, cost: float) -> None:
+    """Take what the request costs, as its body says, before it is done. Raises OrderError (429) if the principal has
+    too much under way. Nothing happens if it has no limits.
+    """
+    limits: Limits | None = request.scope["state"].get("limits")
+    if limits:
+        limits.take(cost)
+
+
 def charge(request: Request, cost: float) -> None:
-    """Charge the principal of this request. Nothing happens if it has no limits."""
-    if charge := request.scope["state"].get("charge"):
-        charge(cost)
+    """Charge the principal for what is already done. Nothing happens if it has no limits."""
+    limits: Limits | None = request.scope["state"].get("limits")
+    if limits:
+        limits.charge(cost)

@@ -90,6 +90,10 @@ _PROBLEM_EXAMPLES: dict[Code, tuple[str, dict[str, Any]]] = {
         requested=2,
         available=1,
     ),
+    Code.NOT_PERMITTED: (
+        "This needs the scope orders:change, which this credential does not have.",
+        {"required_scope": "orders:change"},
+    ),
     Code.RATE_LIMITED: (
         "This credential may ask for 10 requests per second, 30 after a rest. Large requests count for several.",
         {"violated_policies": ["default"]},
