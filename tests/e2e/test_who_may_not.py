@@ -1,22 +1,12 @@
 """What a hostile customer, or a key that may little, tries in order to see or do more than it may."""
 
-import json
 import time
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orders.access.granting import Caller, Grant
-from orders.access.keys import id_of
-from orders.access.keys_sql import create_key
-from orders.postgres.database import opened
-from orders.principal import ALL_SCOPES, Scope
-from tests.conftest import Sandbox
-from tests.e2e.conftest import Start
 from tests.e2e.test_bola import BODIES, MARK, OWNER, STRANGER, World, lasting_world, world  # noqa: F401
-from tests.e2e.test_keys import bearer, key_in
+from tests.e2e.test_keys import bearer
 from tests.made_up_issuer import customer
 
 PATCH = {"Content-Type": "application/merge-patch+json"}
