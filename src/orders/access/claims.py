@@ -1,7 +1,8 @@
 """The principal that a token's claims describe. The token's signature and times have been checked. Pure.
 
 A token is staff's only by the claim that the setting names. Many issuers give a `scope` to everybody who asks for it,
-also to an account that has no customer's ID yet. A token that names a customer is that customer's, whatever else it has.
+also to an account that has no customer's ID yet. A token that names a customer is that customer's, whatever else it
+has.
 """
 
 import re

@@ -173,8 +173,8 @@ class Settings(BaseSettings):
     )
     orders_jwt_staff_claim: Annotated[str, Field(min_length=1)] | None = Field(
         None,
-        description="the claim with [scopes](docs/access.md#scopes) that make a token staff's, like `permissions`; it has "
-        "to be one that only the issuer's administrators can fill; without it no token is staff's",
+        description="the claim with [scopes](docs/access.md#scopes) that make a token staff's, like `permissions`; it "
+        "has to be one that only the issuer's administrators can fill; without it no token is staff's",
     )
     orders_jwt_jwks_url: Annotated[str, AfterValidator(tokens.keys_url)] | None = Field(
         None,
