@@ -1199,7 +1199,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION public.orders_pasts_7875aeb341ad(p_ids uuid[], p_sees_private boolean, p_versions integer[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_pasts_47bd992b9977(p_ids uuid[], p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_versions integer[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -1242,7 +1242,9 @@ RETURN QUERY SELECT w.n, past.* FROM unnest(p_ids, p_versions)
                     GROUP BY id) lines),
                 o.held_from, o.adopted,
                 coalesce((SELECT to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM order_events e
-                          WHERE e.order_id = o.id AND e.number = w.version), to_char(o.placed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) FROM orders o WHERE o.id = w.id)
+                          WHERE e.order_id = o.id AND e.number = w.version), to_char(o.placed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) FROM orders o
+                    WHERE o.id = w.id AND (p_seen_customer IS NULL OR o.customer_id = p_seen_customer)
+                        AND (p_seen_channel IS NULL OR o.channel = p_seen_channel))
                     past(document, members, lines, held_from, adopted, at);
 END $$;
 

@@ -80,16 +80,19 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
             database, client, catalog, carts, closing, placement, recovery, learning, feed, webhooks, workflow, may_stay
         )
     finally:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
-                await placement.drain()
-                await closing.drain()
-        await webhooks.close()
+        await asyncio.gather(_drain(placement, closing), webhooks.close())
         await asyncio.gather(*(neighbour.capacity.close() for neighbour in neighbours), return_exceptions=True)
         await client.close()
         await asyncio.to_thread(database.close)
         if not settings.has_database:
             await asyncio.to_thread(embedded.stop, settings.orders_data_dir)
+
+
+async def _drain(placement: Placement, closing: CartClosing) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            await placement.drain()
+            await closing.drain()
 
 
 def _neighbour(key: Key, database: Database, client: Client, settings: Settings) -> Neighbour:

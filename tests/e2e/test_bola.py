@@ -184,6 +184,7 @@ def lasting_world(postgres: str, http: Http, sandbox_processes: Sandbox) -> Iter
             orders_webhooks=1000,
             orders_jwt_issuer=ISSUER,
             orders_jwt_audience=AUDIENCE,
+            orders_jwt_staff_claim="permissions",
             orders_jwt_jwks_url=f"{issuer.url}/keys",
         )
         listening(service)

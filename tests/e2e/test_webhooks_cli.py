@@ -88,10 +88,11 @@ def test_the_life_of_a_webhook(webhooks: Run, listener: Listener, start: Start, 
     service = start(orders_secret=SECRET, orders_webhook_allow="127.0.0.1")
     service.http.post(f"{service.url}/orders/42", {"items": [{"product_id": 3, "quantity": 1}]})
     wait_until(lambda: len(listener.got) == 2, "the event has arrived")
-    listed = wait_until(
-        lambda: webhooks("deliveries", webhook_id, "--state", "delivered").stdout.splitlines(),  # noqa: PLW0108 (asked anew each time)
-        "it is recorded",
-    )
+
+    def delivered() -> list[str]:
+        return webhooks("deliveries", webhook_id, "--state", "delivered").stdout.splitlines()
+
+    listed = wait_until(delivered, "it is recorded")
     assert len(listed) == 1
     assert "order.placed" in listed[0]
     assert webhooks("replay", webhook_id, "--dry-run").stdout == "1 event would be delivered again.\n"

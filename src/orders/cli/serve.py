@@ -83,6 +83,8 @@ def serve(
     typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
     if who := _who_needs_a_key(settings):
         typer.echo(f"{who} need a key, and get 401 without: orders keys create --name NAME --as admin")
+    if settings.orders_access == "local":
+        typer.echo("Programs on this machine need no key, until there is one. Behind a proxy set ORDERS_ACCESS=closed.")
     # The workers read the environment again.
     os.environ.update(HOST=settings.host, PORT=str(settings.port))
     try:

@@ -171,6 +171,11 @@ class Settings(BaseSettings):
     orders_jwt_customer_claim: Annotated[str, Field(min_length=1)] = Field(
         "customer_id", description="the claim with the customer's ID; `shop.customer_id` is one inside another"
     )
+    orders_jwt_staff_claim: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="the claim with [scopes](docs/access.md#scopes) that make a token staff's, like `permissions`; it has "
+        "to be one that only the issuer's administrators can fill; without it no token is staff's",
+    )
     orders_jwt_jwks_url: Annotated[str, AfterValidator(tokens.keys_url)] | None = Field(
         None,
         repr=False,

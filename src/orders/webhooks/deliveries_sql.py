@@ -14,7 +14,7 @@ from orders.order.model import Author
 from orders.postgres.database import Connection, Cursor, transaction
 from orders.postgres.rows import named_rows
 from orders.principal import Seer
-from orders.webhooks.endpoint_views_sql import IN_CHANNEL, refuse_disabled, require_endpoint
+from orders.webhooks.endpoint_views_sql import IN_CHANNEL, IN_ITS_OWN, refuse_disabled, require_endpoint
 from orders.webhooks.endpoints_sql import lock, note
 from orders.webhooks.model import DeliveryState
 
@@ -95,9 +95,9 @@ _COLUMNS = """d.id, d.webhook_id,
 # By the events of an order its deliveries are found without looking at any other.
 _LIST = f"""
     SELECT {_COLUMNS} FROM (
-        SELECT * FROM webhook_deliveries
-        WHERE webhook_id = %(webhook)s::uuid AND (%(before)s::bigint IS NULL OR id < %(before)s)
-        ORDER BY id DESC LIMIT {PASSED}) d
+        SELECT d.* FROM webhook_deliveries d, (SELECT %(webhook)s::uuid AS id) w
+        WHERE {IN_ITS_OWN} AND (%(before)s::bigint IS NULL OR d.id < %(before)s)
+        ORDER BY d.webhook_id DESC, d.id DESC LIMIT {PASSED}) d
     WHERE (%(state)s::text IS NULL OR d.state = %(state)s) AND (%(type)s::text IS NULL OR d.type = %(type)s)
     ORDER BY d.id DESC LIMIT %(limit)s
 """
@@ -111,9 +111,9 @@ _LIST_OF_ORDER = f"""
 """
 _LAST_PASSED = f"""
     SELECT min(id), count(*) FROM (
-        SELECT id FROM webhook_deliveries
-        WHERE webhook_id = %(webhook)s::uuid AND (%(before)s::bigint IS NULL OR id < %(before)s)
-        ORDER BY id DESC LIMIT {PASSED}) d
+        SELECT d.id FROM webhook_deliveries d, (SELECT %(webhook)s::uuid AS id) w
+        WHERE {IN_ITS_OWN} AND (%(before)s::bigint IS NULL OR d.id < %(before)s)
+        ORDER BY d.webhook_id DESC, d.id DESC LIMIT {PASSED}) d
 """
 
 

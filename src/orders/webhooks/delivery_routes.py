@@ -102,12 +102,12 @@ async def redeliver(request: Request, id: DeliveryId, actor: Actor = None) -> Re
     },
 )
 async def replay_webhook(
-    request: Request, id: WebhookId, dry_run: DryRun, body: EventsToReplay | None = None, actor: Actor = None
+    request: Request, id: WebhookId, dry_run: DryRun, body: EventsToReplay, actor: Actor = None
 ) -> Response:
     """Delivers events of a part of the feed again, each in a new round. What waits already is not doubled. Count them
     first, with `dry_run=true`.
     """
-    asked, author, seer = (body or EventsToReplay()).replay(), author_of(request, actor), seer_of(request)
+    asked, author, seer = body.replay(), author_of(request, actor), seer_of(request)
     count = await webhooks_of(request).replay(webhook_or_refuse(id), asked, author, seer, dry_run=dry_run)
     charge(request, count / ENTRIES)
     return JSONResponse({"count": count}, 200 if dry_run else 202)

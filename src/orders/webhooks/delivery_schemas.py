@@ -143,7 +143,7 @@ class DeliveriesQuery(BaseModel):
 
 
 class EventsToReplay(BaseModel):
-    """Which events are delivered again. Without any member: all that the endpoint asks for, up to its position."""
+    """Which events are delivered again. An empty object means all that the endpoint asks for, up to its position."""
 
     model_config = ConfigDict(
         extra="forbid",

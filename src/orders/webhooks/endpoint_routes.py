@@ -181,11 +181,9 @@ async def delete_webhook(request: Request, id: WebhookId, actor: Actor = None) -
         **problem_responses(Code.SECRET_NOT_SET, *_WRITES),
     },
 )
-async def rotate_webhook_secret(
-    request: Request, id: WebhookId, body: SecretRotation | None = None, actor: Actor = None
-) -> Response:
+async def rotate_webhook_secret(request: Request, id: WebhookId, body: SecretRotation, actor: Actor = None) -> Response:
     """For `keep_old_for_h` hours messages are signed with both secrets, so that the receiver can change over."""
-    keep = timedelta(hours=(body or SecretRotation()).keep_old_for_h)
+    keep = timedelta(hours=body.keep_old_for_h)
     author, seer = author_of(request, actor), seer_of(request)
     return _shown_once(await webhooks_of(request).rotate(webhook_or_refuse(id), keep, author, seer), 200)
 

@@ -14,7 +14,7 @@ from orders.order.model import Author
 from orders.postgres.database import Connection, Cursor, transaction
 from orders.postgres.rows import named_rows
 from orders.principal import Seer
-from orders.webhooks.endpoint_views_sql import IN_CHANNEL, EndpointView, no_webhook, read_endpoint
+from orders.webhooks.endpoint_views_sql import IN_CHANNEL, IN_ITS_OWN, EndpointView, no_webhook, read_endpoint
 from orders.webhooks.model import DisabledReason, Ordering, Payload
 from orders.webhooks.secrets_sql import keep_secret
 from orders.webhooks.signing import Sealing, SigningKey, new_key
@@ -158,8 +158,9 @@ def delete_some_deliveries(connection: Connection, webhook_id: UUID, seer: Seer)
             (str(webhook_id),),
         )
         cursor.execute(
-            """DELETE FROM webhook_deliveries WHERE id IN (
-                   SELECT id FROM webhook_deliveries WHERE webhook_id = %s::uuid ORDER BY id LIMIT %s)""",
+            f"""DELETE FROM webhook_deliveries WHERE id IN (
+                   SELECT d.id FROM webhook_deliveries d, webhooks w WHERE w.id = %s::uuid AND {IN_ITS_OWN}
+                   ORDER BY d.webhook_id, d.id LIMIT %s)""",
             (str(webhook_id), DELETED_AT_ONCE),
         )
         return cursor.rowcount == DELETED_AT_ONCE
