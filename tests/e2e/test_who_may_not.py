@@ -33,3 +33,20 @@ def test_an_email_that_the_issuer_calls_unverified_is_no_name(world: World, veri
     assert reply.status == 200, reply
     events = world.service.http.get(f"{path}/events", headers=world.admin).body["events"]
     assert events[-1]["actor"] == "staff:carl"
+
+
+# References ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dry_run", ["", "?dry_run=true"])
+def test_a_customer_sets_no_reference_and_learns_of_none(world: World, dry_run: str) -> None:  # noqa: F811
+    """A 409 would tell that somebody has it, and 201 would take the shop's next one away."""
+    url, next_one = f"{world.service.url}/orders/{STRANGER}{dry_run}", f"web-2026-{time.time_ns()}"
+    for reference in (world.victim["external_reference"], next_one):
+        body = {**BODIES["place_order"], "external_reference": reference}
+        told = world.service.http.post(url, body, headers=world.token(STRANGER))
+        assert (told.status, told.body["code"]) == (403, "not_permitted")
+        assert told.body["required_scope"] == "orders:change"
+        assert reference not in told.body["detail"]
+    body = {**BODIES["place_order"], "external_reference": None, "metadata": {"gift": True}, "notes": {"public": "!"}}
+    assert world.service.http.post(url, body, headers=world.token(STRANGER)).status in (200, 201)
