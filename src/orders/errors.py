@@ -201,7 +201,7 @@ def no_customer(text: str, expected: str = "a customer's ID (1 … 2^63-1)") -> 
     """The error (404) for an address with a text that is no customer's ID, or that of a customer whose orders whoever
     asks may not see.
     """
-    return OrderError(Code.NOT_FOUND, f"{text[:60]!r} is not {expected}.")
+    return OrderError(Code.NOT_FOUND, f"{text[:60]!r} is not {expected}, or none that this credential may see.")
 
 
 def reference_taken(reference: str | None, order_id: object) -> OrderError:

@@ -57,6 +57,8 @@ class Access:
         if [name for name, _ in asked.scope["headers"]].count(b"authorization") > 1:
             return OrderError(Code.CREDENTIAL_INVALID, "There are several Authorization headers; send one.")
         token = _bearer(given)
+        if not token:
+            return OrderError(Code.CREDENTIAL_INVALID, "Send `Authorization: Bearer KEY`, with the key or the token.")
         for kind in self._kinds if token else ():
             if kind.is_one(token):
                 return kind.find(token)

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from orders.access.granting import CHANNEL, LONGEST, MAX_RATE, NAME, Caller, Grant, Preset, scopes_of
-from orders.access.keys import ID
+from orders.access.keys import ID, PREFIX
 from orders.access.keys_sql import MAX_LISTED, AccessKey, create_key, list_keys, revoke_key, rotate_key
 from orders.cli.common import cli, cli_actor, fail, settings_of
 from orders.postgres.database import Connection, opened
@@ -119,6 +119,8 @@ def _minute(moment: datetime) -> str:
 
 
 def _require_id(key_id: str) -> None:
+    if key_id.startswith(PREFIX):
+        fail(f"This is a whole key. Its ID is {key_id.removeprefix(PREFIX)[:8]}. Keep the rest to yourself.", 2)
     _require(re.fullmatch(ID, key_id), f"{key_id!r} is no key's ID: it has 8 letters and digits.")
 
 

@@ -14,10 +14,12 @@ import typer
 import uvicorn
 from starlette.applications import Starlette
 
+from orders.access.keys_sql import any_exist
 from orders.app import create_app, log_to_stderr
 from orders.cli.common import CartPort, CatalogPort, Host, PortNumber, cli, fail, settings_of
 from orders.cli.dev_key import dev_key
 from orders.cli.dev_secret import THIS_MACHINE, kept_secret
+from orders.postgres.database import opened
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.settings import Settings
@@ -63,7 +65,7 @@ def dev(
     )
     app = create_app(settings)
     dsn = open_database(settings)  # an error in the database or the table of statuses is told here, in a sentence
-    key = dev_key(dsn, settings.orders_data_dir) if settings.orders_access == "closed" else None
+    key = dev_key(dsn, settings.orders_data_dir) if settings.orders_access == "closed" else _key_to_send(dsn, settings)
     config = uvicorn.Config(app, settings.host, settings.port, **options(settings))
     _run(_Announcing(config, _welcome(settings, key)))
 
@@ -177,6 +179,13 @@ def _serve_in_thread(build: Callable[[], Starlette], host: str, port: int) -> No
         if not thread.is_alive():
             fail(f"Nothing can listen on {host}:{port}; is something else running there?", 1)
         time.sleep(0.02)
+
+
+def _key_to_send(dsn: str, settings: Settings) -> str | None:
+    """What stands for the key in the first command, if it needs one that only its owner knows."""
+    with opened(dsn) as connection:
+        is_closed = settings.orders_access == "local" and any_exist(connection)
+    return "YOUR_KEY" if is_closed else None
 
 
 def _welcome(settings: Settings, key: str | None) -> str:
