@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,11 @@ from tests import servers
 
 ORDERS = [sys.executable, "-m", "orders.cli"]
 _ids = itertools.count(int(time.time() * 1000))
+
+
+def ctrl_c_ends() -> None:
+    """For a process about to start: SIGINT ends it, even where the tests run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

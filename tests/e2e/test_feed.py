@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import psycopg2
 import pytest
 
-from tests.conftest import ORDERS, Http, Reply, Sandbox, execute, wait_until
+from tests.conftest import ORDERS, Http, Reply, Sandbox, ctrl_c_ends, execute, wait_until
 from tests.e2e.conftest import Service, Start
 from tests.e2e.test_contract import problem
 from tests.e2e.test_life import events as history
@@ -279,14 +279,16 @@ def test_the_command_prints_the_feed_and_follows_it(
     ended = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=True)
     (line,) = ended.stdout.splitlines()
     assert json.loads(line) == service.get(f"/events?after={begin}&limit=1").body["events"][0]
-    process = subprocess.Popen([*words, "--follow"], stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [*words, "--follow"], stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=ctrl_c_ends
+    )
     try:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["order_id"] == order["id"]
         later = placed(service, (product, 1))
         assert json.loads(process.stdout.readline())["order_id"] == later["id"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     finally:
         process.kill()
         process.wait()

@@ -19,7 +19,7 @@ from orders.postgres.database import opened
 from orders.principal import Scope
 from orders.webhooks.body_sql import bodies
 from orders.webhooks.model import Message, Payload
-from tests.conftest import ORDERS, Sandbox, execute, free_port, wait_until
+from tests.conftest import ORDERS, Sandbox, ctrl_c_ends, execute, free_port, wait_until
 from tests.e2e.conftest import Service, Start
 from tests.e2e.test_feed import head
 from tests.e2e.test_keys import bearer, key_in
@@ -68,7 +68,14 @@ def listen() -> Iterator[Listen]:
     def begin(port: int, service: Service, *more: str) -> tuple["subprocess.Popen[str]", list[str]]:
         words = [*ORDERS, "listen", "--to", f"http://127.0.0.1:{port}/hook", "--server", service.url, *more]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        process = subprocess.Popen(
+            words,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            preexec_fn=ctrl_c_ends,
+        )
         running.append(process)
         lines: list[str] = []
         threading.Thread(target=_keep, args=(process, lines), daemon=True).start()
@@ -108,7 +115,7 @@ def test_a_program_gets_what_a_webhook_would_get(start: Start, sandbox: Sandbox,
     }
     order = service.http.post(f"{service.url}/orders/9", body, headers=shop).body
     service.http.put(f"{service.url}/orders/{order['id']}", {"status": "Paid"}, headers=shop)
-    cancelling = {"reason": "customer", "items": [{"id": 1, "quantity": 1}]}
+    cancelling = {"reason": "customer", "items": [{"id": order["items"][0]["id"], "quantity": 1}]}
     service.http.post(f"{service.url}/orders/{order['id']}/cancel", cancelling, headers=shop)
     with program(port, got):
         process, lines = listen(port, service, "--after", "0", "--key", key)
