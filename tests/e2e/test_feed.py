@@ -280,7 +280,11 @@ def test_the_command_prints_the_feed_and_follows_it(
     (line,) = ended.stdout.splitlines()
     assert json.loads(line) == service.get(f"/events?after={begin}&limit=1").body["events"][0]
     process = subprocess.Popen(
-        [*words, "--follow"], stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=ctrl_c_ends
+        [*words, "--follow"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=ctrl_c_ends,  # noqa: PLW1509
     )
     try:
         assert process.stdout is not None

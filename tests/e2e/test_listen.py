@@ -74,7 +74,7 @@ def listen() -> Iterator[Listen]:
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
-            preexec_fn=ctrl_c_ends,
+            preexec_fn=ctrl_c_ends,  # noqa: PLW1509
         )
         running.append(process)
         lines: list[str] = []
