@@ -19,7 +19,8 @@ import uvloop
 PATIENCE_S = 15.0
 """Timeout for answers after the last order was sent: longer than the service's deadline."""
 
-REQUEST = "POST /orders/%d HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+HEADERS = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: %d"
+REQUEST = f"POST /orders/%d HTTP/1.1\r\n{HEADERS}\r\n\r\n%s"
 ITEMS = '{"items":[{"product_id":%d,"quantity":1},{"product_id":%d,"quantity":1}]}'
 
 

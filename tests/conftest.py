@@ -47,7 +47,8 @@ class Http:
             request = request.body_json(json)
         response = request.build().send()
         kind = response.get_header("content-type") or ""
-        body = response.json() if "json" in kind and method != "HEAD" else response.text()
+        is_json = "json" in kind and "ndjson" not in kind and method != "HEAD"
+        body = response.json() if is_json else response.text()
         return Reply(response.status, body, {name.lower(): value for name, value in response.headers.items()})
 
     def get(self, url: str, **more: Any) -> Reply:
@@ -253,9 +254,10 @@ def ask(connection: database.Connection, statement: str, parameters: Any = None)
 
 
 CHILDREN_FIRST = (
-    "events", "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items",
+    "webhook_attempts", "webhook_deliveries", "webhook_secrets", "webhooks", "events",
+    "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items",
     "order_metadata", "orders", "sales_days", "sales_of_products", "sales_changes",
-    "standing_days", "standing_changes",
+    "standing_days", "standing_changes", "access_keys",
 )  # fmt: skip
 NO_FEED = """UPDATE events_head SET position = 0, seen = pg_current_snapshot(), cluster = NULL,
                                     walked_order = NULL, walked_number = NULL"""

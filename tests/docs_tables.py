@@ -1,6 +1,6 @@
 """The tables in docs/ that are made from the code: `make docs-tables` writes them, a test compares them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import typer
@@ -21,6 +21,9 @@ WITHOUT = {
     "orders_expire": "none",
     "orders_hosts": "none",
     "orders_cors_origins": "none",
+    "orders_jwt_issuer": "none",
+    "orders_jwt_audience": "none",
+    "orders_jwt_jwks_url": "the issuer's discovery",
 }
 """What holds where a setting without a default is not set."""
 
@@ -45,17 +48,28 @@ def settings() -> str:
 
 def commands() -> str:
     """A section for each command, by name: what it does, and its arguments and options."""
+    return "\n".join(_command(name, command) for name, command in all_commands())
+
+
+def all_commands() -> list[tuple[str, TyperCommand]]:
+    """Every command with its name, like `export` or `keys create`, sorted by name."""
     whole = typer.main.get_command(cli)
     assert isinstance(whole, TyperGroup)
-    return "\n".join(
-        _command(command) for _, command in sorted(whole.commands.items()) if isinstance(command, TyperCommand)
-    )
+    return sorted(_below(whole, ()))
 
 
-def _command(command: TyperCommand) -> str:
+def _below(group: TyperGroup, names: tuple[str, ...]) -> Iterator[tuple[str, TyperCommand]]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from _below(command, (*names, name))
+        elif isinstance(command, TyperCommand):
+            yield " ".join((*names, name)), command
+
+
+def _command(name: str, command: TyperCommand) -> str:
     rows = [_parameter(each) for each in command.params]
     options = "\n" + table(("Argument or option", "Meaning", "Default"), rows) if rows else ""
-    return f"### orders {command.name}\n\n{command.help}\n{options}"
+    return f"### orders {name}\n\n{command.help}\n{options}"
 
 
 def _parameter(parameter: object) -> tuple[str, str, str]:

@@ -38,6 +38,8 @@ class Target:
 Attack = Callable[[Target], Awaitable[None]]
 ATTACKS: dict[str, Attack] = {}
 
+POST_JSON = b"POST /orders/42 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
 
 def attack(name: str) -> Callable[[Attack], Attack]:
     def add(function: Attack) -> Attack:
@@ -49,7 +51,7 @@ def attack(name: str) -> Callable[[Attack], Attack]:
 
 def request(method: str, path: str, body: bytes = b"", *headers: str, kind: str = "application/json") -> bytes:
     """A whole request, after whose answer the connection is closed."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: shop", "Connection: close", *headers]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers]
     lines += [f"Content-Type: {kind}", f"Content-Length: {len(body)}"] if body else []
     return "\r\n".join([*lines, "", ""]).encode() + body
 
@@ -156,62 +158,62 @@ async def silent(target: Target) -> None:
 
 @attack("2,000 connections that send headers slowly")
 async def slow_heads(target: Target) -> None:
-    await hold(target, 2000, b"GET / HTTP/1.1\r\nHost: shop\r\n", b"X-A: b\r\n", pause_s=1)
+    await hold(target, 2000, b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X-A: b\r\n", pause_s=1)
 
 
 @attack("2,000 connections that send bodies slowly")
 async def slow_bodies(target: Target) -> None:
-    head = b"POST /orders/42 HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
+    head = POST_JSON + b"Content-Length: 9999\r\n\r\n"
     await hold(target, 2000, head + b" " * 100, b" ", pause_s=1)
 
 
 @attack("1,000 bodies that lack their last byte")
 async def nearly_whole_bodies(target: Target) -> None:
     size = MAX_BODY_BYTES - 1
-    head = b"POST /orders/42 HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = POST_JSON + b"Content-Length: %d\r\n\r\n"
     await hold(target, 1000, head % size + b" " * (size - 1), pause_s=5)
 
 
 @attack("connections that come and go")
 async def coming_and_going(target: Target) -> None:
-    await repeat(target, [b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"], senders=64)
+    await repeat(target, [b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"], senders=64)
 
 
 @attack("a header of 64 MB")
 async def huge_header(target: Target) -> None:
     piece = b"a" * (1 << 20)
-    await pour(target, 4, b"GET / HTTP/1.1\r\nHost: shop\r\nX-A: ", lambda: (piece for _ in range(64)))
+    await pour(target, 4, b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: ", lambda: (piece for _ in range(64)))
 
 
 @attack("64 MB of small headers")
 async def many_headers(target: Target) -> None:
     piece = b"a:b\r\n" * 20_000
-    await pour(target, 8, b"GET / HTTP/1.1\r\nHost: shop\r\n", lambda: (piece for _ in range(640)))
+    await pour(target, 8, b"GET / HTTP/1.1\r\nHost: localhost\r\n", lambda: (piece for _ in range(640)))
 
 
 @attack("a body without end, for a GET")
 async def endless_body(target: Target) -> None:
     piece = b"10000\r\n" + b"a" * 65536 + b"\r\n"
-    start = b"GET /workflow HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n"
+    start = b"GET /workflow HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     await pour(target, 8, start, lambda: (piece for _ in range(160_000)))
 
 
 @attack("bodies in chunks of one byte")
 async def tiny_chunks(target: Target) -> None:
-    start = b"POST /orders/42 HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n"
+    start = POST_JSON
     piece = b"1\r\n \r\n" * 10_000
     await pour(target, 50, start + b"Transfer-Encoding: chunked\r\n\r\n", lambda: (piece for _ in range(100)))
 
 
 @attack("chunk extensions without end")
 async def chunk_extensions(target: Target) -> None:
-    start = b"POST /orders/42 HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n1;a="
+    start = b"POST /orders/42 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1;a="
     await pour(target, 8, start, lambda: (b"a" * 65536 for _ in range(10_000)))
 
 
 @attack("10,000 requests sent ahead, on each of 50 connections")
 async def pipelined(target: Target) -> None:
-    whole = b"GET /workflow HTTP/1.1\r\nHost: shop\r\n\r\n" * 10_000
+    whole = b"GET /workflow HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10_000
     await pour(target, 50, whole, lambda: [b""])
 
 
@@ -222,13 +224,13 @@ async def rubbish(target: Target) -> None:
 
 @attack("100 clients that don't read a long list")
 async def unread_lists(target: Target) -> None:
-    whole = b"GET /orders?limit=1000 HTTP/1.1\r\nHost: shop\r\n\r\n"
+    whole = b"GET /orders?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     await hold(target, 100, whole * 4, pause_s=1)
 
 
 @attack("200 clients that don't read the API's document")
 async def unread_documents(target: Target) -> None:
-    await hold(target, 200, b"GET /openapi.json HTTP/1.1\r\nHost: shop\r\n\r\n" * 8, pause_s=1)
+    await hold(target, 200, b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 8, pause_s=1)
 
 
 # The issue's table, by row

@@ -27,6 +27,7 @@ class About(BaseModel):
     description: str
     documentation: str
     openapi: str
+    asyncapi: str
     orders: str
     health: str
 

@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,12 +15,18 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders import about, previews
-from orders.access.check import Access
-from orders.background import rounds, run_forever
+from orders.access import audit_routes, key_routes
+from orders.access.check import Access, tell_if_open
+from orders.access.known_keys import KnownKeys
+from orders.access.limiting import Limits
+from orders.access.tokens import tokens_by
+from orders.asyncapi import get_asyncapi
+from orders.background import rounds, rounds_of_credentials, run_forever
 from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.changing.dry_run import ChangingDryRun
 from orders.changing.service import Changing
+from orders.events import message_routes, stream_routes
 from orders.events import routes as events_routes
 from orders.finding import export_routes, report_routes
 from orders.finding import routes as finding_routes
@@ -40,6 +45,7 @@ from orders.settings import Settings, SettingsError, load_settings
 from orders.settings.address import shown
 from orders.settings.unknown import tell_unknown
 from orders.startup import expiries, require_neighbours
+from orders.version import VERSION
 from orders.wire.addresses import Addresses
 from orders.wire.checks import Doors, own_checks
 from orders.wire.docs_pages import add_docs_pages
@@ -63,8 +69,12 @@ ROUTERS = (
     previews.router,
     events_routes.router,
     events_routes.head_router,
+    stream_routes.router,
+    message_routes.router,
     export_routes.router,
     report_routes.router,
+    key_routes.router,
+    audit_routes.router,
     about.router,
 )
 
@@ -73,17 +83,12 @@ _TELLABLE = (SettingsError, SchemaError, DatabaseUnavailable)
 """Errors at start-up whose message is a sentence for the person who starts the service."""
 
 
-try:
-    VERSION = version("orders")
-except PackageNotFoundError:  # run from a checkout that was not installed (`uvicorn main:app`)
-    VERSION = "0.2.0"
-
-
 def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
     """The context that the app is served in: starts what it needs, and stops it at the end."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        tell_if_open(settings.orders_access)
         async with machinery(settings) as built:
             checkout = Checkout(built.database, built.carts, built.placement, settings)
             app.state.placing = Placing(checkout, PlacingDryRun(built.database, built.catalog, checkout))
@@ -95,7 +100,9 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
-            background = asyncio.create_task(run_forever(rounds(built, settings)))
+            await app.state.keys.open(built.database)
+            of_credentials = rounds_of_credentials(app.state.keys, app.state.tokens, built.client)
+            background = asyncio.create_task(run_forever((*rounds(built, settings), *of_credentials)))
             urls = shown(settings.catalog_url or ""), shown(settings.cart_url or "")
             log.info("ready: the catalog is %s, the carts are %s", *urls)
             try:
@@ -107,7 +114,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
 
 
 def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
-    """The service. `checks` are asked of every request after the service's own.
+    """The service. `checks` are asked of every request after the service's own, and before its limits.
 
     Raises SettingsError before anything is started, and TableIncomplete: a route or an operation is missing.
     """
@@ -135,8 +142,12 @@ def create_app(settings: Settings, checks: Sequence[Check] = ()) -> FastAPI:
     _add_pages_about_it(app)
     add_docs_pages(app)
     answer_with_problems(app)
-    access = Access(settings.orders_access, ())
-    _guard(app, settings, (access.check, *checks))
+    app.state.keys = KnownKeys()  # before the database is there: the lifespan opens it
+    app.state.tokens = tokens_by(settings)
+    kinds = (app.state.keys, app.state.tokens) if app.state.tokens else (app.state.keys,)
+    access = Access(settings.orders_access, kinds)
+    app.state.access = access
+    _guard(app, settings, (access.check, *checks, Limits(settings).check))
     app.openapi = lambda: describe_api(app, workflow)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
 
@@ -205,9 +216,12 @@ def _add_pages_about_it(app: FastAPI) -> None:
             "description": "An order management service: it turns carts and item lists into orders.",
             "documentation": "/docs",
             "openapi": "/openapi.json",
+            "asyncapi": "/asyncapi.json",
             "orders": "/orders",
             "health": "/health",
         }
+
+    app.get("/asyncapi.json", include_in_schema=False)(get_asyncapi)
 
     @app.get("/health", summary="Whether it works", tags=["about"], responses=about.HEALTH_RESPONSES)
     async def get_health(request: Request) -> Any:

@@ -5,11 +5,17 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from pyreqwest.client import Client
+
+from orders.access.known_keys import KnownKeys
+from orders.access.tokens import Tokens
 from orders.changing.move import expire_once
 from orders.finding.summing_up import sum_up_once
 from orders.machinery import Machinery
 from orders.postgres.database import DatabaseUnavailable
+from orders.postgres.lanes import Lane
 from orders.settings import Settings
+from orders.webhooks.purge_sql import purge
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +38,22 @@ FAILED_PAUSE_S = 1.0
 
 SHARE_S = 1.0
 """Pause between two reads of what other replicas have learnt of the neighbours. Our own news is shared at once."""
+
+ISSUER_S = 1.0
+"""Pause between two looks at the age of the issuer's keys. The issuer itself is asked far less often."""
+
+
+LOOK_S = 0.01
+"""Shortest pause between two looks for webhooks with work. A look itself waits for news."""
+
+PURGE_S = 60.0
+"""Pause between two looks for old deliveries of webhooks."""
+
+PURGE_MORE_S = 0.1
+"""Pause between deleting two lots of old deliveries: others get their turn at the database."""
+
+KEYS_S = 2.0
+"""Pause between two reads of the API keys that are in use. A revocation has to hold within 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +89,25 @@ def rounds(built: Machinery, settings: Settings) -> tuple[Round, ...]:
             rest_s=ASSIGN_REST_S,
         ),
         Round("sharing what was learnt", built.learning.share_once, SHARE_S, news=built.learning.news),
+        Round("sending to webhooks", built.webhooks.look_once, LOOK_S),
+        Round(
+            "deleting old deliveries to webhooks",
+            lambda: built.database.run(lambda c: purge(c, settings.orders_webhook_keep_d), Lane.WEBHOOKS),
+            PURGE_S,
+            more_pause_s=PURGE_MORE_S,
+        ),
     )
+
+
+def rounds_of_credentials(keys: KnownKeys, tokens: Tokens | None, client: Client) -> tuple[Round, ...]:
+    """The rounds of a process that answers requests: it reads API keys again, writes which were used, and fetches the
+    keys of the tokens' issuer, if there is one.
+    """
+    of_keys = Round("API keys", keys.look_once, KEYS_S)
+    if tokens is None:
+        return (of_keys,)
+    tokens.keys.connect(client)
+    return of_keys, Round("fetching the issuer's keys", tokens.keys.refresh_once, ISSUER_S)
 
 
 async def run_forever(work: Sequence[Round]) -> None:

@@ -42,8 +42,18 @@ class Code(Enum):
         "It is wrong, has expired, or was revoked. Ask for a new one; `orders keys list` shows the keys.",
     )
     NOT_PERMITTED = Kind(403, "This credential may not do this", "Use one that has the scope in `required_scope`.")
+    KEY_ENDED = Kind(
+        409,
+        "This API key has ended",
+        "It was revoked, has expired, or was replaced. Rotate the one in `replaced_by`, or make a new one.",
+    )
     RATE_LIMITED = Kind(
         429, "Too many requests", "Nothing was done. Ask again after `Retry-After`; `violated_policies` says what for."
+    )
+    TOKENS_UNCHECKED = Kind(
+        503,
+        "Tokens can't be checked: their issuer's keys are not known",
+        "Nothing was done, and the token may be valid. Ask again after `Retry-After`; API keys work meanwhile.",
     )
     BODY_TOO_LARGE = Kind(413, "The request body is too large", "Send less; an order has at most 500 products.")
     NOT_HTTP = Kind(400, "This is not HTTP", "Send HTTP/1.1; `detail` says what can't be read.")
@@ -163,9 +173,21 @@ def problem(error: OrderError, instance: str) -> dict[str, Any]:
     }
 
 
+def no_active_cart(customer_id: int) -> OrderError:
+    """The error (404) for a cart that is not there, or that has been ordered already."""
+    return OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
+
+
+def no_customer(text: str, expected: str = "a customer's ID (1 … 2^63-1)") -> OrderError:
+    """The error (404) for an address with a text that is no customer's ID, or that of a customer whose orders whoever
+    asks may not see.
+    """
+    return OrderError(Code.NOT_FOUND, f"{text[:60]!r} is not {expected}.")
+
+
 def reference_taken(reference: str | None, order_id: object) -> OrderError:
     """The error (409) for an external reference that another order has. `order_id` is given only to the
-    same customer.
+    same customer, if whoever asks may see that order.
     """
     other = f"order {order_id}" if order_id else "another order"
     detail = f"The external reference {reference!r} is that of {other}."

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pyreqwest.client import Client
 
 from orders.events.feed import Feed
+from orders.events.tail import Tails
 from orders.neighbours.capacity import Capacity
 from orders.neighbours.carts import Carts
 from orders.neighbours.catalog import Catalog
@@ -26,6 +27,11 @@ from orders.postgres.database import Database, DatabaseUnavailable
 from orders.settings import Settings
 from orders.settings.address import shown
 from orders.startup import expiries, open_database, require_neighbours
+from orders.version import VERSION
+from orders.webhooks.addresses import Allowed
+from orders.webhooks.dispatch import Dispatch
+from orders.webhooks.sending import Sender
+from orders.webhooks.signing import Sealing
 from orders.wire.connections import connections_allowed
 
 DRAIN_S = 20.0
@@ -45,6 +51,8 @@ class Machinery:
     recovery: Recovery
     learning: Learning
     feed: Feed
+    tails: Tails
+    webhooks: Dispatch
     workflow: Workflow
     expiries: Mapping[str, timedelta]
 
@@ -66,17 +74,31 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     placement = Placement(database, catalog, closing, settings)
     recovery = Recovery(database, catalog, placement, closing, settings)
     feed = Feed(database, min(settings.orders_streams, connections_allowed(settings.orders_connections) // 2))
+    webhooks = _webhooks(database, feed, workflow, settings)
     try:
         with contextlib.suppress(DatabaseUnavailable):  # for example a standby; the rounds try again
             await learning.share_once()
         yield Machinery(
-            database, client, catalog, carts, closing, placement, recovery, learning, feed, workflow, may_stay
+            database,
+            client,
+            catalog,
+            carts,
+            closing,
+            placement,
+            recovery,
+            learning,
+            feed,
+            Tails(feed),
+            webhooks,
+            workflow,
+            may_stay,
         )
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 await placement.drain()
                 await closing.drain()
+        await webhooks.close()
         await asyncio.gather(*(neighbour.capacity.close() for neighbour in neighbours), return_exceptions=True)
         await client.close()
         await asyncio.to_thread(database.close)
@@ -97,3 +119,9 @@ def _neighbour(key: Key, database: Database, client: Client, settings: Settings)
         settings.orders_breaker_rest_s,
         Capacity(name, bound, call_s, Turns(database, key, call_s)),
     )
+
+
+def _webhooks(database: Database, feed: Feed, workflow: Workflow, settings: Settings) -> Dispatch:
+    sender = Sender(Allowed(settings.webhook_targets), settings.orders_webhook_timeout_s, VERSION)
+    sealing = Sealing(settings.orders_secret) if settings.orders_secret else None
+    return Dispatch(database, feed.positions, workflow, sender, sealing, settings.webhook_pauses_s)

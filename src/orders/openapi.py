@@ -5,12 +5,17 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from orders.access.audit_routes import AuditPage
+from orders.access.schemas import KEY_ID_EXAMPLE, Key, KeyList, NewKey
+from orders.events.message_schemas import OrderMessage, schema_url
+from orders.events.wanted import KNOWN_TYPES, MEANINGS
 from orders.order.schema import ID_EXAMPLE, EventList, Order, OrderList, Problem
 from orders.order.statuses import Workflow
 from orders.wire.bulk import BatchPreview, BatchResults
 from orders.wire.dry_run import Preview
 from orders.wire.for_generators import suit_generators
 from orders.wire.parameters import REQUEST_ID
+from orders.wire.security import describe_access
 
 
 def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
@@ -30,9 +35,10 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
         # FastAPI does not find this schema by itself
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"), Problem=problem)
-        for answer in (Order, OrderList, EventList, Preview, BatchResults, BatchPreview):  # FastAPI leaves out nulls
+        for answer in _WITH_NULLS:
             schemas[answer.__name__]["example"] = answer.model_json_schema()["example"]
-        document["security"] = []  # said explicitly: authentication is the task of a proxy in front
+        _describe_webhooks(document)
+        describe_access(document)
         document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
         for path, operations in document["paths"].items():
             _name_instance(operations, path)
@@ -43,6 +49,10 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
     return app.openapi_schema
 
 
+_WITH_NULLS = (Order, OrderList, EventList, Preview, BatchResults, BatchPreview, Key, NewKey, KeyList, AuditPage)
+"""Answers whose examples have nulls, which FastAPI leaves out."""
+
+
 def _name_instance(operations: dict[str, Any], path: str) -> None:
     """Put the operation's address into the examples of its problems."""
     for operation in operations.values():
@@ -51,8 +61,28 @@ def _name_instance(operations: dict[str, Any], path: str) -> None:
             examples = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
             for code, example in examples.items():
                 is_orders = not is_customers or code in ("order_not_found", "not_recorded")
-                ids = {"id": ID_EXAMPLE if is_orders else "42", "customer_id": "42", "code": "not_found"}
+                own_id = KEY_ID_EXAMPLE if path.startswith("/keys") else ID_EXAMPLE
+                ids = {"id": own_id if is_orders else "42", "customer_id": "42", "code": "not_found"}
                 example["value"]["instance"] = path.format(**ids)
+
+
+def _describe_webhooks(document: dict[str, Any]) -> None:
+    """Add what the service sends by itself (OpenAPI 3.1)."""
+    schema = OrderMessage.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+    for name, part in {**schema.pop("$defs"), OrderMessage.__name__: schema}.items():
+        document["components"]["schemas"].setdefault(name, part)
+    document["webhooks"] = {type: {"post": _sent(type)} for type in KNOWN_TYPES}
+
+
+def _sent(type: str) -> dict[str, Any]:
+    return {
+        "operationId": "receive_" + type.replace(".", "_"),
+        "summary": f"{type}: {MEANINGS[type]}",
+        "description": f"Signed as Standard Webhooks says. The schema of this type alone: `{schema_url(type, 1)}`.",
+        "tags": ["events"],
+        "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/OrderMessage"}}}},
+        "responses": {"2XX": {"description": "Taken. After any other answer it is sent again."}},
+    }
 
 
 _REQUEST_ID = {
@@ -75,6 +105,9 @@ Turns a shopping cart, or a list of items, into an order whose stock is really t
   Nothing is written or sent. `dry_run=true`, as a parameter of the write itself, is the same.
 * Filters with a bound have two names, `created_at_gte` and `created_at[gte]`, and so have `metadata=key=value` and
   `metadata[key]=value`. Only the first of each, which clients can be generated from, is listed below.
+* Requests carry a key or a customer's token: `Authorization: Bearer …`. Each operation names the scope that it needs.
+* Whoever asks too much gets 429. `RateLimit-Policy` and `RateLimit` in each answer say what is allowed and
+  what is left.
 * Errors are RFC 9457 problem documents; `GET /problems` lists them.
 """
 _TAGS = [
@@ -84,5 +117,7 @@ _TAGS = [
     {"name": "dry run", "description": "What a write would do."},
     {"name": "reports", "description": "Totals for people."},
     {"name": "exports", "description": "Whole lists as files."},
+    {"name": "keys", "description": "API keys: who may ask, and for what."},
+    {"name": "audit", "description": "Who did what that no order's history tells."},
     {"name": "about", "description": "The service itself."},
 ]

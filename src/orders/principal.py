@@ -1,4 +1,4 @@
-"""Who asks: a principal, what it may do, and whose orders it sees. Pure."""
+"""Principals: those who may ask, what each may do, and whose orders it sees. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -77,9 +77,18 @@ class Seer:
     sees_private: bool = True
 
     @property
+    def sees_all_orders(self) -> bool:
+        """Whether no order has to be left out."""
+        return self.customer_id is None and self.channel is None
+
+    @property
     def sees_everything(self) -> bool:
         """Whether nothing has to be left out."""
-        return self == SEES_EVERYTHING
+        return self is SEES_EVERYTHING or self == SEES_EVERYTHING  # the usual one needs no comparison
+
+    def sees(self, customer_id: int, channel: str | None) -> bool:
+        """Whether it sees this customer's order that came through this channel. `order/seer_sql` is the same in SQL."""
+        return self.customer_id in (None, customer_id) and self.channel in (None, channel)
 
 
 SEES_EVERYTHING = Seer()

@@ -8,7 +8,8 @@ from datetime import timedelta
 
 from orders.events.assign_sql import ASSIGN
 from orders.events.feed_sql import FEED
-from orders.order.document_sql import DOCUMENTS, PAGE
+from orders.finding.past_sql import PASTS
+from orders.order.document_sql import DOCUMENTS, PAGE, SEEN_DOCUMENTS
 from orders.order.statuses import CANCELLED, Workflow, load_workflow, parse_workflow
 from orders.order.statuses_sql import install_workflow, installed_workflow
 from orders.postgres import embedded
@@ -26,10 +27,13 @@ from orders.settings import Settings, SettingsError
 from orders.stock.claim_sql import CLAIM
 from orders.stock.intend_sql import INTEND
 from orders.stock.settle_sql import SETTLE
+from orders.webhooks.body_sql import EVENTS_TO_SEND
+from orders.webhooks.record_sql import RECORD
+from orders.webhooks.tick_sql import TICK
 
 log = logging.getLogger(__name__)
 
-FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, PAGE, ASSIGN, FEED)
+FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, SEEN_DOCUMENTS, PAGE, ASSIGN, FEED, PASTS, TICK, EVENTS_TO_SEND, RECORD)
 """The functions that have to be in the database."""
 
 
@@ -76,13 +80,13 @@ def require_functions(dsn: str) -> None:
             )
 
 
-def set_workflow(dsn: str, workflow: Workflow, *, replace: bool) -> None:
-    """Put the table of statuses into the database; without `replace` only if there is none.
+def set_workflow(dsn: str, workflow: Workflow, *, replace: bool, actor: str = "service") -> None:
+    """Put the table of statuses into the database; without `replace` only if there is none. `actor`: for the audit.
 
     Raises SettingsError if orders have statuses that the new table lacks.
     """
     with opened(dsn) as connection:
-        left_behind = install_workflow(connection, workflow, replace=replace)
+        left_behind = install_workflow(connection, workflow, replace=replace, actor=actor)
     if left_behind:
         raise SettingsError(
             f"ORDERS_WORKFLOW: there are orders that are {' or '.join(left_behind)}, or on hold from there, which the "

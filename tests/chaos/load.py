@@ -7,9 +7,10 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.chaos.credentials import Credentials
 from tests.chaos.http import Http, NoAnswer, NotReached, Reply
 from tests.chaos.processes import Process
 from tests.chaos.shelf import Shelf
@@ -43,9 +44,18 @@ class Shopper:
     key: str
     """The Idempotency-Key of every POST, or empty for none."""
 
+    has_token: bool = False
+    """Whether they ask with a token of their own. The others ask with the storefront's key."""
+
+    stored_key: str = ""
+    """The key as the database has it, with its owner."""
+
     attempts: list[Attempt] = field(default_factory=list)
     cancellations: list[str] = field(default_factory=list)
     """The answers to `PUT {"status": "Cancelled"}`: an order's status, a problem's code, NOT_REACHED or NO_ANSWER."""
+
+    peeks: list[str] = field(default_factory=list)
+    """The answers to reading somebody else's order: a problem's code, "seen", NOT_REACHED or NO_ANSWER."""
 
     cart_is_certain: bool = True
     """Whether the cart holds exactly `lines`. Filling it can't be repeated if there was no answer."""
@@ -82,6 +92,7 @@ class Load:
         self,
         replicas: Sequence[Process],
         carts_url: str,
+        credentials: Credentials,
         shelf: Shelf,
         seed: float,
         rate: float,
@@ -96,6 +107,7 @@ class Load:
 
         self._replicas = replicas
         self._carts_url = carts_url
+        self._credentials = credentials
         self._shelf = shelf
         self._wishes = random.Random(seed)
         self._chance = random.Random(self._wishes.random())
@@ -128,7 +140,11 @@ class Load:
     def _next_shopper(self) -> Shopper:
         customer_id = FIRST_CUSTOMER + len(self.shoppers)
         key = f"key-{customer_id}" if self._wishes.random() < 0.6 else ""
-        return Shopper(customer_id, self._shelf.choose(self._wishes), self._wishes.random() < 0.3, key)
+        shopper = Shopper(customer_id, self._shelf.choose(self._wishes), self._wishes.random() < 0.3, key)
+        shopper.has_token = self._wishes.random() < 0.4
+        owner = f"customer:{customer_id}" if shopper.has_token else self._credentials.storefront_owner
+        shopper.stored_key = f"{owner} place {key}"
+        return shopper
 
     async def _shop(self, shopper: Shopper) -> None:
         if shopper.from_cart and not await self._fill_cart(shopper):
@@ -136,6 +152,8 @@ class Load:
         await self._order(shopper)
         if shopper.placed_id and self._chance.random() < 0.1:
             await self._cancel(shopper, shopper.placed_id)
+        if shopper.has_token and self._chance.random() < 0.2:
+            await self._peek(shopper)
 
     async def _fill_cart(self, shopper: Shopper) -> bool:
         """Fill the shopper's cart. Returns whether something is in it."""
@@ -170,7 +188,10 @@ class Load:
         patience_s = self._chance.uniform(0.02, 0.5) if self._chance.random() < 0.03 else self._patience_s
         began_at = time.time()
         try:
-            reply = await self._ask("POST", f"/orders/{shopper.customer_id}", body, patience_s, shopper.key)
+            path, headers = f"/orders/{shopper.customer_id}", self._headers_of(shopper)
+            if shopper.key:
+                headers["Idempotency-Key"] = shopper.key
+            reply = await self._ask("POST", path, body, patience_s, headers)
         except NotReached:
             attempt = Attempt(began_at, time.time(), NOT_REACHED)
         except NoAnswer:
@@ -181,6 +202,26 @@ class Load:
         self.placed_count += bool(attempt.order_id) and not shopper.placed_id
         shopper.attempts.append(attempt)
         self.answers["repeated" if attempt.is_replayed else attempt.code] += 1
+
+    def _headers_of(self, shopper: Shopper) -> dict[str, str]:
+        """The shopper's credential."""
+        mine = self._credentials
+        return mine.token(shopper.customer_id) if shopper.has_token else mine.storefront()
+
+    async def _peek(self, shopper: Shopper) -> None:
+        """Try to read the order of somebody else."""
+        others = [other.placed_id for other in self.shoppers[-50:] if other.placed_id and other is not shopper]
+        if not others:
+            return
+        path = f"/orders/{self._chance.choice(others)}"
+        try:
+            reply = await self._ask("GET", path, None, self._patience_s, self._headers_of(shopper))
+        except NotReached:
+            shopper.peeks.append(NOT_REACHED)
+        except NoAnswer:
+            shopper.peeks.append(NO_ANSWER)
+        else:
+            shopper.peeks.append("seen" if reply.status == 200 else _code(reply))
 
     def _notice_shortages(self, reply: Reply) -> None:
         if reply.status == 400:
@@ -206,16 +247,16 @@ class Load:
 
     async def _move(self, order_id: str, status: str) -> str:
         try:
-            reply = await self._ask("PUT", f"/orders/{order_id}", {"status": status}, self._patience_s)
+            headers = self._credentials.warehouse()
+            reply = await self._ask("PUT", f"/orders/{order_id}", {"status": status}, self._patience_s, headers)
         except NotReached:
             return NOT_REACHED
         except NoAnswer:
             return NO_ANSWER
         return str(reply.body["status"]) if reply.status == 200 else _code(reply)
 
-    async def _ask(self, method: str, path: str, body: object, patience_s: float, key: str = "") -> Reply:
+    async def _ask(self, method: str, path: str, body: object, patience_s: float, headers: Mapping[str, str]) -> Reply:
         """Send a request to some replica. If that one can't be reached, try the next, as a load balancer does."""
-        headers = {"Idempotency-Key": key} if key else {}
         for replica in self._chance.sample(self._replicas, len(self._replicas)):
             try:
                 url = f"{replica.url}{path}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.chaos import evidence as gather
 from tests.chaos import witness
+from tests.chaos.credentials import Credentials, settings_of_access
 from tests.chaos.evidence import Evidence, Quiet
 from tests.chaos.http import Http
 from tests.chaos.load import Load
@@ -56,6 +57,7 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
     """Run everything. `say` gets a line about the progress now and then. Logs and data are in `folder`."""
     began_at = time.monotonic()
     chance = random.Random(wish.seed)
+<<<<<<< HEAD
     async with running_world(folder, wish.replicas, SETTINGS) as world:
         witness.install(world.database.dsn)
         shelf = await fill_shelf(world.catalog.http, world.catalog.process.url, chance)
@@ -76,6 +78,38 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
         gather.save(evidence, folder)
         took_s = time.monotonic() - began_at
         return _report(wish, took_s, evidence, world, shelf, storm, load, folder)
+=======
+    with settings_of_access() as access:
+        async with running_world(folder, wish.replicas, {**SETTINGS, **access}) as world:
+            return await _run_in(world, wish, chance, folder, say, began_at)
+
+
+async def _run_in(
+    world: World, wish: Wish, chance: random.Random, folder: Path, say: Callable[[str], None], began_at: float
+) -> Report:
+    witness.install(world.database.dsn)
+    credentials = Credentials(world.database.dsn)
+    shelf = await fill_shelf(world.catalog.http, world.catalog.process.url, chance)
+    storm = Storm(world, chance.random(), wish.pause_s, LEASE_S)
+    load = Load(
+        world.replicas,
+        world.carts.process.url,
+        credentials,
+        shelf,
+        chance.random(),
+        wish.rate,
+        patience_s=DEADLINE_S + 1.5,
+    )
+    rotating = asyncio.create_task(credentials.rotate_forever())
+    quiet = await _rage(world, shelf, storm, load, wish, say)
+    rotating.cancel()
+    for replica in world.replicas:
+        await asyncio.to_thread(replica.stop)
+    evidence = await _gather(world, shelf, load, quiet)
+    gather.save(evidence, folder)
+    took_s = time.monotonic() - began_at
+    return _report(wish, took_s, evidence, world, shelf, storm, load, folder)
+>>>>>>> help-stream
 
 
 async def _rage(

@@ -35,6 +35,7 @@ def judge(evidence: Evidence) -> list[Row]:
         _nothing_stays_half_done(evidence),
         _one_value_at_a_time(rest),
         _feed_is_whole(evidence),
+        _everybody_has_their_own(evidence),
         _known_limit(evidence, late),
     ]
 
@@ -232,8 +233,9 @@ def _wrong_outcomes(shopper: Shopper, placed: Sequence[Order], keys: Mapping[str
     told = {attempt.order_id for attempt in shopper.attempts if attempt.order_id}
     if len(told) > 1:
         yield f"key {shopper.key} was answered with orders {sorted(told)}"
-    if told and keys.get(shopper.key) not in told:
-        yield f"key {shopper.key} was answered with {told}, and stands for {keys.get(shopper.key)}"
+    stands_for = keys.get(shopper.stored_key or shopper.key)
+    if told and stands_for not in told:
+        yield f"key {shopper.key} was answered with {told}, and stands for {stands_for}"
     if not shopper.from_cart:
         outcomes = [a for a in shopper.attempts if a.status in (201, 400, 500)]
         for first in outcomes:
@@ -296,6 +298,25 @@ def _claims_after(quiet_at: float, states: Iterable[ClaimState]) -> Iterator[tup
             ended_at.setdefault(state.product_id, state.at)
     for product_id in [product_id for product_id, there in is_there.items() if there]:
         yield f"the claim on product {product_id}", ended_at.get(product_id)
+
+
+# I9 -----------------------------------------------------------------------------------------------------------------
+
+
+def _everybody_has_their_own(evidence: Evidence) -> Row:
+    """Customers see no order of somebody else, and no good credential is refused, whatever is killed or rotated."""
+    peeks = [(shopper, told) for shopper in evidence.shoppers for told in shopper.peeks]
+    broken = [f"customer {shopper.customer_id} saw somebody else's order" for shopper, told in peeks if told == "seen"]
+    for shopper in evidence.shoppers:
+        answers = {attempt.code for attempt in shopper.attempts}.union(shopper.cancellations, shopper.peeks)
+        refused = sorted(answers & {"credential_required", "credential_invalid", "not_permitted"})
+        broken += [f"customer {shopper.customer_id} was refused: {code}" for code in refused]
+    return Row(
+        "I9",
+        "customers see only their own orders, and no good key or token is refused",
+        f"{sum(s.has_token for s in evidence.shoppers)} customers with tokens, {len(peeks)} looks at orders of others",
+        tuple(broken),
+    )
 
 
 # I6 -----------------------------------------------------------------------------------------------------------------

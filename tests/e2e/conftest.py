@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+import psutil
 import pytest
 
-from tests.conftest import ORDERS, Http, Reply, Sandbox, answers, free_port, wait_until
+from tests.conftest import ORDERS, Http, Reply, Sandbox, free_port, wait_until
 
 
 @dataclass
@@ -30,6 +31,15 @@ class Service:
     def move(self, order_id: str, status: str) -> Reply:
         return self.http.put(f"{self.url}/orders/{order_id}", {"status": status})
 
+    def listens(self) -> bool:
+        """Whether this very process listens. Until then a process of another test may have its port for a moment."""
+        port = int(self.url.rsplit(":", 1)[1])
+        try:
+            found = psutil.Process(self.process.pid).net_connections("tcp")
+        except psutil.NoSuchProcess:
+            return False
+        return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in found)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -47,7 +57,7 @@ def start_service(http: Http, log: IO[str] | None = None, **settings: Any) -> Se
 
 
 def listening(service: Service) -> Service:
-    wait_until(lambda: answers(service.url), "the service listens", within_s=60)
+    wait_until(service.listens, "the service listens", within_s=60)
     return service
 
 

@@ -68,7 +68,7 @@ def test_each_order_has_its_own_result_in_the_order_of_the_request(service: Serv
     first, short, none, of_cart = results(reply)
     assert statuses(reply) == [201, 400, 404, 201]
     assert service.get(f"/orders/{first['order']['id']}").body == first["order"]
-    assert [(e["actor"], e["request_id"]) for e in events(service, first["order"])] == [("anna", "bulk-1")]
+    assert [(e["actor"], e["request_id"]) for e in events(service, first["order"])] == [("local/anna", "bulk-1")]
     assert short["problem"]["code"] == "insufficient_inventory"
     assert short["problem"]["instance"] == "/orders:batch"
     assert [e["pointer"] for e in short["problem"]["errors"]] == ["#/items/1"]

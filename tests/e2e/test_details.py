@@ -207,7 +207,7 @@ def test_a_patch_is_an_event_and_the_past_shows_what_was_attached_then(
     assert [reply.body[name] for name in same] == [order[name] for name in same]
     event = service.get(f"{address}/events").body["events"][1]
     assert {name: event[name] for name in ("number", "type", "actor", "request_id", "at")} == {
-        "number": 2, "type": "described", "actor": "anna", "request_id": "r-1", "at": reply.body["updated_at"],
+        "number": 2, "type": "described", "actor": "local/anna", "request_id": "r-1", "at": reply.body["updated_at"],
     }  # fmt: skip
     was = {"external_reference": f"h-{customer}", "metadata": DETAILS["metadata"]}
     assert event["before"] == was

@@ -34,7 +34,9 @@ def lasting(log: Path) -> Iterator[list[Service]]:
 @pytest.fixture
 def service(lasting: list[Service], log: Path, http: Http, sandbox: Sandbox, dsn: str) -> Service:
     if not lasting:
+        # these requests come as from afar, and who may ask is tested elsewhere
         more = {"orders_hosts": HOSTS, "orders_cors_origins": ORIGIN, "orders_access_log": "true"}
+        more["orders_access"] = "open"
         with log.open("a") as stderr:
             lasting.append(start_service(http, log=stderr, **usual(dsn, sandbox), **more))
     return listening(lasting[0])
@@ -205,11 +207,11 @@ def test_pages_of_named_origins_may_read_and_write(service: Service) -> None:
 
 def test_private_answers_are_not_kept_and_pages_load_only_their_own(service: Service, sandbox: Sandbox) -> None:
     placed = service.place(42, (sandbox.product(5), 1))
-    private = ["/orders", f"/orders/{placed.body['id']}", "/reports/statuses", "/orders.csv", "/health"]
+    private = ["/orders", f"/orders/{placed.body['id']}", "/reports/statuses", "/orders.csv", "/health", "/workflow"]
     for reply in (placed, *map(service.get, private), service.get("/orders/nothing")):
         assert reply.headers["cache-control"] == "no-store"
         assert reply.headers["x-content-type-options"] == "nosniff"
-    for path in ("/docs", "/redoc", "/openapi.json", "/workflow", "/problems"):
+    for path in ("/docs", "/redoc", "/openapi.json", "/problems"):
         assert "cache-control" not in service.get(path).headers
     for path in ("/docs", "/redoc"):
         page = service.get(path)

@@ -56,6 +56,7 @@ def test_csv_and_ndjson_are_the_list_oldest_first(service: Service, sandbox: San
         "order_id": order["id"],
         "number": str(order["number"]),
         "customer_id": "42",
+        "channel": "",
         "status": "Ordered",
         "created_at": order["created_at"],
         "updated_at": order["updated_at"],

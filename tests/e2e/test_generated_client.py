@@ -14,8 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from orders.principal import Scope
 from tests.conftest import Sandbox, execute, wait_until
-from tests.e2e.conftest import Service
+from tests.e2e.conftest import Service, Start
+from tests.e2e.test_keys import key_in
 from tests.e2e.test_lists import ORDERS, keep
 
 PACKAGE = "generated_orders_client"
@@ -23,11 +25,12 @@ _customers = itertools.count(int(time.time()) + 30_000_000)
 
 
 class Generated:
-    """The generated package, and a client of it for one service."""
+    """The generated package, and a client of it for one service. Without a key it asks as a program on this machine."""
 
-    def __init__(self, url: str) -> None:
-        self.models = self.module("models")
-        self.connection = self.module("client").Client(base_url=url, raise_on_unexpected_status=True)
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self.models, client = self.module("models"), self.module("client")
+        options = {"base_url": url, "raise_on_unexpected_status": True}
+        self.connection = client.AuthenticatedClient(token=key, **options) if key else client.Client(**options)
 
     @staticmethod
     def module(name: str) -> ModuleType:
@@ -183,6 +186,24 @@ def test_it_places_and_moves_many_and_reads_reports(client: Generated, sandbox: 
     assert client.call("about.get_workflow").initial == "Ordered"
     assert client.call("about.get_problem", "stock_busy").status == 503
     assert client.call("about.get_problems")["stock_busy"].status == 503
+
+
+def test_it_sends_a_key_and_parses_the_refusals(
+    start: Start, package: Path, sandbox: Sandbox, migrated_dsn: str, service: Service
+) -> None:
+    if not package.exists():
+        generate(f"{service.url}/openapi.json", package)
+    closed, product = start(orders_access="closed", database_url=migrated_dsn), sandbox.product(10)
+    key = key_in(migrated_dsn, Scope.ORDERS_READ, Scope.ORDERS_PLACE)
+    shop, stranger, liar = (Generated(closed.url, given) for given in (key, None, f"{key[:-1]}_"))
+    with shop.connection, stranger.connection, liar.connection:
+        placed = shop.call("customers.place_customer_order", 42, body=shop.to_place((product, 1)))
+        assert shop.call("orders.get_order", placed.id) == placed
+        refused = shop.call("orders.change_order_status", placed.id, body=shop.models.NewStatus("Paid"))
+        assert (refused.code, refused.status, refused["required_scope"]) == ("not_permitted", 403, "orders:change")
+        assert stranger.call("orders.get_orders").code == "credential_required"
+        assert liar.call("orders.get_orders").code == "credential_invalid"
+        assert stranger.call("about.get_problems")["credential_required"].status == 401
 
 
 def test_it_reads_orders_whose_status_is_an_older_services(client: Generated, dsn: str) -> None:

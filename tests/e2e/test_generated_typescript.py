@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from orders.principal import PRESETS, Scope
 from tests.conftest import Sandbox, wait_until
-from tests.e2e.conftest import Service
+from tests.e2e.conftest import Start
+from tests.e2e.test_keys import key_in
 
 CUSTOMER = 70_000_001
 SOURCE = Path(__file__).parent / "typescript"
@@ -32,13 +34,14 @@ def node(project: Path, *arguments: str) -> None:
 
 
 def test_a_typescript_client_places_finds_changes_and_previews_orders(
-    project: Path, service: Service, sandbox: Sandbox
+    project: Path, start: Start, sandbox: Sandbox, dsn: str
 ) -> None:
-    product = sandbox.product(10)
+    service, product = start(orders_access="closed"), sandbox.product(10)
+    key = key_in(dsn, *PRESETS["integration"], Scope.REPORTS_READ)
     sandbox.fill_cart(CUSTOMER, (product, 2))
     generator, compiler = MODULES / "@hey-api/openapi-ts/bin/run.js", MODULES / "typescript/bin/tsc"
     node(project, str(generator), "-i", f"{service.url}/openapi.json", "-o", "client", "--no-log-file")
     node(project, str(compiler), "--typeRoots", str(MODULES / "@types"))
-    node(project, "built/journey.js", service.url, str(CUSTOMER), str(product))
+    node(project, "built/journey.js", service.url, str(CUSTOMER), str(product), key)
     # Of 3 ordered units one was cancelled, one came back damaged and one whole; 2 were in the cart; 1 was cancelled.
     wait_until(lambda: sandbox.stock(product) == 10 - 1 - 2, "the stock is what is left")

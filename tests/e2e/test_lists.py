@@ -28,6 +28,7 @@ from tests.made_up import make_up
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 STATUSES = ["Ordered", "Ordered", "Paid", "Shipped", "Cancelled", "Failed", "Pending", "On Hold"]
 CUSTOMERS, PRODUCTS = (1, 2, 2**63 - 1), (7, 8, 2**63 - 1)
+CHANNELS = (None, "web", "shop")
 SORTS = [sign + key for key in ("created_at", "updated_at", "total", "number") for sign in ("", "-")]
 
 
@@ -46,6 +47,7 @@ class Made:
     products: tuple[int, ...]
     metadata: dict[str, Any]
     external_reference: str | None
+    channel: str | None
 
     def key(self, sort: str) -> tuple[Any, str]:
         value = getattr(self, sort)
@@ -80,6 +82,7 @@ def made_up(count: int) -> list[Made]:
                     [{}, {"channel": "web", "size": "L"}, {"channel": "shop", "n": 5}, {"channel": ["web"]}]
                 ),
                 external_reference=f"r{n % 25}" if n < 25 else None,
+                channel=CHANNELS[n % 3],
             )
         )
     return orders
@@ -100,9 +103,9 @@ def keep(dsn: str, orders: list[Made]) -> None:
     execute(
         dsn,
         """INSERT INTO orders (id, number, customer_id, status, total, created_at, updated_at, adopted, placed_at,
-                               failure, batch_id, held_from, metadata, external_reference)
+                               failure, batch_id, held_from, metadata, external_reference, channel)
            SELECT id, number, customer_id, status, total, created_at, updated_at, adopted, placed_at, failure,
-                  batch_id, held_from, metadata, external_reference
+                  batch_id, held_from, metadata, external_reference, channel
            FROM json_populate_recordset(NULL::orders, %(rows)s);
            INSERT INTO order_items (order_id, product_id, quantity, unit_price)
            SELECT (r->>'id')::uuid, p::bigint, 1, 5
@@ -132,6 +135,7 @@ queries = st.fixed_dictionaries(
     optional={
         "status": st.lists(st.sampled_from(sorted(set(STATUSES))), max_size=3),
         "customer_id": st.sampled_from(CUSTOMERS),
+        "channel": st.sampled_from(["web", "shop", "none"]),
         "product_id": st.sampled_from(PRODUCTS),
         "number": st.integers(1, 300),
         "external_reference": st.integers(0, 30).map(lambda n: f"r{n}"),
@@ -151,7 +155,7 @@ def expected(query: dict[str, Any]) -> list[Made]:
         fits = order.status in statuses or (
             not statuses and (order.status not in ("Pending", "Failed") or order.adopted)
         )
-        for name in ("customer_id", "number", "external_reference"):
+        for name in ("customer_id", "channel", "number", "external_reference"):
             fits = fits and query.get(name, getattr(order, name)) == getattr(order, name)
         if "product_id" in query:
             fits = fits and query["product_id"] in order.products
@@ -234,6 +238,9 @@ MALFORMED = [
     ("customer_id=-9223372036854775809", "query/customer_id"),
     ("product_id=9223372036854775808", "query/product_id"),
     ("number=one", "query/number"),
+    ("channel=Web", "query/channel"),
+    ("channel=", "query/channel"),
+    ("channel=web%0A", "query/channel"),
     ("total[gte]=-1", "query/total[gte]"),
     ("total[above]=1", "query/total[above]"),
     ("total_gte=-1", "query/total_gte"),
@@ -317,7 +324,13 @@ def refuse_forgeries(shelf: Service, sort: str) -> None:
 
 def test_a_cursor_is_of_one_list_only(shelf: Service) -> None:
     cursor = shelf.get("/orders?sort=total&limit=3").body["next"].split("cursor=")[1]
-    for other in ("sort=-total", "sort=number", "sort=total&status=paid", "sort=total&customer_id=1"):
+    for other in (
+        "sort=-total",
+        "sort=number",
+        "sort=total&status=paid",
+        "sort=total&customer_id=1",
+        "sort=total&channel=web",
+    ):
         errors = problem(shelf.get(f"/orders?{other}&cursor={cursor}"), 422, "invalid_request")["errors"]
         assert errors[0]["code"] == "cursor_invalid"
     assert shelf.get(f"/orders?sort=total&limit=50&cursor={cursor}").status == 200

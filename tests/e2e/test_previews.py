@@ -61,7 +61,7 @@ def test_a_preview_has_no_parameters_but_the_headers_of_its_write(service: Servi
             assert problem(reply, 422, "invalid_request")["errors"][0]["pointer"] == f"query/{query.split('=')[0]}"
         problem(service.http.put(moved, {"status": "Paid"}, headers={"If-Match": '"7"'}), 412, "version_changed")
         events = service.http.put(moved, {"status": "Paid"}, headers={"X-Actor": "anna"}).body["events"]
-        assert [event["actor"] for event in events] == ["anna"]
+        assert [event["actor"] for event in events] == ["local/anna"]
         problem(service.http.put(f"{service.url}/dry-run/orders/{NOWHERE}", {"status": "Paid"}), 404, "order_not_found")
         problem(service.http.post(f"{service.url}/dry-run/orders/none"), 404, "not_found")
         problem(service.get(f"/dry-run/orders/{order['id']}"), 405, "method_not_allowed")

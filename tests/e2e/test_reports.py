@@ -1,8 +1,10 @@
 """Reports are what a naive count of the orders would give, at any moment, also of days that were summed up."""
 
 import asyncio
+import dataclasses
 import threading
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -14,10 +16,12 @@ from orders.finding.reports_sql import (
     count_standings,
     read_product_sales,
     read_sales,
+    read_sales_by_channel,
     read_standings,
     sum_up_a_day,
 )
 from orders.postgres.database import Database
+from orders.principal import SEES_EVERYTHING, Seer
 from tests.conftest import Sandbox, execute
 from tests.e2e.conftest import Service
 from tests.e2e.test_contract import problem
@@ -30,6 +34,7 @@ ORDERS = 3_000
 @pytest.fixture
 def database(dsn: str) -> Any:
     make_up(dsn, ORDERS, products=40)
+    execute(dsn, "UPDATE orders SET channel = (ARRAY['web', 'shop'])[1 + number % 3]")
     # Besides: some that are adopted, and one at the very edges of two days.
     execute(
         dsn,
@@ -46,13 +51,43 @@ def database(dsn: str) -> Any:
     execute(dsn, "ALTER TABLE orders ENABLE TRIGGER check_status")
 
 
-def naive_sales(dsn: str, first: date, last: date) -> dict[date, tuple[int, int, int]]:
+OF_PART = """(%(customer_id)s::bigint IS NULL OR customer_id = %(customer_id)s)
+             AND (%(channel)s::text IS NULL OR channel = %(channel)s)
+             AND (%(wanted)s::text IS NULL OR channel = %(wanted)s)"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Who asks, and the channel that it asks for."""
+
+    seer: Seer = SEES_EVERYTHING
+    channel: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self.seer), "wanted": self.channel}
+
+
+EVERYTHING = Part()
+PARTS = [
+    Part(channel="web"),
+    Part(channel="none"),
+    Part(Seer(channel="shop")),
+    Part(Seer(channel="shop"), "shop"),
+    Part(Seer(channel="shop"), "web"),
+    Part(Seer(customer_id=7)),
+    Part(Seer(customer_id=7, channel="web", sees_private=False)),
+]
+
+
+def naive_sales(dsn: str, part: Part, first: date, last: date) -> dict[date, tuple[int, int, int]]:
     days = {first + timedelta(days=n): (0, 0, 0) for n in range((last - first).days + 1)}
     rows = execute(
         dsn,
         """SELECT (created_at AT TIME ZONE 'UTC')::date, total,
                   (SELECT sum(quantity) FROM order_items i WHERE i.order_id = o.id)
-           FROM orders o WHERE status NOT IN ('Pending', 'Failed', 'Cancelled') AND created_at IS NOT NULL""",
+           FROM orders o WHERE status NOT IN ('Pending', 'Failed', 'Cancelled') AND created_at IS NOT NULL AND """
+        + OF_PART,
+        part.values(),
     )
     for day, total, units in rows:
         if first <= day <= last:
@@ -61,26 +96,32 @@ def naive_sales(dsn: str, first: date, last: date) -> dict[date, tuple[int, int,
     return days
 
 
-def naive_products(dsn: str, first: date, last: date) -> dict[int, tuple[int, int, int]]:
+def naive_products(dsn: str, part: Part, first: date, last: date) -> dict[int, tuple[int, int, int]]:
     rows = execute(
         dsn,
         """SELECT product_id, count(*), sum(quantity), sum(quantity * unit_price)
            FROM order_items i JOIN orders o ON o.id = i.order_id
            WHERE status NOT IN ('Pending', 'Failed', 'Cancelled')
-             AND (created_at AT TIME ZONE 'UTC')::date BETWEEN %s AND %s GROUP BY 1""",
-        (first, last),
+             AND (created_at AT TIME ZONE 'UTC')::date BETWEEN %(first)s AND %(last)s
+             AND """
+        + OF_PART
+        + " GROUP BY 1",
+        {"first": first, "last": last, **part.values()},
     )
     return {product: (orders, int(units), int(revenue)) for product, orders, units, revenue in rows}
 
 
-def naive_standings(dsn: str) -> dict[str, StatusCount]:
+def naive_standings(dsn: str, part: Part) -> dict[str, StatusCount]:
     """By the day of the move or, never moved, of the creation as the ID has it; then by the time itself."""
     rows = execute(
         dsn,
         """SELECT status, CASE WHEN NOT adopted THEN coalesce(moved_at, placed_at) END FROM orders
-           WHERE status NOT IN ('Pending', 'Failed') OR adopted
+           WHERE (status NOT IN ('Pending', 'Failed') OR adopted) AND """
+        + OF_PART
+        + """
            ORDER BY (coalesce(moved_at, order_created_at(id)) AT TIME ZONE 'UTC')::date,
                     coalesce(moved_at, placed_at)""",
+        part.values(),
     )
     standings: dict[str, StatusCount] = {}
     for status in {status for status, _ in rows}:
@@ -90,28 +131,45 @@ def naive_standings(dsn: str) -> dict[str, StatusCount]:
     return standings
 
 
-def check_standings(database: Database) -> None:
-    assert {s.status: s for s in database.run_sync(read_standings)} == naive_standings(database.dsn)
+def check_standings(database: Database, part: Part = EVERYTHING) -> None:
+    found = database.run_sync(lambda c: read_standings(c, part.seer, part.channel))
+    assert {s.status: s for s in found} == naive_standings(database.dsn, part)
 
 
-def check(database: Database, first: date, last: date) -> None:
-    check_standings(database)
-    dsn = database.dsn
-    expected = naive_sales(dsn, first, last)
-    days = database.run_sync(lambda c: read_sales(c, "day", first, last))
+def check(database: Database, first: date, last: date, part: Part = EVERYTHING) -> None:
+    check_standings(database, part)
+    dsn, asked = database.dsn, (part.seer, part.channel)
+    expected = naive_sales(dsn, part, first, last)
+    days = database.run_sync(lambda c: read_sales(c, *asked, "day", first, last))
     assert {day.begin: (day.orders, day.units, day.revenue) for day in days} == expected
     for by, begins in (("week", lambda d: d - timedelta(days=d.weekday())), ("month", lambda d: d.replace(day=1))):
         sums: dict[date, Counter[str]] = {}
         for day, (orders, units, revenue) in expected.items():
             period = sums.setdefault(max(begins(day), first), Counter())  # type: ignore[no-untyped-call]
             period.update(orders=orders, units=units, revenue=revenue)
-        found = database.run_sync(lambda c, b=by: read_sales(c, b, first, last))  # type: ignore[misc]
+        found = database.run_sync(lambda c, b=by: read_sales(c, *asked, b, first, last))  # type: ignore[misc]
         assert [(p.begin, p.orders, p.units, p.revenue) for p in found] == [
             (begin, s["orders"], s["units"], s["revenue"]) for begin, s in sorted(sums.items())
         ]
-    products = database.run_sync(lambda c: read_product_sales(c, "units", first, last, 1000))
-    assert {p.product_id: (p.orders, p.units, p.revenue) for p in products} == naive_products(dsn, first, last)
+    products = database.run_sync(lambda c: read_product_sales(c, *asked, "units", first, last, 1000))
+    assert {p.product_id: (p.orders, p.units, p.revenue) for p in products} == naive_products(dsn, part, first, last)
     assert [(-p.units, p.product_id) for p in products] == sorted((-p.units, p.product_id) for p in products)
+
+
+def check_channels(database: Database, first: date, last: date, part: Part) -> None:
+    found = database.run_sync(lambda c: read_sales_by_channel(c, part.seer, part.channel, first, last))
+    sums: dict[str | None, tuple[int, int, int]] = {}
+    for channel in ("shop", "web"):
+        of_it = dataclasses.replace(part, seer=dataclasses.replace(part.seer, channel=channel))
+        days = naive_sales(database.dsn, of_it, first, last).values() if part.seer.channel in (None, channel) else ()
+        sums[channel] = tuple(map(sum, zip(*days, strict=True))) if days else (0, 0, 0)
+    assert {s.channel: (s.orders, s.units, s.revenue) for s in found if s.channel} == {
+        channel: sold for channel, sold in sums.items() if sold[0]
+    }
+    if part == EVERYTHING:
+        everything = map(sum, zip(*naive_sales(database.dsn, part, first, last).values(), strict=True))
+        assert tuple(everything) == tuple(sum(getattr(s, n) for s in found) for n in ("orders", "units", "revenue"))
+        assert [s.channel for s in found] == [None, "shop", "web"]
 
 
 def sum_up(database: Database) -> int:
@@ -161,6 +219,29 @@ def test_reports_are_what_a_naive_count_gives_whatever_was_summed_up_and_changed
     assert execute(database.dsn, "SELECT * FROM sales_changes WHERE day < current_date - 3") == []
     for first, last in SPANS:
         check(database, first, last)
+
+
+def test_a_report_on_a_part_counts_that_part_whatever_was_summed_up(database: Database) -> None:
+    for part in PARTS:
+        check(database, *SPANS[1], part)
+    sum_up(database)
+    for change in (None, *CHANGES[::3]):
+        if change:
+            execute(database.dsn, change.replace("%%", "%"))
+        for part in PARTS:
+            check(database, *SPANS[0], part)
+        for part in (EVERYTHING, *PARTS):
+            check_channels(database, *SPANS[0], part)
+
+
+def test_a_products_name_is_that_of_an_order_of_the_part(database: Database) -> None:
+    execute(database.dsn, "UPDATE order_items i SET name = o.channel FROM orders o WHERE o.id = i.order_id")
+    for channel in ("web", "shop"):
+        for part in (Part(Seer(channel=channel)), Part(channel=channel)):
+            found = database.run_sync(
+                lambda c, p=part: read_product_sales(c, p.seer, p.channel, "orders", *SPANS[0], 1000)  # type: ignore[misc]
+            )
+            assert {product.name for product in found} == {channel}
 
 
 def test_a_move_that_changes_no_sale_leaves_the_sums_alone(database: Database) -> None:
@@ -245,7 +326,8 @@ def test_reports_over_http(service: Service, sandbox: Sandbox, dsn: str) -> None
     report = service.get(f"/reports/sales?from={day}&to={day}").body
     sums = {"orders": 2, "units": 5, "revenue": 120}
     assert report == {
-        "from": day, "to": day, "by": "day", "currency": "USD", "periods": [{"from": day, "to": day, **sums}],
+        "from": day, "to": day, "by": "day", "channel": None, "currency": "USD",
+        "periods": [{"from": day, "to": day, "channel": None, **sums}],
         "total": sums,
     }  # fmt: skip
     usual = service.get("/reports/sales?by=week").body
@@ -260,8 +342,20 @@ def test_reports_over_http(service: Service, sandbox: Sandbox, dsn: str) -> None
     statuses = service.get("/reports/statuses").body["statuses"]
     assert [(s["status"], s["orders"]) for s in statuses] == [("Ordered", 1), ("Paid", 1), ("Cancelled", 1)]
     assert statuses[1]["oldest_since"] == statuses[1]["median_since"] > statuses[0]["oldest_since"]
+    execute(dsn, "UPDATE orders SET channel = 'web' WHERE id = %s", (order["id"],))
+    web = service.get(f"/reports/sales?from={day}&to={day}&channel=web").body
+    assert (web["channel"], web["total"]) == ("web", {"orders": 1, "units": 1, "revenue": 5})
+    assert service.get("/reports/sales?by=channel").body["periods"] == [
+        {"from": usual["from"], "to": usual["to"], "channel": None, "orders": 1, "units": 4, "revenue": 115},
+        {"from": usual["from"], "to": usual["to"], "channel": "web", "orders": 1, "units": 1, "revenue": 5},
+    ]
+    assert [p["product_id"] for p in service.get("/reports/products?channel=web").body["products"]] == [product]
+    assert [s["status"] for s in service.get("/reports/statuses?channel=web").body["statuses"]] == ["Paid"]
+    assert service.get("/reports/sales?by=channel&channel=shop").body["periods"] == []
     for path in (
         "sales?by=year",
+        "sales?channel=Web",
+        "statuses?channel=",
         "sales?from=2026-02-30",
         "sales?from=2026-02-02&to=2026-02-01",
         "sales?from=1971-01-01&to=2026-01-01",

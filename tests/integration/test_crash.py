@@ -5,6 +5,7 @@ Afterwards another replica recovers, and the world has to be clean. A new step i
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -23,17 +24,20 @@ from orders.changing.rules import Asked, Units
 from orders.changing.take_back import return_order
 from orders.errors import Code, OrderError
 from orders.machinery import Machinery, machinery
-from orders.order.idempotency import Answer
+from orders.order.idempotency import Answer, ClientKey
 from orders.order.model import NO_DETAILS, Author, Details, Line
 from orders.order.results import Result
 from orders.order.statuses import CANCELLED
 from orders.placing.bulk import place_each
 from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.postgres.database import Connection, DatabaseUnavailable, connect
+from orders.principal import SEES_EVERYTHING
 from orders.settings import Settings
 from orders.stock.reconcile import Reconciliation
 from tests.conftest import Sandbox, ask, empty, execute
 from tests.integration.sabotage import Died, How, Saboteur, can_be_spoilt
+
+wish = functools.partial(CheckoutRequest, SEES_EVERYTHING)
 
 _customers = itertools.count(1_000)
 
@@ -65,7 +69,7 @@ class World:
         items = [Line(*line) for line in lines] or None
         try:
             customer = customer or next(_customers)
-            answer = await self.checkout.check_out(CheckoutRequest(customer, items, key, details), "/orders/1")
+            answer = await self.checkout.check_out(wish(customer, items, key, details), "/orders/1")
         except (OrderError, DatabaseUnavailable) as error:
             self.answers.append(error)
             return None
@@ -89,7 +93,7 @@ class World:
     ) -> None:
         """A change and the stock that it sets free; where its answer was lost, nobody asks again."""
         with contextlib.suppress(DatabaseUnavailable, OrderError):
-            await what(ForReal(self.built.database), order_id, Asked(), units, **more)
+            await what(ForReal(self.built.database, SEES_EVERYTHING), order_id, Asked(), units, **more)
             await self.built.recovery.recover_once()
         await self.built.placement.drain()
 
@@ -114,14 +118,11 @@ async def a_batch_of_orders(world: World) -> None:
     """And again, as whoever got no answer sends it."""
     customer = next(_customers)
     world.sandbox.fill_cart(customer, (world.b, 1))
-    asked = [
-        CheckoutRequest(next(_customers), [Line(world.a, 2), Line(world.b, 1)], f"key-{next(_customers)}")
-        for _ in range(2)
-    ]
+    asked = [wish(next(_customers), [Line(world.a, 2), Line(world.b, 1)], f"key-{next(_customers)}") for _ in range(2)]
     asked += [
-        CheckoutRequest(customer),
-        CheckoutRequest(customer),
-        CheckoutRequest(next(_customers), [Line(world.a, 7)]),
+        wish(customer),
+        wish(customer),
+        wish(next(_customers), [Line(world.a, 7)]),
     ]
     first = await world.place_each(asked)
     again = await world.place_each(asked[:2])
@@ -153,7 +154,7 @@ async def a_cancelled_order(world: World) -> None:
     answer = await world.place((world.a, 4), (world.b, 4))
     if answer and answer.order_id:
         with contextlib.suppress(DatabaseUnavailable):
-            await change_status(ForReal(world.built.database), answer.order_id, CANCELLED)
+            await change_status(ForReal(world.built.database, SEES_EVERYTHING), answer.order_id, CANCELLED)
             await world.built.recovery.recover_once()
         await world.built.placement.drain()
     await world.place((world.a, 9))
@@ -164,7 +165,9 @@ async def an_order_cancelled_in_parts(world: World) -> None:
     if answer and answer.order_id:
         a, b = line_ids(world, answer.order_id)
         await world.change(cancel_order, answer.order_id, [Units(a, 1), Units(b, 4)], restock=True)
-        await world.change(cancel_order, answer.order_id, [Units(a, 1)], restock=True, key=f"key-{next(_customers)}")
+        await world.change(
+            cancel_order, answer.order_id, [Units(a, 1)], restock=True, key=ClientKey("", f"key-{next(_customers)}")
+        )
         await world.change(cancel_order, answer.order_id, [], restock=True)
 
 
@@ -173,7 +176,7 @@ async def an_order_that_comes_back_in_parts(world: World) -> None:
     if answer and answer.order_id:
         a, b = line_ids(world, answer.order_id)
         with contextlib.suppress(DatabaseUnavailable):
-            await change_status(ForReal(world.built.database), answer.order_id, "Shipped")
+            await change_status(ForReal(world.built.database, SEES_EVERYTHING), answer.order_id, "Shipped")
         await world.change(return_order, answer.order_id, [Units(a, 1), Units(b, 1, "damaged")])
         await world.change(return_order, answer.order_id, [Units(a, 2, "restocked")])
         await world.change(return_order, answer.order_id, [])

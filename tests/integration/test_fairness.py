@@ -1,6 +1,7 @@
 """Whose turn it is: a small order does not wait for large ones, however many come before it."""
 
 import asyncio
+import functools
 import itertools
 
 from orders.errors import Code, OrderError
@@ -9,8 +10,11 @@ from orders.order.model import Author, Line
 from orders.placing.bulk import place_each
 from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.placing.dry_run import PlacingDryRun
+from orders.principal import SEES_EVERYTHING
 from orders.settings import Settings
 from tests.conftest import Sandbox
+
+wish = functools.partial(CheckoutRequest, SEES_EVERYTHING)
 
 PATIENT = {"orders_request_deadline_s": 50, "orders_lease_s": 55}
 """No deadline comes, on a slow machine either."""
@@ -32,7 +36,7 @@ async def test_a_small_order_goes_before_the_large_ones_that_came_earlier(settin
 
         async def buy(who: str, lines: list[Line]) -> None:
             try:
-                await checkout.check_out(CheckoutRequest(1, lines, None), "/")
+                await checkout.check_out(wish(1, lines, None), "/")
             except OrderError as error:
                 assert error.code is Code.INSUFFICIENT_INVENTORY  # noqa: PT017
             answered.append(who)
@@ -51,10 +55,10 @@ async def test_orders_of_one_request_have_their_turns_one_after_the_other(settin
     async with machinery(settings) as built:
         checkout = Checkout(built.database, built.carts, built.placement, settings)
         lines = [unknown_lines(10) for _ in range(60)]
-        asked = [CheckoutRequest(1, items, lines_ahead=10 * n) for n, items in enumerate(lines)]
+        asked = [wish(1, items, lines_ahead=10 * n) for n, items in enumerate(lines)]
         request = asyncio.create_task(place_each(checkout, asked, "/orders:batch", Author()))
         await asyncio.sleep(0.05)
-        answer = await checkout.check_out(CheckoutRequest(2, [Line(product, 1)], None), "/")
+        answer = await checkout.check_out(wish(2, [Line(product, 1)], None), "/")
         assert answer.status == 201
         assert not request.done()
         assert {result.status for result in await request} == {400}
@@ -69,7 +73,7 @@ async def test_in_a_full_queue_whoever_has_the_last_turn_is_refused(settings: Se
 
         async def buy(lines: list[Line]) -> object:
             try:
-                return (await checkout.check_out(CheckoutRequest(1, lines, None), "/")).status
+                return (await checkout.check_out(wish(1, lines, None), "/")).status
             except OrderError as error:
                 return error.code
 
@@ -90,10 +94,10 @@ async def test_dry_runs_have_a_part_of_the_calls(settings: Settings, sandbox: Sa
     async with machinery(settings) as built:
         checkout = Checkout(built.database, built.carts, built.placement, settings)
         dry_run = PlacingDryRun(built.database, built.catalog, checkout)
-        asked = [CheckoutRequest(1, unknown_lines(60)) for _ in range(6)]
+        asked = [wish(1, unknown_lines(60)) for _ in range(6)]
         dry_runs = asyncio.create_task(dry_run.place_each(asked, "/orders:batch", Author()))
         await asyncio.sleep(0.2)
-        answer = await checkout.check_out(CheckoutRequest(2, [Line(p, 1) for p in products], None), "/")
+        answer = await checkout.check_out(wish(2, [Line(p, 1) for p in products], None), "/")
         assert answer.status == 201
         assert not dry_runs.done()
         results, _ = await dry_runs

@@ -11,10 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from orders.order.document_sql import DOCUMENTS, read_orders
+from orders.order.document_sql import PAGE, read_orders
 from orders.postgres import database
 from orders.postgres.database import Connection, SchemaError
 from orders.postgres.functions import ALWAYS, Function, Step, any_of, install, is_true
+from orders.principal import SEES_EVERYTHING, Seer
 from orders.startup import FUNCTIONS, install_functions, require_functions
 from tests.conftest import ORDERS, ask, execute
 from tests.made_up import make_up
@@ -114,17 +115,20 @@ def test_who_may_not_make_them_is_told_what_to_do(connection: Connection) -> Non
 
 def test_one_that_is_missing_is_made_when_it_is_called(connection: Connection) -> None:
     assert made(connection) == []
-    assert read_orders(connection, [UUID(int=1)]) == {}
+    assert read_orders(connection, [(UUID(int=1), SEES_EVERYTHING)]) == {}
     assert len(made(connection)) == 1
 
 
 def test_a_plan_that_was_made_of_a_small_table_scans_none(empty_dsn: str, connection: Connection) -> None:
     make_up(empty_dsn, 60)  # a page or two: PostgreSQL would scan it
-    ids = [UUID(text) for (text,) in ask(connection, "SELECT id FROM orders ORDER BY id LIMIT 50")]
-    assert len(read_orders(connection, ids)) == 50
+    there = [UUID(text) for (text,) in ask(connection, "SELECT id FROM orders ORDER BY id LIMIT 50")]
+    seers = [SEES_EVERYTHING, Seer(customer_id=7), Seer(channel="web"), Seer(sees_private=False)]
+    wanted = [(order_id, seers[n % 4]) for n, order_id in enumerate(there)]
+    ask(connection, "UPDATE orders SET channel = 'web', customer_id = 7")
+    assert len(read_orders(connection, wanted)) == 50
     before = scans(connection)
     for _ in range(10):
-        assert len(read_orders(connection, ids)) == 50
+        assert len(read_orders(connection, wanted)) == 50
     assert scans(connection) == before
 
 
@@ -139,7 +143,7 @@ def test_documents_are_of_the_same_moment_as_the_list(empty_dsn: str, connection
     make_up(empty_dsn, 1)
     install_functions(empty_dsn)
     slow = f"""WITH page AS MATERIALIZED (SELECT id, pg_sleep(1) FROM orders)
-               SELECT document FROM page JOIN {DOCUMENTS.of("ARRAY(SELECT id FROM page)")} USING (id)"""
+               SELECT document FROM page JOIN {PAGE.of("1000000", "ARRAY(SELECT id FROM page)", "true")} USING (id)"""
     with ThreadPoolExecutor(1) as threads:
         listed = threads.submit(execute, empty_dsn, slow)
         time.sleep(0.5)

@@ -17,6 +17,7 @@ from orders.order.keys_sql import Outcome
 from orders.order.model import Author, Line
 from orders.placing import closings_sql
 from orders.postgres.database import Connection, connect
+from orders.principal import SEES_EVERYTHING
 from orders.stock import claim_sql, orphans_sql
 from orders.stock.abandon_sql import abandon
 from orders.stock.batch_lost_sql import BatchLost
@@ -166,7 +167,7 @@ def test_a_claim_takes_what_is_free_and_only_that(database: Connection) -> None:
     ask(database, keep_done, (str(BATCH["new"]),))
     touched = Touched(database)
     wanted = {"new": b"x", "a1": b"y", "k": b""}
-    claimed = claim_sql.claim(database, BATCH["new"], 10, [1, 11, 21, 22, 31], wanted, [])
+    claimed = claim_sql.claim(database, BATCH["new"], 10, [1, 11, 21, 22, 31], wanted, {})
     assert claimed.products == {21, 31}
     assert claimed.keys == {"new"}
     assert claimed.keys_in_use.keys() == {"a1", "k"}
@@ -183,22 +184,22 @@ def test_a_claim_that_is_given_up_takes_nothing_else_along(database: Connection)
 
 def test_the_order_of_a_cart_is_the_customers_newest_that_came_from_one(database: Connection) -> None:
     ask(database, "UPDATE orders SET customer_id = 7 WHERE id = %s", (str(order_id("a4")),))
-    assert claim_sql.order_of_cart(database, 7, None, 60) is None
+    assert claim_sql.order_of_cart(database, SEES_EVERYTHING, 7, None, 60) is None
     for name, customer, cart in (("c1", 7, 51), ("c2", 7, 52), ("c3", 7, None), ("c4", 8, 54)):
         order(database, name, "new", "Ordered", {1: 1}, cart)
         ask(database, "UPDATE orders SET customer_id = %s WHERE id = %s", (customer, str(order_id(name))))
-    found = claim_sql.order_of_cart(database, 7, None, 60)
+    found = claim_sql.order_of_cart(database, SEES_EVERYTHING, 7, None, 60)
     assert found
     assert found.order_id == order_id("c2")
     ask(database, "UPDATE orders SET placed_at = now() - interval '2 min' WHERE customer_id = 7")
-    assert claim_sql.order_of_cart(database, 7, None, 60) is None
+    assert claim_sql.order_of_cart(database, SEES_EVERYTHING, 7, None, 60) is None
 
 
 def test_a_cart_whose_order_failed_has_none(database: Connection) -> None:
     order(database, "c1", "new", "Failed", {1: 1}, cart=9)
-    assert claim_sql.claim(database, BATCH["new"], 10, [], {}, [(42, 9)]).cart_orders == {}
+    assert claim_sql.claim(database, BATCH["new"], 10, [], {}, {(42, 9): SEES_EVERYTHING}).cart_orders == {}
     order(database, "c2", "new", "Pending", {1: 1}, cart=9)
-    (found,) = claim_sql.claim(database, BATCH["new"], 10, [], {}, [(42, 9)]).cart_orders.values()
+    (found,) = claim_sql.claim(database, BATCH["new"], 10, [], {}, {(42, 9): SEES_EVERYTHING}).cart_orders.values()
     assert (found.order_id, found.is_placed) == (order_id("c2"), False)
 
 
@@ -208,7 +209,7 @@ def test_who_looks_sees_what_a_claim_would_and_claims_nothing(database: Connecti
     due(database, "a4", 21, 3, carried_by="b")
     due(database, "a4", 22, 1)
     touched = Touched(database)
-    found = claim_sql.look(database, [21, 31], [], [])
+    found = claim_sql.look(database, [21, 31], {}, [])
     assert found.products == {21, 31}
     assert [(d.product_id, d.number) for d in found.due] == [(21, 1)]
     assert touched() == {}

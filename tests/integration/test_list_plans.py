@@ -12,6 +12,7 @@ from orders.finding import lists_sql
 from orders.finding.filters import Filters, Position, Range, Sort, SortKey
 from orders.postgres import database
 from orders.postgres.database import Connection
+from orders.principal import SEES_EVERYTHING, Seer
 from tests.conftest import execute
 from tests.made_up import make_up
 
@@ -38,8 +39,10 @@ def id_at(moment: datetime) -> UUID:
     return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
-def explain(connection: Connection, filters: Filters, sort: Sort, after: Position | None = None) -> dict[str, Any]:
-    statement, parameters = lists_sql._page_keys(filters, sort, after, LIMIT)
+def explain(
+    connection: Connection, filters: Filters, sort: Sort, after: Position | None = None, seer: Seer = SEES_EVERYTHING
+) -> dict[str, Any]:
+    statement, parameters = lists_sql._page_keys(seer, filters, sort, after, LIMIT)
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
         return dict(cursor.fetchone()[0][0]["Plan"])  # type: ignore[index]
@@ -82,6 +85,20 @@ EACH_FILTER = [
     (Filters(updated=Range(*WINDOW)), "orders_by_status_and_update"),
     (Filters(total=Range(999_000, 999_100)), "orders_by_status_and_total"),
 ]
+EACH_SEER = [
+    (Seer(customer_id=105), Filters(), {"orders_by_customer"}),
+    (Seer(customer_id=105), Filters(statuses=("Completed", "Paid")), {"orders_by_customer"}),
+    (Seer(customer_id=105), Filters(customer_id=106), {"orders_by_customer"}),
+    (Seer(customer_id=105), Filters(created=Range(*map(id_at, WINDOW))), {"orders_by_customer"}),
+    (Seer(customer_id=105), Filters(product_id=7), {"orders_by_customer", "order_items_by_product"}),
+    (Seer(customer_id=105, channel="fair"), Filters(), {"orders_by_customer", "orders_by_channel"}),
+    (Seer(channel="fair"), Filters(), {"orders_by_channel"}),
+    (Seer(channel="fair"), Filters(channel="fair"), {"orders_by_channel"}),
+    (Seer(channel="fair"), Filters(created=Range(*map(id_at, WINDOW))), {"orders_by_channel", "orders_pkey"}),
+    (SEES_EVERYTHING, Filters(channel="fair"), {"orders_by_channel"}),
+]
+"""What seers ask for, and the indexes that may serve it: those of the filter or that of the seer."""
+
 LARGE_PARTS = [
     Filters(statuses=("Completed",)),
     Filters(customer_id=7),
@@ -97,6 +114,8 @@ def test_every_filter_and_every_sort_has_an_index_that_serves_it(large: Connecti
         check_filter(large, filters, index)
     for filters in LARGE_PARTS:
         check_filter(large, filters, None)
+    for seer, filters, may_serve in EACH_SEER:
+        check_seer(large, seer, filters, may_serve)
     # Open orders are new and refunded ones are old: a walk along one end of an index would not find them.
     for statuses in ((), ("Ordered", "Paid", "Processing"), ("Refunded",), ("Completed", "Shipped")):
         for sort in SORTS:
@@ -110,6 +129,17 @@ def check_filter(connection: Connection, filters: Filters, served_by: str | None
         if sort.by is SortKey.CREATED_AT:
             assert served_by is None or any(name.startswith(served_by) for name in used), (filters, sort, used)
             assert touched(plan) < ORDERS * 0.03, (filters, sort, plan)
+
+
+def check_seer(connection: Connection, seer: Seer, filters: Filters, may_serve: set[str]) -> None:
+    for sort in SORTS:
+        plan = explain(connection, filters, sort, seer=seer)
+        used = indexes(plan)
+        # No index of channels ends with another sort key: PostgreSQL sorts, or walks along the statuses.
+        if sort.by is SortKey.CREATED_AT or seer.customer_id:
+            assert touched(plan) < ORDERS * 0.03, (seer, filters, sort, plan)
+        if sort.by is SortKey.CREATED_AT:
+            assert used <= may_serve | {"order_items_pkey", "order_items_by_order"}, (seer, filters, sort, used)
 
 
 def check_sort(connection: Connection, filters: Filters, sort: Sort) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import threading
@@ -25,6 +26,7 @@ from orders.placing import batch, settling
 from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.placing.entry import OrderRequest
 from orders.postgres.database import Connection, DatabaseUnavailable, Query, connect
+from orders.principal import SEES_EVERYTHING
 from orders.settings import Settings
 from orders.stock import claim_sql, orphans_sql
 from orders.stock.abandon_sql import abandon
@@ -34,6 +36,9 @@ from orders.stock.intend_sql import Intent, NewOrder, Taken, intend
 from orders.stock.plan import Adjustment
 from orders.stock.settle_sql import settle
 from tests.conftest import Sandbox, execute
+
+wish = functools.partial(CheckoutRequest, SEES_EVERYTHING)
+order_request = functools.partial(OrderRequest, SEES_EVERYTHING)
 
 ORDER = NewOrder(uuid7(), 42, 3, 10, ((Line(1, 1), "Whispers", 10),))
 INTENT = Intent({1: Adjustment(5, 4)}, [ORDER], [], {}, [], [])
@@ -50,7 +55,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
     batch, ours, lost = uuid7(), connect(dsn), connect(dsn)
-    claim_sql.claim(ours, batch, 10, [1], {}, [])
+    claim_sql.claim(ours, batch, 10, [1], {}, {})
     lost.autocommit = False
     intend(lost, batch, 1, INTENT)  # it has run, and is not committed yet
     undo = threading.Thread(target=abandon, args=(ours, batch, {}))
@@ -65,7 +70,7 @@ def test_an_undo_waits_for_an_intend_whose_answer_was_lost(dsn: str) -> None:
 
 def test_an_intend_after_its_undo_is_refused(dsn: str) -> None:
     batch, connection = uuid7(), connect(dsn)
-    claim_sql.claim(connection, batch, 10, [1], {}, [])
+    claim_sql.claim(connection, batch, 10, [1], {}, {})
     abandon(connection, batch, {})
     with pytest.raises(BatchLost):
         intend(connection, batch, 1, INTENT)
@@ -74,7 +79,7 @@ def test_an_intend_after_its_undo_is_refused(dsn: str) -> None:
 
 def test_an_intend_after_its_lease_is_refused(dsn: str) -> None:
     batch, connection = uuid7(), connect(dsn)
-    claim_sql.claim(connection, batch, 0.01, [1], {}, [])
+    claim_sql.claim(connection, batch, 0.01, [1], {}, {})
     time.sleep(0.05)
     with pytest.raises(BatchLost):
         intend(connection, batch, 1, INTENT)
@@ -89,7 +94,7 @@ def test_claims_that_cross_do_not_lock_each_other_out(dsn: str) -> None:
         for n in range(60):
             batch, products = uuid4(), sorted({(seed * n + i * 7) % 12 + 1 for i in range(5)})
             try:
-                claimed = claim_sql.claim(connection, batch, 10, products, {f"{seed}-{n}": b"x"}, [])
+                claimed = claim_sql.claim(connection, batch, 10, products, {f"{seed}-{n}": b"x"}, {})
                 claim_sql.release(connection, batch, claimed.products, claimed.keys)
                 execute(
                     dsn,
@@ -129,7 +134,7 @@ async def test_a_stranger_after_an_unanswered_put_is_left_to_recovery(settings: 
 
         built.catalog.write = write_then_a_stranger  # type: ignore[method-assign]
         with pytest.raises(OrderError) as caught:
-            await checkout.check_out(CheckoutRequest(42, [Line(product, 2)], None), "/orders/42")
+            await checkout.check_out(wish(42, [Line(product, 2)], None), "/orders/42")
         assert caught.value.code is Code.ORDER_FAILED
         past = "now() - interval '1 s'"
         execute(settings.database_url or "", f"UPDATE stock_claims SET lease_until = {past}, lands_until = {past}")
@@ -157,12 +162,8 @@ async def test_a_stranger_who_writes_first_is_planned_around(settings: Settings,
             return written
 
         built.catalog.write = a_stranger_first  # type: ignore[method-assign]
-        answer = await checkout.check_out(
-            CheckoutRequest(42, [Line(product, 2), Line(other, 1)], "key-412"), "/orders/42"
-        )
-        again = await checkout.check_out(
-            CheckoutRequest(42, [Line(product, 2), Line(other, 1)], "key-412"), "/orders/42"
-        )
+        answer = await checkout.check_out(wish(42, [Line(product, 2), Line(other, 1)], "key-412"), "/orders/42")
+        again = await checkout.check_out(wish(42, [Line(product, 2), Line(other, 1)], "key-412"), "/orders/42")
     assert Written.CHANGED in seen
     assert (answer.status, again.order_id, again.replayed) == (201, answer.order_id, True)
     assert (sandbox.stock(product), sandbox.stock(other)) == (88, 4)
@@ -173,28 +174,28 @@ async def test_a_key_that_was_answered_with_a_carts_order_stays_with_it(settings
     async with machinery(settings) as built:
         checkout = Checkout(built.database, built.carts, built.placement, settings)
         sandbox.fill_cart(customer, (product, 1))
-        first = await checkout.check_out(CheckoutRequest(customer, None, "key-a"), "/")
-        repeated = await checkout.check_out(CheckoutRequest(customer, None, "key-b"), "/")
+        first = await checkout.check_out(wish(customer, None, "key-a"), "/")
+        repeated = await checkout.check_out(wish(customer, None, "key-b"), "/")
         sandbox.fill_cart(customer, (product, 2))
         assert (
-            (await checkout.check_out(CheckoutRequest(customer, None, "key-b"), "/")).order_id
+            (await checkout.check_out(wish(customer, None, "key-b"), "/")).order_id
             == first.order_id
             == repeated.order_id
         )
-        assert (await checkout.check_out(CheckoutRequest(customer, None, "key-c"), "/")).order_id != first.order_id
+        assert (await checkout.check_out(wish(customer, None, "key-c"), "/")).order_id != first.order_id
     assert sandbox.stock(product) == 7
 
 
 async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Settings, sandbox: Sandbox) -> None:
     held, free = sandbox.product(10_000), sandbox.product(10)
     other_replica, other_batch = connect(settings.database_url or ""), uuid7()
-    claim_sql.claim(other_replica, other_batch, 600, [held], {}, [])
+    claim_sql.claim(other_replica, other_batch, 600, [held], {}, {})
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 60  # far: nobody is helped by a deadline
-        requests = [OrderRequest(n + 1, (Line(held, 1),), deadline, "/") for n in range(1000)]
+        requests = [order_request(n + 1, (Line(held, 1),), deadline, "/") for n in range(1000)]
         waiting = [asyncio.create_task(built.placement.place(request)) for request in requests]
         await asyncio.sleep(0.3)
-        answer = await built.placement.place(OrderRequest(9999, (Line(free, 1),), deadline, "/"))
+        answer = await built.placement.place(order_request(9999, (Line(free, 1),), deadline, "/"))
         assert answer.status == 201
         assert not any(task.done() for task in waiting)
         claim_sql.release(other_replica, other_batch, [held], [])
@@ -205,10 +206,10 @@ async def test_many_who_wait_for_one_product_do_not_stop_the_others(settings: Se
 
 async def test_who_waits_for_a_held_product_is_told_so_at_the_deadline(settings: Settings, sandbox: Sandbox) -> None:
     held = sandbox.product(10)
-    claim_sql.claim(connect(settings.database_url or ""), uuid7(), 600, [held], {}, [])
+    claim_sql.claim(connect(settings.database_url or ""), uuid7(), 600, [held], {}, {})
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 0.5
-        requests = [OrderRequest(n + 1, (Line(held, 1),), deadline, "/") for n in range(100)]
+        requests = [order_request(n + 1, (Line(held, 1),), deadline, "/") for n in range(100)]
         ends = await asyncio.gather(*map(built.placement.place, requests), return_exceptions=True)
     assert [end.code for end in ends if isinstance(end, OrderError)] == [Code.STOCK_BUSY] * 100
 
@@ -223,7 +224,7 @@ async def test_who_waits_for_a_slow_catalog_is_answered_at_the_deadline(
         now = asyncio.get_running_loop().time
         begun_at = now()
         with pytest.raises(OrderError) as caught:
-            await built.placement.place(OrderRequest(42, (Line(product, 1),), begun_at + 0.5, "/"))
+            await built.placement.place(order_request(42, (Line(product, 1),), begun_at + 0.5, "/"))
         assert now() - begun_at < 5
         assert caught.value.code is Code.ORDER_FAILED
     assert execute(settings.database_url or "", "SELECT * FROM stock_claims") == []
@@ -246,10 +247,10 @@ async def test_a_product_is_free_at_once_though_another_of_its_order_is_waited_f
 
         built.catalog.write = held_up  # type: ignore[method-assign]
         now = asyncio.get_running_loop().time()
-        of_both = OrderRequest(1, (Line(quick, 1), Line(slow, 1)), now + 60, "/")
+        of_both = order_request(1, (Line(quick, 1), Line(slow, 1)), now + 60, "/")
         both = asyncio.create_task(built.placement.place(of_both))
         await is_held.wait()
-        answer = await built.placement.place(OrderRequest(2, (Line(quick, 1),), now + 15, "/"))
+        answer = await built.placement.place(order_request(2, (Line(quick, 1),), now + 15, "/"))
         assert (answer.status, both.done()) == (201, False)
         leases = "SELECT product_id, lease_until > now() + interval '30 s' FROM stock_claims"
         assert execute(settings.database_url or "", leases) == [(slow, True)]  # what is waited for stays ours
@@ -271,7 +272,9 @@ async def test_a_batch_whose_cart_is_taken_starts_over_and_answers(
     monkeypatch.setattr(batch, "intend", taken_once)
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 10
-        answer = await asyncio.wait_for(built.placement.place(OrderRequest(42, (Line(product, 1),), deadline, "/")), 20)
+        answer = await asyncio.wait_for(
+            built.placement.place(order_request(42, (Line(product, 1),), deadline, "/")), 20
+        )
     assert (answer.status, taken, sandbox.stock(product)) == (201, [], 4)
 
 
@@ -289,7 +292,9 @@ async def test_a_settle_whose_answer_was_lost_is_found_to_have_happened(
     monkeypatch.setattr(settling, "settle", lost_once)
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 10
-        answer = await asyncio.wait_for(built.placement.place(OrderRequest(42, (Line(product, 1),), deadline, "/")), 20)
+        answer = await asyncio.wait_for(
+            built.placement.place(order_request(42, (Line(product, 1),), deadline, "/")), 20
+        )
     assert (answer.status, lost, sandbox.stock(product)) == (201, [], 4)
 
 
@@ -306,7 +311,7 @@ async def test_orders_that_arrive_together_share_one_read_and_one_write(settings
         built.catalog._neighbour._send = counted  # type: ignore[method-assign, assignment]
         deadline = asyncio.get_running_loop().time() + 3
         answers = await asyncio.gather(
-            *(built.placement.place(OrderRequest(n + 1, (Line(product, 1),), deadline, "/")) for n in range(50))
+            *(built.placement.place(order_request(n + 1, (Line(product, 1),), deadline, "/")) for n in range(50))
         )
     assert {answer.status for answer in answers if isinstance(answer, Answer)} == {201}
     assert sandbox.stock(product) == 50
@@ -343,7 +348,7 @@ async def test_clients_do_not_wait_for_an_undo_that_gets_no_answer(
         deadline = asyncio.get_running_loop().time() + 3
         with pytest.raises(OrderError) as caught:
             await asyncio.wait_for(
-                built.placement.place(OrderRequest(42, (Line(product, 2),), deadline, "/", key=key)), 20
+                built.placement.place(order_request(42, (Line(product, 2),), deadline, "/", key=key)), 20
             )
         assert caught.value.code is code
         is_back.set()
@@ -371,7 +376,7 @@ async def test_a_key_remembers_that_its_batch_was_undone(
 def request_of(product: int, **given: Any) -> OrderRequest:
     """A request for one of the product, as `Checkout` hands it on when it has found neither key nor order."""
     deadline = asyncio.get_running_loop().time() + 5
-    return OrderRequest(given.pop("customer", 42), (Line(product, 1),), deadline, "/orders/42", **given)
+    return order_request(given.pop("customer", 42), (Line(product, 1),), deadline, "/orders/42", **given)
 
 
 async def test_a_key_that_has_its_outcome_by_now_is_answered_with_it(settings: Settings, sandbox: Sandbox) -> None:
@@ -440,7 +445,7 @@ async def test_a_product_whose_put_went_unanswered_keeps_quiet_and_no_other(
 
         built.catalog.write = first_without_answer  # type: ignore[method-assign]
         deadline = asyncio.get_running_loop().time() + 3
-        answer = await built.placement.place(OrderRequest(42, (Line(loud, 1), Line(plain, 1)), deadline, "/"))
+        answer = await built.placement.place(order_request(42, (Line(loud, 1), Line(plain, 1)), deadline, "/"))
     assert (answer.status, sandbox.stock(loud), sandbox.stock(plain)) == (201, 4, 4)
     claims = execute(settings.database_url or "", "SELECT product_id, batch_id, after FROM stock_claims")
     assert claims == [(loud, None, None)]
@@ -451,14 +456,14 @@ async def test_who_waits_for_one_product_keeps_no_other_from_other_replicas(
 ) -> None:
     held, free = sandbox.product(5), sandbox.product(5)
     other_replica = connect(settings.database_url or "")
-    claim_sql.claim(other_replica, uuid7(), 600, [held], {}, [])
+    claim_sql.claim(other_replica, uuid7(), 600, [held], {}, {})
     async with machinery(settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 60})) as built:
         now = asyncio.get_running_loop().time()
-        of_both = OrderRequest(1, (Line(held, 1), Line(free, 1)), now + 60, "/", key="waits", fingerprint=b"f")
+        of_both = order_request(1, (Line(held, 1), Line(free, 1)), now + 60, "/", key="waits", fingerprint=b"f")
         waiting = asyncio.create_task(built.placement.place(of_both))
         await asyncio.sleep(0.3)
         for _ in range(100):  # it asks again now and then, and has it for that moment
-            if free in claim_sql.claim(other_replica, uuid7(), 600, [free], {}, []).products:
+            if free in claim_sql.claim(other_replica, uuid7(), 600, [free], {}, {}).products:
                 break
             await asyncio.sleep(0.05)
         else:
@@ -475,7 +480,7 @@ async def two_in_one_batch(
     end it does, and the second has to be placed.
     """
     other_replica, other_batch = connect(settings.database_url or ""), uuid7()
-    claim_sql.claim(other_replica, other_batch, 600, [product], {}, [])
+    claim_sql.claim(other_replica, other_batch, 600, [product], {}, {})
     patient = {"orders_lease_s": 90, "orders_request_deadline_s": 60, "orders_neighbour_timeout_s": 50}
     async with machinery(settings.model_copy(update=patient)) as built:
         call, may_go = getattr(built.catalog, step), asyncio.Event()
@@ -488,7 +493,7 @@ async def two_in_one_batch(
         now = asyncio.get_running_loop().time()
         soon, late = (
             asyncio.create_task(
-                built.placement.place(OrderRequest(n, (Line(product, 1),), now + within_s, "/", key=key))
+                built.placement.place(order_request(n, (Line(product, 1),), now + within_s, "/", key=key))
             )
             for n, within_s, key in zip((1, 2), (3, 60), keys, strict=True)
         )
@@ -523,7 +528,7 @@ async def test_clients_of_a_batch_that_was_taken_over_are_told(settings: Setting
 
         built.catalog.write = held_up  # type: ignore[method-assign]
         deadline = asyncio.get_running_loop().time() + 60
-        client = asyncio.create_task(built.placement.place(OrderRequest(42, (Line(product, 1),), deadline, "/")))
+        client = asyncio.create_task(built.placement.place(order_request(42, (Line(product, 1),), deadline, "/")))
         await is_held.wait()
         dsn = settings.database_url or ""
         execute(dsn, "UPDATE stock_claims SET lease_until = now() - interval '1 s'")
@@ -543,7 +548,7 @@ async def test_clients_of_a_batch_that_can_not_be_settled_are_told(
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 30
         with pytest.raises(OrderError, match="could not be completed"):
-            await asyncio.wait_for(built.placement.place(OrderRequest(42, (Line(product, 1),), deadline, "/")), 20)
+            await asyncio.wait_for(built.placement.place(order_request(42, (Line(product, 1),), deadline, "/")), 20)
 
 
 async def test_who_is_refused_at_the_deadline_has_a_key_that_remembers_it(settings: Settings, sandbox: Sandbox) -> None:
@@ -571,7 +576,7 @@ async def test_where_a_key_can_not_remember_nothing_was_decided(
         deadline = asyncio.get_running_loop().time() + 1
         with pytest.raises(OrderError) as caught:
             await asyncio.wait_for(
-                built.placement.place(OrderRequest(1, (Line(product, 1),), deadline, "/", key="k")), 20
+                built.placement.place(order_request(1, (Line(product, 1),), deadline, "/", key="k")), 20
             )
     assert caught.value.code in (
         Code.STOCK_BUSY,
@@ -590,7 +595,7 @@ async def test_stock_goes_back_without_any_order_and_from_a_catalog_that_takes_i
     product = sandbox.product(5)
     async with machinery(settings) as built:
         deadline = asyncio.get_running_loop().time() + 3
-        await built.placement.place(OrderRequest(42, (Line(product, 1),), deadline, "/"))
+        await built.placement.place(order_request(42, (Line(product, 1),), deadline, "/"))
         await due_back(settings.database_url or "", product)
         sandbox.catalog_faults(slow_s=0.1)
         built.placement.give_back([product])
@@ -603,7 +608,7 @@ async def test_a_batch_that_ends_in_doubt_is_recoverys_at_once(settings: Setting
     patient = settings.model_copy(update={"orders_lease_s": 90, "orders_request_deadline_s": 1})
     async with machinery(patient) as built:
         deadline = asyncio.get_running_loop().time() + 3
-        await built.placement.place(OrderRequest(42, (Line(product, 1),), deadline, "/"))
+        await built.placement.place(order_request(42, (Line(product, 1),), deadline, "/"))
         await due_back(dsn, product)
 
         async def no_answer(item: Product, quantity: int, *more: Any, **named: Any) -> Written:
@@ -646,7 +651,7 @@ async def test_under_overload_some_are_answered_in_time_and_the_rest_are_refused
         async def buy(customer: int) -> None:
             began_at = now()
             try:
-                await checkout.check_out(CheckoutRequest(customer, [Line(products[customer % 8], 1)], None), "/")
+                await checkout.check_out(wish(customer, [Line(products[customer % 8], 1)], None), "/")
             except OrderError as error:
                 codes.add(error.code)
                 took[False].append(now() - began_at)
@@ -672,10 +677,7 @@ async def test_a_full_queue_is_refused(settings: Settings, sandbox: Sandbox) -> 
     sandbox.catalog_faults(slow_s=0.2)
     async with machinery(settings) as built:
         checkout = Checkout(built.database, built.carts, built.placement, settings)
-        orders = [
-            asyncio.create_task(checkout.check_out(CheckoutRequest(n, [Line(product, 1)], None), "/"))
-            for n in range(1, 5)
-        ]
+        orders = [asyncio.create_task(checkout.check_out(wish(n, [Line(product, 1)], None), "/")) for n in range(1, 5)]
         answers = await asyncio.gather(*orders, return_exceptions=True)
     assert [isinstance(answer, OrderError) and answer.code for answer in answers] == [
         False, False, False, Code.OVERLOADED,
@@ -693,9 +695,7 @@ async def test_orders_for_a_product_that_is_held_elsewhere_keep_nobody_else_out(
 
         async def buy(customer: int, product: int) -> bool:
             try:
-                return (
-                    await checkout.check_out(CheckoutRequest(customer, [Line(product, 1)], None), "/")
-                ).status == 201
+                return (await checkout.check_out(wish(customer, [Line(product, 1)], None), "/")).status == 201
             except OrderError:
                 return False
 

@@ -17,6 +17,7 @@ from orders.order.model import Line
 from orders.order.statuses import CANCELLED
 from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.postgres.database import DatabaseUnavailable
+from orders.principal import SEES_EVERYTHING
 from orders.settings import Settings
 from orders.stock.reconcile import Comparison, Reconciliation, Undecided
 from tests.conftest import Sandbox, execute
@@ -34,7 +35,7 @@ class Shop:
     async def order(self, *lines: tuple[int, int]) -> Any:
         checkout = Checkout(self.built.database, self.built.carts, self.built.placement, self.settings)
         answer = await checkout.check_out(
-            CheckoutRequest(next(_customers), [Line(*line) for line in lines], None), "/orders/1"
+            CheckoutRequest(SEES_EVERYTHING, next(_customers), [Line(*line) for line in lines], None), "/orders/1"
         )
         return answer.order_id
 

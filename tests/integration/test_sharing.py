@@ -80,6 +80,22 @@ async def test_a_turn_whose_end_was_not_acknowledged_counts_as_ended(database: D
     await asyncio.gather(mine.close(), others.close())
 
 
+async def test_a_wrong_answer_outweighs_the_proof_that_another_replica_saved_first(database: Database) -> None:
+    ours, others = Capacity("It"), Capacity("It")
+    learning, learning_of_others = Learning(database, {KEY: ours}), Learning(database, {KEY: others})
+    await learning.share_once()
+    await learning_of_others.share_once()
+    others.adopt(Learnt(8, is_proven=True))
+    await learning_of_others.share_once()
+    ours.note_wrong("here", asyncio.get_running_loop().time())
+    await learning.share_once()
+    assert ours.learnt().is_fragile
+    assert learning.news.is_set()  # the next round follows at once
+    await learning.share_once()
+    await learning_of_others.share_once()
+    assert others.learnt().is_fragile
+
+
 async def test_what_is_learnt_while_a_row_is_read_is_not_overwritten_by_it(
     database: Database, monkeypatch: Any, dsn: str
 ) -> None:

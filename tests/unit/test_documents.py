@@ -16,6 +16,7 @@ from orders.errors import Code
 from orders.finding.query import ListQuery, parse_cursor
 from orders.order.statuses import load_workflow, parse_workflow
 from orders.settings import Settings
+from orders.wire.operations import OPERATIONS
 from tests import docs_tables
 from tests.docs_site import without_links_outside
 from tests.snapshots import openapi
@@ -79,6 +80,11 @@ def test_all_operations_are_there_under_names_for_generated_clients(document: di
         "POST /dry-run/orders:batch": "preview_place_orders",
         "PUT /dry-run/orders:batch": "preview_change_order_statuses",
         "POST /dry-run/customers/{customer_id}/orders": "preview_place_customer_order",
+        "POST /keys": "create_key",
+        "GET /keys": "list_keys",
+        "POST /keys/{id}/rotate": "rotate_key",
+        "DELETE /keys/{id}": "revoke_key",
+        "GET /audit": "list_audit",
         "GET /problems": "get_problems",
         "GET /problems/{code}": "get_problem",
         "GET /": "get_about",
@@ -90,9 +96,24 @@ def test_every_error_answer_is_a_problem_with_examples(document: dict[str, Any])
     for name, operation in operations(document).items():
         for status, response in operation["responses"].items():
             if int(status) >= 400:
-                content = response["content"]
+                shared = document["components"]["responses"].get(response.get("$ref", "").rsplit("/")[-1], {})
+                content = (shared or response)["content"]
                 assert list(content) == ["application/problem+json"], (name, status)
                 assert content["application/problem+json"]["examples"], (name, status)
+
+
+def test_an_operation_with_a_scope_names_it_and_its_refusals_and_no_other_does(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert document["security"] == []
+    for name, operation in operations(document).items():
+        scope = OPERATIONS[operation["operationId"]].scope
+        refusals = {"401", "403", "429"} & operation["responses"].keys()
+        if scope is None:
+            assert ("security" in operation, refusals) == (False, set()), name
+        else:
+            assert operation["security"] == [{"bearer": [scope]}], name
+            assert f"`{scope}`" in operation["description"], name
+            assert refusals == {"401", "403", "429"}, name
 
 
 def test_every_answer_about_orders_has_an_example(document: dict[str, Any]) -> None:
@@ -153,7 +174,7 @@ def test_the_documents_name_every_command() -> None:
     commands = re.findall(r"^. (\w+)  ", said, re.MULTILINE)
     assert len(commands) > 10
     for command in commands:
-        assert f"### orders {command}\n" in docs_tables.commands(), command
+        assert re.search(rf"^### orders {command}\b", docs_tables.commands(), re.MULTILINE), command
 
 
 def test_the_documents_name_every_operation(document: dict[str, Any]) -> None:

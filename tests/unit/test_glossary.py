@@ -52,6 +52,7 @@ INVENTED = {
     "rehearse",
     "rest",
     "round",
+    "seer",
     "settle",
     "simpler service",
     "status count",

@@ -10,6 +10,7 @@ def test_every_thread_is_somebodys_and_placing_has_most(threads: int) -> None:
     shares = share_threads(threads)
     assert shares.pop(Lane.HEALTH) == 1
     assert shares.pop(Lane.EVENTS) == 2
+    assert shares.pop(Lane.WEBHOOKS) == 2
     assert sum(shares.values()) == threads
     assert shares[Lane.PLACING] == max(shares.values())
     assert max(shares.values()) - min(shares.values()) <= 1
@@ -20,4 +21,4 @@ def test_eight_are_two_for_each() -> None:
 
 
 def test_what_has_no_thread_of_its_own_is_not_there() -> None:
-    assert share_threads(2).keys() == {Lane.PLACING, Lane.LISTS, Lane.EVENTS, Lane.HEALTH}
+    assert share_threads(2).keys() == {Lane.PLACING, Lane.LISTS, Lane.EVENTS, Lane.WEBHOOKS, Lane.HEALTH}

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -15,8 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from orders.app import create_app
-from orders.errors import Kind as ErrorKind
-from orders.errors import OrderError
+from orders.errors import Code, OrderError
 from orders.settings import Settings
 from orders.wire.addresses import Addresses, TableIncomplete
 from orders.wire.fast_routes import DependencyIgnored, PlacingRoute, ReadingRoute
@@ -26,14 +24,8 @@ from orders.wire.operations import OPERATIONS, Kind, Operation
 SHOP_PAGE = "https://admin.shop.example"
 
 
-class Unknown(Enum):
-    """What access will answer; it is not here yet."""
-
-    WHO_ASKS = ErrorKind(401, "Nobody knows who asks", "Say who you are.")
-
-
 def refuse(_: Asked) -> OrderError:
-    return OrderError(Unknown.WHO_ASKS, "Nobody passes.")  # type: ignore[arg-type]
+    return OrderError(Code.CREDENTIAL_INVALID, "Nobody passes.")
 
 
 async def refuse_later(asked: Asked) -> OrderError:
@@ -42,7 +34,7 @@ async def refuse_later(asked: Asked) -> OrderError:
 
 
 def app_with(*checks: Check, **settings: Any) -> FastAPI:
-    given = {"catalog_url": "http://catalog", "cart_url": "http://cart", **settings}
+    given = {"catalog_url": "http://catalog", "cart_url": "http://cart", "orders_access": "open", **settings}
     return create_app(Settings(_env_file=None, **given), checks)
 
 
@@ -108,7 +100,31 @@ async def test_nothing_is_answered_that_a_check_refuses(check: Check) -> None:
         for body in (b"", b"{}", b"no JSON"):
             answer = await ask(app, method, address, body)
             assert answer.status == 401, f"{method} {address}: {answer}"
-            assert json.loads(answer.body)["code"] == "who_asks"
+            assert json.loads(answer.body)["code"] == "credential_invalid"
+
+
+@pytest.mark.parametrize("access", ["closed", "local"])
+async def test_nothing_that_needs_a_scope_is_answered_without_a_credential(access: str) -> None:
+    """The app is asked as a server asks it for a stranger: without the address of a client on this machine."""
+    seen: list[Asked] = []
+    app = app_with(seen.append, orders_access=access)
+    for method, address in ASKED:
+        for body in (b"", b"{}", b"no JSON"):
+            answer = await ask(app, method, address, body)
+            if seen:
+                assert seen.pop().operation.scope is None, f"{method} {address}: {answer}"
+                continue
+            assert answer.status == 401, f"{method} {address}: {answer}"
+            assert json.loads(answer.body)["code"] == "credential_required"
+            assert answer.headers[b"www-authenticate"] == b"Bearer"
+
+
+def test_each_operation_that_is_public_is_one_that_tells_nothing_of_orders() -> None:
+    public = {one.id for one in OPERATIONS.values() if one.scope is None}
+    assert public == {
+        "get_about", "get_health", "get_problems", "get_problem", "get_openapi", "get_docs", "get_redoc",
+        "static-offline-docs",
+    }  # fmt: skip
 
 
 async def test_each_route_is_asked_as_its_own_operation() -> None:

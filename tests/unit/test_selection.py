@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from orders.order.model import Details, Line
 from orders.placing.entry import OrderRequest, PlaceOrder, queue_entry
 from orders.placing.selection import MOST_PRODUCTS, PASSED_OVER, SMALL, Selection
+from orders.principal import SEES_EVERYTHING
 
 
 def entry(products: Iterable[int], turn_at: float = 0.0, reference: str | None = None) -> PlaceOrder:
     lines = tuple(Line(product_id, 1) for product_id in products)
-    request = OrderRequest(1, lines, 10.0, "/", details=Details(external_reference=reference))
+    request = OrderRequest(SEES_EVERYTHING, 1, lines, 10.0, "/", details=Details(external_reference=reference))
     return queue_entry(request, asyncio.get_running_loop().create_future(), turn_at)
 
 

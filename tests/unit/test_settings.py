@@ -6,6 +6,7 @@ import pytest
 
 from orders.order.statuses import load_workflow
 from orders.postgres.connecting import dsn_from_parts
+from orders.principal import CustomerMay
 from orders.settings import Settings, SettingsError, load_settings
 from orders.startup import expiries, require_neighbours
 
@@ -27,6 +28,23 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"ORDERS_WRITE_HORIZON_S": "2"}, "must be longer than ORDERS_NEIGHBOUR_TIMEOUT_S"),
         ({"DATABASE_URL": "postgresql:///x", "DB_NAME": "y"}, "not both"),
         ({"DB_HOST": "db"}, "DB_NAME is missing"),
+        (
+            {"ORDERS_JWT_ISSUER": "https://login.shop.example/"},
+            "ORDERS_JWT_AUDIENCE is missing beside ORDERS_JWT_ISSUER",
+        ),
+        ({"ORDERS_JWT_ISSUER": "https://a", "ORDERS_JWT_AUDIENCE": ""}, "ORDERS_JWT_AUDIENCE: string should have at"),
+        ({"ORDERS_JWT_AUDIENCE": "orders"}, "ORDERS_JWT_ISSUER is missing"),
+        ({"ORDERS_JWT_JWKS_URL": "https://login.shop.example/keys"}, "ORDERS_JWT_ISSUER is missing"),
+        ({"ORDERS_JWT_ISSUER": "login.shop.example"}, "ORDERS_JWT_ISSUER: must begin with http://"),
+        ({"ORDERS_JWT_ISSUER": "https://a:b@login"}, "ORDERS_JWT_ISSUER: must have no user and no password"),
+        ({"ORDERS_JWT_ISSUER": "https://login/?a=b"}, "ORDERS_JWT_ISSUER: must have no query"),
+        ({"ORDERS_JWT_JWKS_URL": "file:///etc/keys"}, "ORDERS_JWT_JWKS_URL: must begin with http://"),
+        ({"ORDERS_JWT_ALGORITHMS": "RS256,HS256"}, "ORDERS_JWT_ALGORITHMS: 'HS256' can't be allowed"),
+        ({"ORDERS_JWT_ALGORITHMS": "none"}, "ORDERS_JWT_ALGORITHMS: 'none' can't be allowed"),
+        ({"ORDERS_JWT_ALGORITHMS": "rs256"}, "ORDERS_JWT_ALGORITHMS: 'rs256' can't be allowed"),
+        ({"ORDERS_JWT_ALGORITHMS": " , "}, "ORDERS_JWT_ALGORITHMS: must name at least one"),
+        ({"ORDERS_JWT_CUSTOMER_CLAIM": ""}, "ORDERS_JWT_CUSTOMER_CLAIM: string should have at least 1"),
+        ({"ORDERS_CUSTOMER_MAY": "read,return"}, "ORDERS_CUSTOMER_MAY: 'return' is nothing that customers can do"),
         ({"ORDERS_KEY_RETENTION_H": "24"}, "ORDERS_KEY_RETENTION_H: input should be greater than or equal to 72"),
     ],
 )
@@ -61,3 +79,21 @@ def test_a_status_that_expires_twice_is_named_however_it_is_written() -> None:
     settings = load_settings(_env_file=None, orders_expire="Ordered:5m, on_hold:1d, ordered:6m")
     with pytest.raises(SettingsError, match="ORDERS_EXPIRE: Ordered is there twice"):
         expiries(settings, load_workflow())
+
+
+def test_settings_of_tokens_are_read() -> None:
+    given = {
+        "orders_jwt_issuer": " https://login.shop.example/ ",
+        "orders_jwt_audience": "orders",
+        "orders_jwt_jwks_url": "https://orders:geheim@login.shop.example/keys?p=policy",
+        "orders_jwt_algorithms": "PS256, EdDSA",
+        "orders_customer_may": "read, cancel",
+    }
+    settings = load_settings(_env_file=None, **given)
+    assert settings.orders_jwt_issuer == "https://login.shop.example/"
+    assert settings.token_algorithms == {"PS256", "EdDSA"}
+    assert settings.customer_may == {CustomerMay.READ, CustomerMay.CANCEL}
+    assert "geheim" not in repr(settings)
+    assert load_settings(_env_file=None, orders_customer_may="").customer_may == frozenset()
+    assert load_settings(_env_file=None).customer_may == frozenset(CustomerMay)
+    assert load_settings(_env_file=None).token_algorithms == {"RS256", "ES256", "EdDSA"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from orders import app
+from orders import version
 from tests.snapshots import DOCS, openapi
 
 ROOT = DOCS.parent
@@ -17,7 +17,7 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 
 
 def test_the_installed_service_says_the_version_of_the_checkout() -> None:
-    assert app.VERSION == VERSION, "run `make install`"
+    assert version.VERSION == VERSION, "run `make install`"
     said = subprocess.run([ORDERS, "--version"], check=True, capture_output=True, text=True).stdout
     assert said == f"orders {VERSION}\n"
 

@@ -1,1 +1,1 @@
-"""Who may ask, and what: the check of access, API keys, customers' tokens, limits and the audit."""
+"""The check of access: API keys, customers' tokens, requests from this machine, limits and the audit."""

@@ -1,14 +1,18 @@
 """The check of access: finds the principal of a request, and refuses what the principal may not do."""
 
-from collections.abc import Awaitable
+import logging
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from orders.access.local import is_from_this_machine
 from orders.errors import Code, OrderError
+from orders.postgres.database import DatabaseUnavailable
 from orders.principal import LOCAL, Principal
 from orders.wire.asking import not_permitted
 from orders.wire.gate import Asked
 from orders.wire.operations import Operation
+
+log = logging.getLogger(__name__)
 
 Found = Principal | None
 """The principal of a credential, or None if the credential is not valid."""
@@ -21,8 +25,8 @@ class Credentials(Protocol):
         """Whether the text has this kind's format."""
         ...
 
-    def find(self, text: str) -> Found | Awaitable[Found]:
-        """The principal. Awaitable if it has to be looked up."""
+    def find(self, text: str) -> Found | OrderError | Awaitable[Found | OrderError]:
+        """The principal, or an error if nobody can say now. Awaitable if it has to be looked up."""
         ...
 
     def exist(self) -> bool | Awaitable[bool]:
@@ -50,6 +54,8 @@ class Access:
         given = asked.headers.get(b"authorization")
         if given is None:
             return self._without_credential(asked)
+        if [name for name, _ in asked.scope["headers"]].count(b"authorization") > 1:
+            return OrderError(Code.CREDENTIAL_INVALID, "There are several Authorization headers; send one.")
         token = _bearer(given)
         for kind in self._kinds if token else ():
             if kind.is_one(token):
@@ -63,12 +69,20 @@ class Access:
             return _credential_required()
         return self._unless_any_exist()
 
-    async def _unless_any_exist(self) -> Principal | OrderError:
-        for kind in self._kinds:
+    def _unless_any_exist(self) -> Principal | OrderError | Awaitable[Principal | OrderError]:
+        for n, kind in enumerate(self._kinds):
             exist = kind.exist()
-            if exist if isinstance(exist, bool) else await exist:
+            if exist is True:
                 return _credential_required()
+            if exist is not False:
+                return _unless_any_exist_later(exist, self._kinds[n + 1 :])
         return LOCAL
+
+
+def tell_if_open(mode: str) -> None:
+    """Warn in the log if everybody may do everything. For each start."""
+    if mode == "open":
+        log.warning("ORDERS_ACCESS is open: whoever reaches this port may read and change every order")
 
 
 def _bearer(header: bytes) -> str:
@@ -77,8 +91,23 @@ def _bearer(header: bytes) -> str:
     return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else ""
 
 
+async def _unless_any_exist_later(exist: Awaitable[bool], others: Sequence[Credentials]) -> Principal | OrderError:
+    if await exist:
+        return _credential_required()
+    for kind in others:
+        exists = kind.exist()
+        if exists if isinstance(exists, bool) else await exists:
+            return _credential_required()
+    return LOCAL
+
+
 async def _admit_later(asked: Asked, found: Awaitable[Found | OrderError]) -> OrderError | None:
-    return _admit(asked, await found)
+    try:
+        return _admit(asked, await found)
+    except DatabaseUnavailable as error:
+        unavailable = error.as_order_error()
+        log.warning("%s: %s", unavailable.code.name.lower(), error)
+        return unavailable
 
 
 def _admit(asked: Asked, found: Found | OrderError) -> OrderError | None:
@@ -102,5 +131,5 @@ def _may(principal: Principal, operation: Operation) -> bool:
 
 
 def _credential_required() -> OrderError:
-    detail = "Send `Authorization: Bearer …` with a key. `orders keys create --name NAME --as admin` makes one."
+    detail = "Send `Authorization: Bearer KEY`. `orders keys create --name NAME --as admin` makes a key."
     return OrderError(Code.CREDENTIAL_REQUIRED, detail)

@@ -11,6 +11,10 @@ from orders.wire.gate import Asked
 _HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _OF_PROXIES = (b"forwarded", b"x-real-ip", b"via")
 _OF_PROXIES_BEGIN = b"x-forwarded-"
+_CLOSE_OF_NGINX = ("1.0", b"close")
+"""Version of HTTP and `Connection` header of nginx, if its configuration says no more than `proxy_pass`: then it sends
+the address in there as the host, and none of the headers of proxies.
+"""
 _OWN_SITE = (None, b"same-origin", b"none")
 
 
@@ -21,11 +25,14 @@ def is_from_this_machine(asked: Asked) -> bool:
         and _host_of(asked) in _HOSTS
         and not any(name in _OF_PROXIES or name.startswith(_OF_PROXIES_BEGIN) for name in asked.headers)
         and asked.headers.get(b"sec-fetch-site") in _OWN_SITE
+        and (asked.scope["http_version"], asked.headers.get(b"connection")) != _CLOSE_OF_NGINX
     )
 
 
 def _is_loopback(client: tuple[str, int] | None) -> bool:
-    """Whether the peer is 127.0.0.1 or ::1. Sidecars of meshes use others of 127.0.0.0/8, like 127.0.0.6."""
+    """Whether the peer is 127.0.0.1 or ::1. Sidecars of meshes use others of 127.0.0.0/8, like 127.0.0.6. A proxy that
+    talks to a Unix socket has no address.
+    """
     if client is None:
         return False
     try:

@@ -12,6 +12,7 @@ from orders.errors import Code, OrderError
 from orders.order.results import MAX_ANSWER_BYTES, Result, as_order_error, refused, results_of, shown
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
+from orders.principal import Seer
 
 AT_ONCE = 200
 """Maximum number of orders that one transaction locks and moves: a thousand cost five commits."""
@@ -27,7 +28,7 @@ class Move:
 
 
 async def move_each(
-    database: Database, moves: Sequence[Move], instance: str, *, needs_version: bool = False
+    database: Database, seer: Seer, moves: Sequence[Move], instance: str, *, needs_version: bool = False
 ) -> list[Result]:
     """Move each of these orders for itself. No order may be there twice. Raises nothing."""
     results: dict[UUID, Result] = {}
@@ -37,7 +38,7 @@ async def move_each(
     for some in [in_order[n : n + AT_ONCE] for n in range(0, len(moves), AT_ONCE)]:
         decide = judge(some, needs_version=needs_version)
         try:
-            changed = await _change(database, some, decide, room)
+            changed = await _change(database, seer, some, decide, room)
         except Exception as error:
             results |= dict.fromkeys((m.order_id for m in some), refused(as_order_error(error), instance))
         else:
@@ -46,16 +47,20 @@ async def move_each(
     return [results[m.order_id] for m in moves]
 
 
-async def move_all(database: Database, moves: Sequence[Move], *, needs_version: bool = False) -> list[Result]:
+async def move_all(
+    database: Database, seer: Seer, moves: Sequence[Move], *, needs_version: bool = False
+) -> list[Result]:
     """Move all of these orders in one transaction. Raises OrderError with each refusal. Then nothing was changed."""
     decide = judge(moves, needs_version=needs_version, all_or_nothing=True)
-    changed = await _change(database, moves, decide, MAX_ANSWER_BYTES)
+    changed = await _change(database, seer, moves, decide, MAX_ANSWER_BYTES)
     return [Result(200, shown(changed.orders[m.order_id])) for m in moves]
 
 
-async def _change(database: Database, moves: Sequence[Move], decide: DecideMany, max_bytes: int) -> ChangedOrders:
+async def _change(
+    database: Database, seer: Seer, moves: Sequence[Move], decide: DecideMany, max_bytes: int
+) -> ChangedOrders:
     wanted = wanted_by(moves)
-    return await database.run(lambda c: change_orders(c, wanted, decide, max_bytes), Lane.CHANGES)
+    return await database.run(lambda c: change_orders(c, seer, wanted, decide, max_bytes), Lane.CHANGES)
 
 
 def wanted_by(moves: Sequence[Move]) -> dict[UUID, str]:

@@ -15,9 +15,10 @@ from orders.order.model import Author
 from orders.order.named_types import Status
 from orders.order.parsing import parse_order_id, parse_status_or_refuse
 from orders.order.schema import ID_EXAMPLE, WHOLE, Note
-from orders.wire.asking import author_of
+from orders.wire.asking import author_of, seer_of
 from orders.wire.bodies import BodyRoute
 from orders.wire.bulk import PROBLEMS, RESULTS, answered_each, previewed_each, refuse_header, refuse_twice
+from orders.wire.costs import ENTRIES, take
 from orders.wire.dry_run import DryRun
 from orders.wire.operations import operation_id
 from orders.wire.parameters import Actor
@@ -89,19 +90,20 @@ async def change_order_statuses(request: Request, body: OrdersToMove, dry_run: D
     one is refused, and `errors` names each of them.
     """
     refuse_header(request, "If-Match", "each order has its own `version`")
-    service, author, instance = changing(request), author_of(request, actor), request.url.path
+    service, seer, author, instance = changing(request), seer_of(request), author_of(request, actor), request.url.path
+    take(request, len(body.orders) / ENTRIES)
     moves = [_move(n, one, service, author) for n, one in enumerate(body.orders)]
     refuse_twice((m.order_id for m in moves), "id", "this order")
     all_or_nothing = body.error_policy == "all_or_nothing"
     if dry_run:
         return previewed_each(
             *await service.dry_run.move_each(
-                moves, instance, needs_version=service.needs_if_match, all_or_nothing=all_or_nothing
+                seer, moves, instance, needs_version=service.needs_if_match, all_or_nothing=all_or_nothing
             )
         )
     if all_or_nothing:
-        return answered_each(await move_all(service.database, moves, needs_version=service.needs_if_match))
-    return answered_each(await move_each(service.database, moves, instance, needs_version=service.needs_if_match))
+        return answered_each(await move_all(service.database, seer, moves, needs_version=service.needs_if_match))
+    return answered_each(await move_each(service.database, seer, moves, instance, needs_version=service.needs_if_match))
 
 
 def _move(n: int, one: EntryToMove, service: Changing, author: Author) -> Move:

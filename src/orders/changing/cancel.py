@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from orders.changing.apply import Apply, change_once
+from orders.changing.apply import Apply, change_once, request_key
 from orders.changing.change import NO_RESTOCK, Change, OrderState, Part, Restock
 from orders.changing.move import move
 from orders.changing.rules import Asked, Units, is_all_that_is_left, quantities_of, require_allowed
 from orders.order.events import EventType
-from orders.order.idempotency import Answer
+from orders.order.idempotency import Answer, ClientKey, Keyed
 from orders.order.statuses import CANCELLED
 
 
@@ -21,7 +21,7 @@ async def cancel_order(
     units: Sequence[Units],
     *,
     restock: bool,
-    key: str | None = None,
+    key: ClientKey | None = None,
 ) -> Answer:
     """Cancel these units of the order or, without any, the whole order. Raises OrderError.
 
@@ -32,7 +32,7 @@ async def cancel_order(
     def decide(state: OrderState) -> Change | None:
         return cancel(state, asked, units, restock=restock)
 
-    return await change_once(apply, order_id, CANCELLED, decide, key, request)
+    return await change_once(apply, order_id, CANCELLED, decide, request_key(key, Keyed.CANCEL, request))
 
 
 def cancel(state: OrderState, asked: Asked, units: Sequence[Units], *, restock: bool) -> Change | None:

@@ -1,6 +1,7 @@
 """Changing placed orders: locks them, reads their state, and writes what was decided, each with its event."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -11,20 +12,27 @@ import psycopg2.errors
 from orders.changing.change import Change, Decide, DecideMany, OrderState, Part
 from orders.errors import OrderError
 from orders.order import attached_sql
+from orders.order.audit_sql import AuditEntry, add_audit
 from orders.order.document import Document
-from orders.order.document_sql import ALLOWED, ORDER_JSON, SHORT_JSON
+from orders.order.document_sql import ALLOWED, SHORT_JSON, order_json
 from orders.order.events import Event, EventType
 from orders.order.keys_sql import KeyInUse, Outcome, keep_outcome, keys_in_use
 from orders.order.model import Details
+from orders.order.seer_sql import is_seen_by, seer_values
 from orders.postgres.database import Connection, Cursor, transaction
 from orders.postgres.rows import named_rows
+from orders.principal import SEES_EVERYTHING, Seer
 
 
 class RequestKey(NamedTuple):
-    """An Idempotency-Key, and the fingerprint of the request that came with it."""
+    """An Idempotency-Key as it is stored, and the fingerprint of the request that came with it.
+
+    `once_stored`: the key as an earlier release may have stored it.
+    """
 
     key: str
     fingerprint: bytes
+    once_stored: str | None = None
 
 
 class ChangedOrders(NamedTuple):
@@ -35,36 +43,70 @@ class ChangedOrders(NamedTuple):
 
 
 def change_order(
-    connection: Connection, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
+    connection: Connection,
+    seer: Seer,
+    order_id: UUID,
+    wanted: str | None,
+    decide: Decide,
+    key: RequestKey | None = None,
 ) -> Document | KeyInUse | None:
-    """Change one order in one transaction. Returns the order afterwards, or None if there is no such order.
+    """Change one order in one transaction. Returns the order afterwards, or None if the seer sees no such order.
 
     Two calls at once take turns. With a key the answer is remembered. If the key is known already, nothing is changed,
     and the known use is returned. Raises KeyTaken and ReferenceTaken.
     """
     with transaction(connection) as cursor:
-        state = lock_orders(cursor, {order_id: wanted}).get(order_id)
+        state = lock_orders(cursor, seer, {order_id: wanted}).get(order_id)
         if state is None:
             return None
-        if key and (known := keys_in_use(connection, [key.key])):
-            return known[key.key]
+        if key and (known := known_use(connection, key)):
+            return known
         change = decide(state)
-        order = write_changes(cursor, [change] if change else [], [order_id])[order_id]
-        if key and not keep_outcome(connection, *key, Outcome(200, order.json, None)):
+        order = write_changes(cursor, seer, [change] if change else [], [order_id])[order_id]
+        if key and not keep_outcome(connection, key.key, key.fingerprint, Outcome(200, order.json, None)):
             raise KeyTaken
         return order
 
 
+def known_use(connection: Connection, key: RequestKey) -> KeyInUse | None:
+    """The known use of this key, or None. A row of an earlier release counts if it is of the same request."""
+    names = [name for name in (key.key, key.once_stored) if name]
+    known = keys_in_use(connection, names)
+    if key.key in known:
+        return known[key.key]
+    earlier = known.get(key.once_stored or "")
+    return earlier if earlier and earlier.fingerprint == key.fingerprint else None
+
+
 def change_orders(
-    connection: Connection, wanted: Mapping[UUID, str], decide: DecideMany, max_bytes: int
+    connection: Connection, seer: Seer, wanted: Mapping[UUID, str], decide: DecideMany, max_bytes: int
 ) -> ChangedOrders:
-    """Change many orders in one transaction. Returns those that exist, in short beyond `max_bytes`.
+    """Change many orders in one transaction, with an entry in the audit. Returns those that the seer sees, in short
+    beyond `max_bytes`.
 
     Orders are locked in the order of their IDs: two calls at once take turns, and never deadlock.
     """
     with transaction(connection) as cursor:
-        decisions = decide(lock_orders(cursor, wanted))
-        return ChangedOrders(write_changes(cursor, decisions.changes, list(wanted), max_bytes), decisions.refused)
+        states = lock_orders(cursor, seer, wanted)
+        decisions = decide(states)
+        if decisions.changes:
+            add_audit(cursor, _moved(decisions.changes))
+        return ChangedOrders(write_changes(cursor, seer, decisions.changes, list(states), max_bytes), decisions.refused)
+
+
+MAX_AUDITED = 10
+"""Maximum number of orders that the audit names of those that moved together. Their histories have the same request."""
+
+
+def _moved(changes: Sequence[Change]) -> AuditEntry:
+    """The entry for orders that move together: how many, to which statuses, and the first of them."""
+    author, statuses = changes[0].event.author, Counter(change.status for change in changes)
+    after = {
+        "count": len(changes),
+        "statuses": dict(sorted(statuses.items())),
+        "order_ids": [str(change.state.id) for change in changes[:MAX_AUDITED]],
+    }
+    return AuditEntry(author.actor, "orders_moved", None, None, after, author.address, author.request_id)
 
 
 class KeyTaken(Exception):
@@ -87,9 +129,9 @@ def change_stale(
     with transaction(connection) as cursor:
         cursor.execute(_STALE, {"status": status, "stayed": stayed, "limit": limit})
         ids = [UUID(order_id) for (order_id,) in cursor]
-        states = lock_orders(cursor, dict.fromkeys(ids, wanted))
+        states = lock_orders(cursor, SEES_EVERYTHING, dict.fromkeys(ids, wanted))
         changes = [change for state in states.values() if (change := decide(state))]
-        write_changes(cursor, changes, ())
+        write_changes(cursor, SEES_EVERYTHING, changes, ())
         return len(changes)
 
 
@@ -104,15 +146,15 @@ _STALE = """
 """
 
 
-def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID, OrderState]:
-    """Lock those of these orders that exist until the transaction ends, and read their states.
+def lock_orders(cursor: Cursor, seer: Seer, wanted: Mapping[UUID, str | None]) -> dict[UUID, OrderState]:
+    """Lock those of these orders that the seer sees until the transaction ends, and read their states.
 
     `wanted` maps each order to its wanted status, or to None if the status stays. Meanwhile, foreign keys may still
     refer to the orders. The lock is a statement of its own, so that the statements after it see what others committed.
     """
     cursor.execute(
         f"""
-        SELECT FROM orders WHERE id = ANY(%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE;
+        SELECT FROM orders o WHERE o.id = ANY(%(ids)s::uuid[]) AND {is_seen_by(seer)} ORDER BY o.id FOR NO KEY UPDATE;
         SELECT o.id, o.status, o.held_from, o.version, o.total, {ALLOWED} AS allowed,
                coalesce(t.is_hold, false) AS wanted_is_hold, coalesce(t.gives_stock_back, false) AS wanted_gives_back,
                (SELECT json_agg(json_build_object(
@@ -124,9 +166,9 @@ def lock_orders(cursor: Cursor, wanted: Mapping[UUID, str | None]) -> dict[UUID,
                     ELSE 0 END AS description_count,
                {_ATTACHED}
         FROM unnest(%(ids)s::uuid[], %(wanted)s::text[]) w(id, status) JOIN orders o USING (id)
-        LEFT JOIN order_statuses t ON t.status = w.status
+        LEFT JOIN order_statuses t ON t.status = w.status WHERE {is_seen_by(seer)}
         """,
-        {"ids": [str(order_id) for order_id in wanted], "wanted": list(wanted.values())},
+        {"ids": [str(order_id) for order_id in wanted], "wanted": list(wanted.values()), **seer_values(seer)},
     )
     return {state.id: state for state in map(_state, named_rows(cursor))}
 
@@ -142,14 +184,15 @@ def _state(row: dict[str, Any]) -> OrderState:
 
 
 def write_changes(
-    cursor: Cursor, changes: Sequence[Change], ids: Sequence[UUID], max_bytes: int | None = None
+    cursor: Cursor, seer: Seer, changes: Sequence[Change], ids: Sequence[UUID], max_bytes: int | None = None
 ) -> dict[UUID, Document]:
-    """Write the changes, each with its event; returns the orders `ids` as they are then. With `max_bytes` those behind
-    the first so many bytes are in short.
+    """Write the changes, each with its event; returns the orders `ids` as the seer sees them then. With `max_bytes`
+    those behind the first so many bytes are in short. `lock_orders` has found out which the seer sees.
 
     The event is inserted first: its timestamp becomes `updated_at`. The row lock makes it unique per order.
     """
-    parameters = {"read": [str(order_id) for order_id in ids], "max_bytes": max_bytes, **_parameters(changes)}
+    read = {"read": [str(order_id) for order_id in ids], "max_bytes": max_bytes, "sees_private": seer.sees_private}
+    parameters = {**read, **_parameters(changes)}
     # Only statements that have something to do: each one costs its planning.
     statements = [statement for need, statement in _WRITE if parameters[need]]
     statements.append(_READ if max_bytes is None else _READ_SOME)
@@ -165,11 +208,12 @@ def write_changes(
     }
 
 
-_READ = f"SELECT o.id, o.version, {ORDER_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
+_JSON = order_json("%(sees_private)s")
+_READ = f"SELECT o.id, o.version, {_JSON}, NULL FROM orders o WHERE o.id = ANY(%(read)s::uuid[])"
 _READ_SOME = f"""
     SELECT id, version, CASE WHEN so_far <= %(max_bytes)s THEN whole END, short
     FROM (SELECT *, sum(octet_length(whole)) OVER (ORDER BY id) AS so_far
-          FROM (SELECT o.id, o.version, {ORDER_JSON} AS whole, {SHORT_JSON} AS short
+          FROM (SELECT o.id, o.version, {_JSON} AS whole, {SHORT_JSON} AS short
                 FROM orders o WHERE o.id = ANY(%(read)s::uuid[])) orders_there) found"""
 
 _WRITE = (

@@ -24,6 +24,7 @@ from orders.order.idempotency import Answer
 from orders.order.sizes import MAX_ATTACHED_BYTES
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
+from orders.principal import Seer
 from orders.stock.claim_sql import other_order_of_customer
 
 MAX_DESCRIPTIONS = 1000
@@ -37,9 +38,10 @@ EVENT_TEXT_LENGTH = 200
 
 
 async def patch_details(
-    apply: Apply, database: Database, order_id: UUID, patch: Mapping[str, Any], asked: Asked
+    apply: Apply, database: Database, seer: Seer, order_id: UUID, patch: Mapping[str, Any], asked: Asked
 ) -> Answer:
-    """Merge `patch` (RFC 7396) into the order's details. Without a difference nothing is written.
+    """Merge `patch` (RFC 7396) into the order's details. Without a difference nothing is written. If another order has
+    the reference, the error names it if the seer sees it.
 
     Of two calls at the same moment, the second is merged into the result of the first. Raises OrderError.
     """
@@ -51,7 +53,7 @@ async def patch_details(
         return await change_once(apply, order_id, None, decide)
     except ReferenceTaken:
         reference = patch["external_reference"]
-        other = await database.run(lambda c: other_order_of_customer(c, order_id, reference), Lane.CHANGES)
+        other = await database.run(lambda c: other_order_of_customer(c, seer, order_id, reference), Lane.CHANGES)
         raise reference_taken(reference, other) from None
 
 

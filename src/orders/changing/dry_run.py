@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from orders.changing.bulk import Move, judge, wanted_by
@@ -16,6 +17,7 @@ from orders.order.keys_sql import KeyInUse
 from orders.order.results import MAX_ANSWER_BYTES, Result, results_of
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
+from orders.principal import Seer
 from orders.settings import Settings
 from orders.stock.plan import Adjustment, plan
 from orders.wire.dry_run import Stock, preview_json
@@ -30,14 +32,14 @@ class ChangingDryRun:
         self._settings = settings
 
     async def change(
-        self, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
+        self, seer: Seer, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
     ) -> Document | KeyInUse | None:
         """A preview of what `ForReal` would do. Raises what `decide` raises."""
 
         def decide_one(states: Mapping[UUID, OrderState]) -> Decisions:
             return Decisions([change for state in states.values() if (change := decide(state))])
 
-        changed = await self._change_and_undo({order_id: wanted}, decide_one, key)
+        changed = await self._change_and_undo(seer, {order_id: wanted}, decide_one, key)
         if isinstance(changed, KeyInUse):
             return changed
         if order_id not in changed.orders:
@@ -47,13 +49,13 @@ class ChangingDryRun:
         return Document(order.version, preview_json(order.json, stock, changed.events.get(order_id, "[]")))
 
     async def move_each(
-        self, moves: Sequence[Move], instance: str, *, needs_version: bool, all_or_nothing: bool
+        self, seer: Seer, moves: Sequence[Move], instance: str, *, needs_version: bool, all_or_nothing: bool
     ) -> tuple[list[Result], Stock]:
         """The answer to moving all of these, and the stock. Raises OrderError if all or nothing is wanted and one is
         refused.
         """
         decide = judge(moves, needs_version=needs_version, all_or_nothing=all_or_nothing)
-        changed = await self._change_and_undo(wanted_by(moves), decide, max_bytes=MAX_ANSWER_BYTES)
+        changed = await self._change_and_undo(seer, wanted_by(moves), decide, max_bytes=MAX_ANSWER_BYTES)
         assert isinstance(changed, ChangesUndone)  # there was no key
         results = results_of(changed.orders, changed.refused, instance)
         stock = await self._stock(changed.due)
@@ -61,12 +63,15 @@ class ChangingDryRun:
 
     async def _change_and_undo(
         self,
+        seer: Seer,
         wanted: Mapping[UUID, str | None],
         decide: DecideMany,
         key: RequestKey | None = None,
         max_bytes: int | None = None,
     ) -> ChangesUndone | KeyInUse:
-        return await self._database.run(lambda c: change_and_undo(c, wanted, decide, key, max_bytes), Lane.CHANGES)
+        return await self._database.run(
+            lambda c: change_and_undo(c, seer, wanted, decide, key, max_bytes), Lane.CHANGES
+        )
 
     async def _stock(self, due: Mapping[int, int]) -> dict[int, Adjustment | None]:
         """What the next PUT of each product would change, or None if unknown. No transaction is open meanwhile."""
@@ -84,6 +89,20 @@ class ChangingDryRun:
         except (NotSent, NoAnswer, MalformedReply):
             return None
         return product.quantity if product else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """Previews changes of orders that the seer sees."""
+
+    dry_run: ChangingDryRun
+    seer: Seer
+
+    async def change(
+        self, order_id: UUID, wanted: str | None, decide: Decide, key: RequestKey | None = None
+    ) -> Document | KeyInUse | None:
+        """As `Apply` says."""
+        return await self.dry_run.change(self.seer, order_id, wanted, decide, key)
 
 
 def _with_events(order_id: UUID, result: Result, changed: ChangesUndone) -> Result:

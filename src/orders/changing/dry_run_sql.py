@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from orders.changing.change import DecideMany
-from orders.changing.change_sql import RequestKey, lock_orders, write_changes
+from orders.changing.change_sql import RequestKey, known_use, lock_orders, write_changes
 from orders.errors import OrderError
 from orders.order.document import Document
-from orders.order.document_sql import EVENT_JSON
-from orders.order.keys_sql import KeyInUse, keys_in_use
+from orders.order.document_sql import event_json
+from orders.order.keys_sql import KeyInUse
 from orders.postgres.database import Connection, Cursor, undone
+from orders.principal import Seer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class ChangesUndone:
 
 def change_and_undo(
     connection: Connection,
+    seer: Seer,
     wanted: Mapping[UUID, str | None],
     decide: DecideMany,
     key: RequestKey | None = None,
@@ -37,25 +39,30 @@ def change_and_undo(
     Raises what `decide` raises, and ReferenceTaken. If the key is known already, returns its known use.
     """
     with undone(connection) as cursor:
-        states = lock_orders(cursor, wanted)
-        if states and key and (known := keys_in_use(connection, [key.key])):
-            return known[key.key]
+        states = lock_orders(cursor, seer, wanted)
+        if states and key and (known := known_use(connection, key)):
+            return known
         decisions = decide(states)
-        orders = write_changes(cursor, decisions.changes, list(wanted), max_bytes)
-        events = _events(cursor, {change.state.id: change.state.version for change in decisions.changes})
+        orders = write_changes(cursor, seer, decisions.changes, list(states), max_bytes)
+        events = _events(cursor, seer, {change.state.id: change.state.version for change in decisions.changes})
         restocked = {product_id for change in decisions.changes for product_id in change.restock.units}
         return ChangesUndone(orders, decisions.refused, events, _due(cursor, sorted(restocked)))
 
 
-def _events(cursor: Cursor, since: Mapping[UUID, int]) -> dict[UUID, str]:
-    """The events of each of these orders after a version."""
+def _events(cursor: Cursor, seer: Seer, since: Mapping[UUID, int]) -> dict[UUID, str]:
+    """The events of each of these orders after a version, as the seer sees them."""
     if not since:
         return {}
     cursor.execute(
-        f"""SELECT e.order_id, json_agg({EVENT_JSON} ORDER BY e.number)::text
+        f"""SELECT e.order_id, json_agg({event_json("%(sees_private)s", "o.customer_id")} ORDER BY e.number)::text
             FROM unnest(%(ids)s::uuid[], %(versions)s::integer[]) n(id, version)
+            JOIN orders o USING (id)
             JOIN order_events e ON e.order_id = n.id AND e.number > n.version GROUP BY e.order_id""",
-        {"ids": [str(order_id) for order_id in since], "versions": list(since.values())},
+        {
+            "ids": [str(order_id) for order_id in since],
+            "versions": list(since.values()),
+            "sees_private": seer.sees_private,
+        },
     )
     return {UUID(order_id): events for order_id, events in cursor}
 

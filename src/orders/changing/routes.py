@@ -1,6 +1,7 @@
 """The routes that change an order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,14 +13,11 @@ from orders.changing.rules import Asked, Units
 from orders.changing.schemas import Cancellation, NewStatus, OrderPatch, Return, UnitsToCancel, UnitsToReturn
 from orders.changing.service import changing
 from orders.errors import Code, OrderError
-from orders.order.parsing import (
-    parse_key,
-    parse_status_or_refuse,
-    parse_versions,
-)
+from orders.order.parsing import parse_status_or_refuse, parse_versions
 from orders.order.schema import Order
+from orders.principal import Scope
 from orders.wire.answers import ETAG_HEADER, answered
-from orders.wire.asking import author_of
+from orders.wire.asking import author_of, key_of, not_permitted, principal_of, require_private, seer_of
 from orders.wire.bodies import BodyRoute
 from orders.wire.dry_run import DryRun
 from orders.wire.operations import operation_id
@@ -89,7 +87,7 @@ async def change_order_status(
     order_id, service = order_or_refuse(id), changing(request)
     status = parse_status_or_refuse(body.status, "#/status", service.workflow)
     asked = _asked(request, actor, None, body.note)
-    return answered(await change_status(service.apply(dry_run), order_id, status, asked), dry_run)
+    return answered(await change_status(service.apply(seer_of(request), dry_run), order_id, status, asked), dry_run)
 
 
 @router.post(
@@ -112,10 +110,11 @@ async def cancel_order(
     """
     asked_for = body or Cancellation()
     asked = _asked(request, actor, asked_for.reason, asked_for.note)
-    key_value = parse_key(request.headers.getlist("idempotency-key"))
-    units = _units(asked_for.items)
+    if not asked_for.restock and principal_of(request).is_customer:
+        raise not_permitted(Scope.ORDERS_CHANGE, "A `restock` that is false")
+    apply, units = changing(request).apply(seer_of(request), dry_run), _units(asked_for.items)
     answer = await cancel.cancel_order(
-        changing(request).apply(dry_run), order_or_refuse(id), asked, units, restock=asked_for.restock, key=key_value
+        apply, order_or_refuse(id), asked, units, restock=asked_for.restock, key=key_of(request)
     )
     return answered(answer, dry_run)
 
@@ -137,9 +136,8 @@ async def return_order(
     """
     asked_for = body or Return()
     asked = _asked(request, actor, asked_for.reason, asked_for.note)
-    key_value = parse_key(request.headers.getlist("idempotency-key"))
-    apply, units = changing(request).apply(dry_run), _units(asked_for.items)
-    return answered(await take_back.return_order(apply, order_or_refuse(id), asked, units, key_value), dry_run)
+    apply, units = changing(request).apply(seer_of(request), dry_run), _units(asked_for.items)
+    return answered(await take_back.return_order(apply, order_or_refuse(id), asked, units, key_of(request)), dry_run)
 
 
 @router.patch(
@@ -166,9 +164,17 @@ async def patch_order(
     """
     asked = _asked(request, actor, None, None)
     patch = body.model_dump(exclude_unset=True)
-    service = changing(request)
-    answer = await patch_details(service.apply(dry_run), service.database, order_or_refuse(id), patch, asked)
+    service, seer = changing(request), seer_of(request)
+    if _touches_private(patch):
+        require_private(seer)
+    apply = service.apply(seer, dry_run)
+    answer = await patch_details(apply, service.database, seer, order_or_refuse(id), patch, asked)
     return answered(answer, dry_run)
+
+
+def _touches_private(patch: Mapping[str, Any]) -> bool:
+    """Whether the patch could change the private note. `"notes": null` removes it."""
+    return "notes" in patch and (patch["notes"] is None or "private" in patch["notes"])
 
 
 def _asked(request: Request, actor: str | None, reason: str | None, note: str | None) -> Asked:

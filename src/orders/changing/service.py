@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from orders.changing.apply import Apply, ForReal
-from orders.changing.dry_run import ChangingDryRun
+from orders.changing.dry_run import ChangingDryRun, Rehearsed
 from orders.order.statuses import Workflow
 from orders.postgres.database import Database
+from orders.principal import Seer
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,9 @@ class Changing:
     needs_if_match: bool
     dry_run: ChangingDryRun
 
-    def apply(self, dry_run: bool) -> Apply:
-        """What does what is decided about an order, or only shows it."""
-        return self.dry_run if dry_run else ForReal(self.database)
+    def apply(self, seer: Seer, dry_run: bool) -> Apply:
+        """What does what is decided about an order that the seer sees, or only shows it."""
+        return Rehearsed(self.dry_run, seer) if dry_run else ForReal(self.database, seer)
 
 
 def changing(request: Request) -> Changing:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from orders.changing.apply import Apply, change_once
+from orders.changing.apply import Apply, change_once, request_key
 from orders.changing.change import Change, OrderState, Restock
 from orders.changing.rules import (
     RESTOCKED,
@@ -17,12 +17,12 @@ from orders.changing.rules import (
 )
 from orders.errors import Code, OrderError
 from orders.order.events import Event, EventType
-from orders.order.idempotency import Answer
+from orders.order.idempotency import Answer, ClientKey, Keyed
 from orders.order.statuses import RETURNED
 
 
 async def return_order(
-    apply: Apply, order_id: UUID, asked: Asked, units: Sequence[Units], key: str | None = None
+    apply: Apply, order_id: UUID, asked: Asked, units: Sequence[Units], key: ClientKey | None = None
 ) -> Answer:
     """Take back these units of the order or, without any, all that is left of it. Raises OrderError.
 
@@ -34,7 +34,7 @@ async def return_order(
     def decide(state: OrderState) -> Change | None:
         return take_back(state, asked, units)
 
-    return await change_once(apply, order_id, RETURNED, decide, key, request)
+    return await change_once(apply, order_id, RETURNED, decide, request_key(key, Keyed.RETURN, request))
 
 
 def take_back(state: OrderState, asked: Asked, units: Sequence[Units]) -> Change | None:

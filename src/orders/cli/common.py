@@ -1,5 +1,7 @@
 """What all commands share: the settings, and how errors are printed."""
 
+import os
+import pwd
 import sys
 from typing import Annotated, NoReturn
 
@@ -40,3 +42,11 @@ def settings_of(**given: object) -> Settings:
 def fail(sentence: str, code: int) -> NoReturn:
     typer.echo(sentence, err=True)
     sys.exit(code)
+
+
+def cli_actor() -> str:
+    """Whoever uses the command line, as the audit names them: `cli:anna`, by the account of the operating system."""
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # in a container that runs under a number without a name
+        return f"cli:{os.getuid()}"

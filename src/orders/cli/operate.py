@@ -12,8 +12,9 @@ from orders.app import log_to_stderr
 from orders.background import rounds, run_forever
 from orders.changing.move import expire_once
 from orders.cli import doctor as checks
-from orders.cli.common import cli, fail, settings_of
+from orders.cli.common import cli, cli_actor, fail, settings_of
 from orders.machinery import machinery
+from orders.order.model import Author
 from orders.order.statuses import load_workflow
 from orders.postgres.database import migrate, newest_version, wait_until_up
 from orders.settings import load_settings
@@ -30,7 +31,7 @@ def migrate_tables() -> None:
     wait_until_up(dsn, patience_s=10)
     before = migrate(dsn)
     install_functions(dsn)
-    set_workflow(dsn, workflow, replace=True)
+    set_workflow(dsn, workflow, replace=True, actor=cli_actor())
     typer.echo(f"The tables are at version {max(newest_version(), before or '')} (before: {before or 'none'}).")
 
 
@@ -71,7 +72,7 @@ def reconcile(
 
     async def work() -> bool:
         async with machinery(settings) as built:
-            reconciliation = Reconciliation(built.database, built.catalog, settings)
+            reconciliation = Reconciliation(built.database, built.catalog, settings, Author(cli_actor()))
             decisions = [
                 *(reconciliation.accept(product_id) for product_id in accept or []),
                 *(reconciliation.restore(product_id) for product_id in restore or []),

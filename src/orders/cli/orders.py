@@ -22,6 +22,7 @@ from orders.order.model import Author
 from orders.order.parsing import parse_order_id, parse_status_or_refuse
 from orders.order.statuses import load_workflow
 from orders.postgres.database import Database, DatabaseUnavailable
+from orders.principal import SEES_EVERYTHING
 from orders.startup import open_database
 from orders.wire.parameters import REQUEST_ID
 
@@ -36,8 +37,9 @@ def show(
     """Print an order as the API has it, with its events; of a request, every order that it changed."""
     database = Database(open_database(settings_of()), threads=1)
     for order_id in _find_all(database, order):
-        found = database.run_sync(lambda c, i=order_id: read_orders(c, [i]))[order_id]  # type: ignore[misc]
-        events = list(all_events(database, order_id))
+        wanted = (order_id, SEES_EVERYTHING)
+        found = database.run_sync(lambda c, w=wanted: read_orders(c, [w]))[wanted]  # type: ignore[misc]
+        events = list(all_events(database, order_id, SEES_EVERYTHING))
         typer.echo(json.dumps({**json.loads(found.json), "events": events}, indent=2, ensure_ascii=False))
     database.close()
 
@@ -48,7 +50,7 @@ def _find_all(database: Database, named: str) -> list[UUID]:
     if is_orders or not re.fullmatch(REQUEST_ID, named):
         return [find_order_id(database, named)]
     try:
-        found = database.run_sync(lambda c: orders_of_request(c, named))
+        found = database.run_sync(lambda c: orders_of_request(c, named, SEES_EVERYTHING))
     except DatabaseUnavailable as error:
         fail(f"The history was not searched to its end: {error}. Name the order by its ID or number.", 1)
     if not found:
@@ -68,7 +70,7 @@ def move(
     wanted = parse_status_or_refuse(status, "status", load_workflow(settings.orders_workflow))
     database = Database(open_database(settings), threads=1)
     order_id = find_order_id(database, order)
-    asyncio.run(change_status(ForReal(database), order_id, wanted, Asked(Author(actor), note=note)))
+    asyncio.run(change_status(ForReal(database, SEES_EVERYTHING), order_id, wanted, Asked(Author(actor), note=note)))
     database.close()
     typer.echo(f"Order {order} is {wanted}.")
 
@@ -85,7 +87,9 @@ def find_order_id(database: Database, order: str) -> UUID:
     order_id = parse_order_id(order)
     if order_id is None and not (order.isdecimal() and len(order) < 19):
         fail(f"{order!r} is no order's ID and no order's number.", 2)
-    found = database.run_sync(lambda c: find_order(c, order_id, int(order) if order_id is None else None))
+    found = database.run_sync(
+        lambda c: find_order(c, order_id, int(order) if order_id is None else None, SEES_EVERYTHING)
+    )
     if found is None:
         fail(f"There is no order {order}.", 1)
     return found

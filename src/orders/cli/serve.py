@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from starlette.applications import Starlette
 
 from orders.app import create_app, log_to_stderr
 from orders.cli.common import CartPort, CatalogPort, Host, PortNumber, cli, fail, settings_of
+from orders.cli.dev_key import dev_key
+from orders.cli.dev_secret import kept_secret
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.settings import Settings
@@ -22,13 +25,30 @@ from orders.settings.address import shown
 from orders.startup import open_database
 from orders.wire.serving import PortTaken, bound_connections, options, require_free
 
+THIS_MACHINE = "127.0.0.0/8,::1,localhost"
+"""Where `orders dev` may send webhooks: to programs of whoever tries it."""
+
+
+class AccessMode(StrEnum):
+    """The values of ORDERS_ACCESS, as an option."""
+
+    LOCAL = "local"
+    CLOSED = "closed"
+    OPEN = "open"
+
 
 @cli.command()
 def dev(
-    host: Host = None, port: PortNumber = None, catalog_port: CatalogPort = 8001, cart_port: CartPort = 8002
+    host: Host = None,
+    port: PortNumber = None,
+    catalog_port: CatalogPort = 8001,
+    cart_port: CartPort = 8002,
+    access: Annotated[
+        AccessMode | None, typer.Option(help="ORDERS_ACCESS. `closed` makes a key, and keeps it in .data/dev-key.")
+    ] = None,
 ) -> None:
     """Run everything: database, sandbox and service. Ctrl-C stops it; the data stays in .data/."""
-    settings = settings_of(host=host, port=port)
+    settings = settings_of(host=host, port=port, orders_access=access)
     bound_connections(settings)
     _require_free(settings)
     data = settings.orders_data_dir / "sandbox"
@@ -40,12 +60,15 @@ def dev(
         update={
             "catalog_url": settings.catalog_url or f"http://{settings.host}:{catalog_port}",
             "cart_url": settings.cart_url or f"http://{settings.host}:{cart_port}",
+            "orders_secret": settings.orders_secret or kept_secret(settings.orders_data_dir),
+            "orders_webhook_allow": settings.orders_webhook_allow or THIS_MACHINE,
         }
     )
     app = create_app(settings)
-    open_database(settings)  # an error in the database or the table of statuses is told here, in a sentence
+    dsn = open_database(settings)  # an error in the database or the table of statuses is told here, in a sentence
+    key = dev_key(dsn, settings.orders_data_dir) if settings.orders_access == "closed" else None
     config = uvicorn.Config(app, settings.host, settings.port, **options(settings))
-    _run(_Announcing(config, _welcome(settings)))
+    _run(_Announcing(config, _welcome(settings, key)))
 
 
 @cli.command()
@@ -61,6 +84,8 @@ def serve(
     _require_free(settings)
     open_database(settings)  # an error in the database is told here, in a sentence
     typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
+    if who := _who_needs_a_key(settings):
+        typer.echo(f"{who} need a key, and get 401 without: orders keys create --name NAME --as admin")
     # The workers read the environment again.
     os.environ.update(HOST=settings.host, PORT=str(settings.port))
     try:
@@ -102,6 +127,14 @@ def sandbox(
         threading.Event().wait()
     except KeyboardInterrupt:
         return
+
+
+def _who_needs_a_key(settings: Settings) -> str:
+    """The requests that need a key from the start. Empty if there are none."""
+    if settings.orders_access == "closed":
+        return "All requests"
+    is_reached = settings.host not in ("127.0.0.1", "::1", "localhost")
+    return "Requests from other machines" if settings.orders_access == "local" and is_reached else ""
 
 
 def _require_free(settings: Settings) -> None:
@@ -147,8 +180,9 @@ def _serve_in_thread(build: Callable[[], Starlette], host: str, port: int) -> No
         time.sleep(0.02)
 
 
-def _welcome(settings: Settings) -> str:
+def _welcome(settings: Settings, key: str | None) -> str:
     base = f"http://{settings.host}:{settings.port}"
+    credential = f" \\\n       -H 'Authorization: Bearer {key}'" if key else ""
     database = "the one you named" if settings.has_database else f"embedded PostgreSQL in {settings.orders_data_dir}/"
     return f"""
   orders     {base}        docs: {base}/docs
@@ -158,7 +192,7 @@ def _welcome(settings: Settings) -> str:
 
 Place an order:
 
-  curl -i {base}/orders/42 -H 'Content-Type: application/json' \\
+  curl -i {base}/orders/42 -H 'Content-Type: application/json'{credential} \\
        -d '{{"items": [{{"product_id": 7, "quantity": 2}}]}}'
 
 Ctrl-C stops everything; the data stays.

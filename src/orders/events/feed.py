@@ -51,6 +51,11 @@ class Feed:
         # The lane has two threads: one is for the assigner, and one reads.
         self._pages: Coalescer[Wanted, Page] = Coalescer(self._load, parallel=1, size=PAGES)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether this process ends once all requests are answered."""
+        return self._is_closing
+
     async def assign_once(self) -> bool:
         """Give positions to all events that have none. Returns whether to go on at once: a walk goes on, or another
         replica is at it and will have news.

@@ -25,7 +25,7 @@ FeedEventType = TypeAliasType(
 )
 """Not an enum: a client with one could not read an event of a newer version."""
 
-_EXAMPLE: dict[str, Any] = {
+EVENT_EXAMPLE: dict[str, Any] = {
     "position": 1235,
     "id": f"{ID_EXAMPLE}-1",
     "type": "order.placed",
@@ -71,7 +71,11 @@ class FeedPage(BaseModel):
     """
 
     model_config = ConfigDict(
+<<<<<<< HEAD
         json_schema_extra={"example": {"events": [_EXAMPLE], "next": "/events?after=1235&mark=5c0de1f2", "head": 1302}}
+=======
+        json_schema_extra={"example": {"events": [EVENT_EXAMPLE], "next": "/events?after=1235", "head": 1302}}
+>>>>>>> help-stream
     )
 
     events: list[FeedEvent]

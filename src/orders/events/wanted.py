@@ -18,6 +18,10 @@ KNOWN_TYPES = tuple(PREFIX + kind.value for kind in EventType)
 """The types of events, as the feed has them."""
 
 
+MEANINGS = {PREFIX + kind.value: kind.meaning for kind in EventType}
+"""What the types mean."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a reader wants: the events after a position, `limit` of them at most.

@@ -14,6 +14,9 @@ from orders.finding.lists_sql import count_orders, list_orders, page_json
 from orders.finding.past_sql import events_json, read_events
 from orders.finding.query import PageQuery, next_url, parse_cursor
 from orders.finding.service import Finding, finding
+from orders.principal import Seer
+from orders.wire.asking import seer_of
+from orders.wire.costs import COUNT, ROWS, charge, take
 from orders.wire.parameters import order_or_refuse
 
 COUNT_FOR_S = 1.0
@@ -38,14 +41,16 @@ EventListing = Annotated[EventsQuery, Query()]
 
 async def answer_orders(request: Request, query: PageQuery, customer_id: int | None) -> Response:
     """The answer with a page of a list of orders. Raises OrderError."""
-    service = finding(request)
+    service, seer = finding(request), seer_of(request)
     filters, sort, after = await understand(query, service, customer_id)
-    page = await service.read_list(lambda c: list_orders(c, filters, sort, after, limit=query.limit))
+    page = await service.read_list(lambda c: list_orders(c, seer, filters, sort, after, limit=query.limit))
+    charge(request, len(page.orders) / ROWS)
     if customer_id is not None and filters == Filters(customer_id=customer_id) and not page.orders and after is None:
         raise OrderError(Code.NO_ORDERS_FOR_CUSTOMER, f"Customer {customer_id} has no orders.")
     more: dict[str, object] = {}
     if query.include_total:
-        count = await _count(service, filters)
+        take(request, COUNT)
+        count = await _count(service, seer, filters)
         more = {"total_count": count, **({"total_hint": TOTAL_HINT} if count is None else {})}
     asked = request.scope["query_string"].decode("latin-1")
     following = next_url(request.scope["path"], asked, query, filters, page.end)
@@ -61,22 +66,23 @@ async def understand(
     return filters, sort, parse_cursor(query.cursor, filters, sort)
 
 
-async def _count(service: Finding, filters: Filters) -> int | None:
+async def _count(service: Finding, seer: Seer, filters: Filters) -> int | None:
     """Number of orders in the list, or None if counting takes too long. One list is counted at a time."""
     try:
         async with asyncio.timeout(COUNT_FOR_S), service.counting:
-            return await service.read_list(lambda c: count_orders(c, filters, math.ceil(COUNT_FOR_S * 1000)))
+            return await service.read_list(lambda c: count_orders(c, seer, filters, math.ceil(COUNT_FOR_S * 1000)))
     except (TimeoutError, OrderError):
         return None
 
 
 async def answer_events(request: Request, id: str, query: EventsQuery) -> Response:
     """The answer with a page of an order's events. Raises OrderError."""
-    service = finding(request)
+    service, seer = finding(request), seer_of(request)
     order_id = order_or_refuse(id)
-    page = await service.read_list(lambda c: read_events(c, order_id, query.after, query.limit))
+    page = await service.read_list(lambda c: read_events(c, order_id, seer, query.after, query.limit))
     if page is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
+    charge(request, len(page.events) / ROWS)
     asked = urlencode({"limit": query.limit, "after": page.end})
     following = None if page.end is None else f"/orders/{order_id}/events?{asked}"
     return Response(events_json(page, following), media_type="application/json")

@@ -8,7 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from orders.finding.filters import Filters, Position, Range, Sort, SortKey
+from orders.order.seer_sql import is_seen_by, seer_values
 from orders.order.statuses import FAILED, PENDING
+from orders.principal import Seer
 
 KEYS = {
     SortKey.CREATED_AT: "o.id",
@@ -68,14 +70,26 @@ def has_status(filters: Filters) -> list[Condition]:
     return [Condition("o.status = ANY(%(statuses)s::text[])", {"statuses": [str(s) for s in filters.statuses]})]
 
 
-def conditions(filters: Filters, of_ids: Sequence[IdCondition] = ()) -> list[Condition]:
-    """The filters without the statuses, and `of_ids`, as conditions on the order.
+def seen_by(seer: Seer) -> list[Condition]:
+    """The seer sees the order."""
+    return [] if seer.sees_all_orders else [Condition(is_seen_by(seer), seer_values(seer))]
+
+
+def in_channel(channel: str | None) -> list[Condition]:
+    """The order came through this channel, if there is one."""
+    return [*_equal("channel", channel)]
+
+
+def conditions(filters: Filters, seer: Seer, of_ids: Sequence[IdCondition] = ()) -> list[Condition]:
+    """The filters without the statuses, what the seer sees, and `of_ids`, as conditions on the order.
 
     Conditions on the ID are repeated for the order IDs of joined tables, because PostgreSQL does not infer them.
     """
     of_ids = [*of_ids, *_created(filters.created)]
     return [
+        *seen_by(seer),
         *_equal("customer_id", filters.customer_id),
+        *in_channel(filters.channel),
         *_equal("number", filters.number),
         *_has_reference(filters.external_reference),
         *(Condition(of_id.of("o.id"), of_id.values) for of_id in of_ids),
@@ -112,7 +126,7 @@ def values_of(where: Iterable[Condition]) -> dict[str, Any]:
     return {name: value for condition in where for name, value in condition.values.items()}
 
 
-def _equal(column: str, value: int | None) -> Iterator[Condition]:
+def _equal(column: str, value: int | str | None) -> Iterator[Condition]:
     if value is not None:
         yield Condition(f"o.{column} = %({column})s", {column: value})
 

@@ -20,6 +20,7 @@ from orders.order import attached_sql
 from orders.order.texts import is_formula
 from orders.postgres.database import Connection, Database, DatabaseUnavailable
 from orders.postgres.lanes import Lane
+from orders.principal import Seer
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,13 @@ COLUMNS = {
     "order_id": "o.id",
     "number": "o.number",
     "customer_id": "o.customer_id",
+    "channel": "o.channel",
     "status": "o.status",
     "created_at": "o.created_at AT TIME ZONE 'UTC'",
     "updated_at": "o.updated_at AT TIME ZONE 'UTC'",
     "currency": "o.currency",
     "total": "o.total",
-    **attached_sql.COLUMNS,
+    **attached_sql.SEEN_COLUMNS,
     "version": "o.version",
     "item_id": "i.id",
     "product_id": "i.product_id",
@@ -57,9 +59,9 @@ Chunk = tuple[T, int, UUID | None]
 """Some lines, the number of orders in them, and the ID after which the next chunk begins (None: this was the last)."""
 
 
-def csv_chunk(connection: Connection, filters: Filters, after: UUID | None, until: UUID) -> Chunk[bytes]:
+def csv_chunk(connection: Connection, seer: Seer, filters: Filters, after: UUID | None, until: UUID) -> Chunk[bytes]:
     """The next lines as CSV (RFC 4180, UTF-8). The first chunk begins with the names of the columns."""
-    rows, count, end = rows_chunk(connection, filters, after, until)
+    rows, count, end = rows_chunk(connection, seer, filters, after, until)
     text = io.StringIO()
     writer = csv.writer(text)
     if after is None:
@@ -68,26 +70,29 @@ def csv_chunk(connection: Connection, filters: Filters, after: UUID | None, unti
     return text.getvalue().encode(), count, end
 
 
-def ndjson_chunk(connection: Connection, filters: Filters, after: UUID | None, until: UUID) -> Chunk[bytes]:
+def ndjson_chunk(connection: Connection, seer: Seer, filters: Filters, after: UUID | None, until: UUID) -> Chunk[bytes]:
     """The next orders, each as a line of the API's JSON."""
     place = None if after is None else Position(None, after)
-    page = list_orders(connection, filters, OLDEST_FIRST, place, limit=PAGE, until=until)
+    page = list_orders(connection, seer, filters, OLDEST_FIRST, place, limit=PAGE, until=until)
     # PostgreSQL breaks no line inside a JSON document: a line end in a text is written as \n.
     return "".join(f"{order}\n" for order in page.orders).encode(), len(page.orders), page.end.id if page.end else None
 
 
-def rows_chunk(connection: Connection, filters: Filters, after: UUID | None, until: UUID) -> Chunk[list[Any]]:
+def rows_chunk(
+    connection: Connection, seer: Seer, filters: Filters, after: UUID | None, until: UUID
+) -> Chunk[list[Any]]:
     """The next lines as rows of COLUMNS."""
-    return list_lines(connection, list(COLUMNS.values()), filters, after, until, PAGE)
+    return list_lines(connection, seer, list(COLUMNS.values()), filters, after, until, PAGE)
 
 
 async def chunks(
     database: Database,
-    read: Callable[[Connection, Filters, UUID | None, UUID], Chunk[T]],
+    read: Callable[[Connection, Seer, Filters, UUID | None, UUID], Chunk[T]],
+    seer: Seer,
     filters: Filters,
     turn: asyncio.Semaphore,
 ) -> AsyncIterator[tuple[T, int]]:
-    """All chunks, each with the number of orders in it.
+    """All chunks of the orders that the seer sees, each with the number of orders in it.
 
     Raises DatabaseUnavailable if the database is unreachable for PATIENCE_S in the middle.
     """
@@ -98,7 +103,7 @@ async def chunks(
         try:
             async with turn:
                 chunk, count, end = await database.run(
-                    lambda c, a=after: read(c, filters, a, until),  # type: ignore[misc]  # as elsewhere
+                    lambda c, a=after: read(c, seer, filters, a, until),  # type: ignore[misc]  # as elsewhere
                     Lane.LISTS,
                 )
         except DatabaseUnavailable as error:

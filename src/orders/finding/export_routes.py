@@ -14,6 +14,8 @@ from orders.finding.parameters import EACH_ONCE
 from orders.finding.query import FilterQuery
 from orders.finding.service import finding
 from orders.postgres.database import DatabaseUnavailable
+from orders.wire.asking import seer_of
+from orders.wire.costs import ROWS, charge
 from orders.wire.operations import operation_id
 from orders.wire.problems import problem_responses
 
@@ -40,6 +42,7 @@ _LINE_EXAMPLE = {
     "order_id": "01a20a88-cc73-7a41-9b52-0d6c3f1e8a77",
     "number": "1",
     "customer_id": "42",
+    "channel": "web",
     "status": "Ordered",
     "created_at": "2026-11-23T22:31:07.123000Z",
     "updated_at": "2026-11-23T22:31:07.141592Z",
@@ -91,12 +94,14 @@ async def export_ndjson(request: Request, query: Wanted) -> Response:
 async def _export(request: Request, query: FilterQuery, read: Any, media_type: str, file_name: str) -> Response:
     service = finding(request)
     filters = query.to_filters(service.workflow, others=await service.other_statuses(query))
-    parts = chunks(service.database, read, filters, service.slow_reads)
-    first, _ = await anext(parts)  # an error is a problem document as long as nothing was sent
+    parts = chunks(service.database, read, seer_of(request), filters, service.slow_reads)
+    first, count = await anext(parts)  # an error is a problem document as long as nothing was sent
+    charge(request, count / ROWS)
 
     async def body() -> AsyncIterator[bytes]:
         yield first
-        async for chunk, _ in parts:
+        async for chunk, count in parts:
+            charge(request, count / ROWS)
             yield chunk
 
     return _Stream(

@@ -1,6 +1,6 @@
 """The filters of a list, its order, and the place where a page of it begins. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -36,6 +36,7 @@ class Filters:
     created: Range[UUID] = Range()
     updated: Range[datetime] = Range()
     total: Range[int] = Range()
+    channel: str | None = field(default=None, repr=False)  # so that cursors from before there were channels still hold
 
 
 class SortKey(StrEnum):

@@ -11,15 +11,20 @@ from orders.finding.past_sql import Events, Known, Past, read_events, read_known
 from orders.order.statuses import Workflow
 from orders.postgres.database import Connection, Database
 from orders.postgres.lanes import Lane
+from orders.principal import Seer
 
 EVENTS_AT_ONCE = 1000
 
 
-async def read_order_at(database: Database, workflow: Workflow, order_id: UUID, at: int | datetime) -> dict[str, Any]:
-    """The order as of this version or this time. Raises OrderError if there is no such order, or none at that time."""
+async def read_order_at(
+    database: Database, workflow: Workflow, order_id: UUID, seer: Seer, at: int | datetime
+) -> dict[str, Any]:
+    """The order as of this version or this time. Raises OrderError if there is no such order that the seer sees, or
+    none at that time.
+    """
 
     def read(connection: Connection) -> dict[str, Any]:
-        known = read_known(connection, order_id, None if isinstance(at, int) else at)
+        known = read_known(connection, order_id, seer, None if isinstance(at, int) else at)
         if known is None:
             raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
         version = at if isinstance(at, int) else _version_at(known, at)
@@ -27,17 +32,21 @@ async def read_order_at(database: Database, workflow: Workflow, order_id: UUID, 
             raise OrderError(
                 Code.NOT_RECORDED, f"There is no version {version}; known are {known.first} to {known.last}."
             )
-        return as_of(read_past(connection, order_id, version), version, workflow)
+        return as_of(read_past(connection, order_id, seer, version), version, workflow)
 
     return await database.run(read, Lane.LISTS)
 
 
-def all_events(database: Database, order_id: UUID) -> Iterator[Any]:
+def all_events(database: Database, order_id: UUID, seer: Seer) -> Iterator[Any]:
     """All events of the order, oldest first. For callers without an event loop."""
     page = Events([], 0)
     while page.end is not None:
         after = page.end
-        page = database.run_sync(lambda c, a=after: read_events(c, order_id, a, EVENTS_AT_ONCE)) or Events([], None)  # type: ignore[misc]  # a lambda's defaults
+
+        def read(connection: Connection, after: int = after) -> Events | None:
+            return read_events(connection, order_id, seer, after, EVENTS_AT_ONCE)
+
+        page = database.run_sync(read) or Events([], None)
         yield from map(json.loads, page.events)
 
 

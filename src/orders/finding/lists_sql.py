@@ -23,7 +23,9 @@ from orders.finding.conditions_sql import (
 from orders.finding.filters import NEWEST_FIRST, OLDEST_FIRST, Filters, Position, Sort, SortKey
 from orders.order import attached_sql
 from orders.order.document_sql import PAGE
+from orders.order.seer_sql import seer_values
 from orders.postgres.database import Connection
+from orders.principal import Seer
 
 PATIENCE_MS = 8_000
 """Timeout for a statement of a report or an export, in milliseconds: shorter than anybody waits for a
@@ -54,6 +56,7 @@ _RECORDED_KEYS = {SortKey.UPDATED_AT: "nullif(key, '-infinity')", SortKey.TOTAL:
 
 def list_orders(
     connection: Connection,
+    seer: Seer,
     filters: Filters,
     sort: Sort = NEWEST_FIRST,
     after: Position | None = None,
@@ -61,18 +64,19 @@ def list_orders(
     limit: int,
     until: UUID | None = None,
 ) -> Page:
-    """A page of this list: the orders after the place `after`, with IDs below `until`.
+    """A page of this list: the orders that the seer sees, after the place `after`, with IDs below `until`.
 
     A page ends after `limit` orders or before MAX_PAGE_BYTES, but has at least one order. Raises OrderError if it takes
     too long.
     """
-    keys, parameters = _page_keys(filters, sort, after, limit + 1, until)
+    keys, parameters = _page_keys(seer, filters, sort, after, limit + 1, until)
     ordered = _order_by("key", "id", sort)
-    documents = PAGE.of(str(MAX_PAGE_BYTES), f"ARRAY(SELECT id FROM page {ordered} LIMIT {limit})")
+    documents = PAGE.of(str(MAX_PAGE_BYTES), f"ARRAY(SELECT id FROM page {ordered} LIMIT {limit})", "%(sees_private)s")
     statement = f"""
         WITH page AS MATERIALIZED ({keys})
         SELECT id, {_RECORDED_KEYS.get(sort.by, "key")}, document
         FROM page LEFT JOIN {documents} USING (id) {ordered}"""
+    parameters |= seer_values(seer)
     with connection.cursor() as cursor:
         rows = PAGE.run(cursor, lambda: fetch(connection, statement, parameters, LIST_PATIENCE_MS))
     shown = [row for row in rows if row[2] is not None]
@@ -83,16 +87,19 @@ def list_orders(
     return Page([document for _, _, document in shown], end)
 
 
-def count_orders(connection: Connection, filters: Filters, patience_ms: int = PATIENCE_MS) -> int:
-    """Number of orders in this list. Raises OrderError if counting takes too long."""
-    where = [*placed_ones(filters), *has_status(filters), *conditions(filters)]
+def count_orders(connection: Connection, seer: Seer, filters: Filters, patience_ms: int = PATIENCE_MS) -> int:
+    """Number of orders in this list that the seer sees. Raises OrderError if counting takes too long."""
+    where = [*placed_ones(filters), *has_status(filters), *conditions(filters, seer)]
     counting = f"SELECT count(*) FROM orders o WHERE {all_of(where)}"
     ((count,),) = fetch(connection, counting, values_of(where), patience_ms)
     return int(count)
 
 
 def statuses_there_are(connection: Connection) -> list[str]:
-    """Every status that some order has, including those that are not in the table. Each costs one index probe."""
+    """Every status that some order has, including those that are not in the table. Each costs one index probe.
+
+    Needs no seer: which statuses a shop has is no secret, nor that some order is at one.
+    """
     return [status for (status,) in fetch(connection, "SELECT status FROM order_statuses_there_are()", {})]
 
 
@@ -103,16 +110,22 @@ def page_json(page: Page, next_url: str | None, more: Mapping[str, object]) -> b
 
 
 def list_lines(
-    connection: Connection, columns: Sequence[str], filters: Filters, after: UUID | None, until: UUID, limit: int
+    connection: Connection,
+    seer: Seer,
+    columns: Sequence[str],
+    filters: Filters,
+    after: UUID | None,
+    until: UUID,
+    limit: int,
 ) -> tuple[list[Any], int, UUID | None]:
-    """The lines of the next `limit` orders of this list, oldest first; the number of these orders; and the ID after
-    which the next page begins (None: this is the last).
+    """The lines of the next `limit` orders of this list that the seer sees, oldest first; the number of these orders;
+    and the ID after which the next page begins (None: this is the last).
 
     A line has the `columns` (SQL of an order `o` and its item `i`). An order without items has one line. As with
     `list_orders`, large orders end a page earlier, because each line repeats its order's fields.
     """
     place = None if after is None else Position(None, after)
-    keys, parameters = _page_keys(filters, OLDEST_FIRST, place, limit, until)
+    keys, parameters = _page_keys(seer, filters, OLDEST_FIRST, place, limit, until)
     rows = fetch(
         connection,
         f"""WITH page AS MATERIALIZED ({keys}),
@@ -125,7 +138,7 @@ def list_lines(
             SELECT o.id, t.has_more, {", ".join(columns)} FROM taken t JOIN orders o USING (id)
             LEFT JOIN order_items i ON i.order_id = o.id
             WHERE t.before < {MAX_PAGE_BYTES} ORDER BY o.id, i.id""",
-        parameters,
+        {**parameters, **seer_values(seer)},
     )
     count = len({row[0] for row in rows})
     return [row[2:] for row in rows], count, UUID(rows[-1][0]) if rows and rows[-1][1] else None
@@ -139,7 +152,7 @@ for the numbers.
 
 
 def _page_keys(
-    filters: Filters, sort: Sort, after: Position | None, limit: int, until: UUID | None = None
+    seer: Seer, filters: Filters, sort: Sort, after: Position | None, limit: int, until: UUID | None = None
 ) -> tuple[str, dict[str, Any]]:
     """The statement that finds a page's orders (ID and sort key), and its parameters.
 
@@ -147,7 +160,7 @@ def _page_keys(
     orders, already sorted.
     """
     of_ids, of_keys = behind(after, sort) if after else ([], [])
-    where = [*conditions(filters, [*of_ids, *before(until)]), *of_keys]
+    where = [*conditions(filters, seer, [*of_ids, *before(until)]), *of_keys]
     if filters.statuses:
         return _from_these_statuses(filters, where, sort, limit)
     where = [*placed_ones(filters), *where]

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from orders.errors import OrderError, invalid
 from orders.finding.filters import Filters, Position, Range, Sort, SortKey
 from orders.order.model import MAX_ID
-from orders.order.named_types import WITHOUT_NUL, SortBy, Status
+from orders.order.named_types import WITHOUT_NUL, Channel, SortBy, Status
 from orders.order.parsing import CURSOR, parse_status_or_refuse
 from orders.order.schema import AnyCustomer, Identifier
 from orders.order.statuses import Workflow, status_key
@@ -81,6 +81,7 @@ class OrderFilters(BaseModel):
             "order has. Without it: those that are placed."
         ),
     ] = []
+    channel: Annotated[Channel | None, Field(description="Only orders that came through this sales channel.")] = None
     product_id: Annotated[Identifier | None, Field(description="Only orders that have this product.")] = None
     number: Annotated[Identifier | None, Field(description="Only the order with this number.")] = None
     external_reference: Annotated[
@@ -115,6 +116,7 @@ class OrderFilters(BaseModel):
         return Filters(
             statuses=tuple(dict.fromkeys(self._statuses(workflow, others))),
             customer_id=customer_id,
+            channel=self.channel,
             product_id=self.product_id,
             number=self.number,
             external_reference=self.external_reference,
@@ -331,4 +333,4 @@ def _cursor_invalid(message: str) -> OrderError:
 
 
 def _fingerprint(filters: Filters, sort: Sort) -> bytes:
-    return hashlib.sha256(f"{filters!r} {sort!r}".encode()).digest()[:8]
+    return hashlib.sha256(f"{filters!r} {sort!r}{filters.channel or ''}".encode()).digest()[:8]

@@ -1,7 +1,7 @@
 """The routes of reports: totals for people."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,9 +10,10 @@ from typing_extensions import TypeAliasType
 from orders.errors import Code, invalid
 from orders.finding import reports_sql
 from orders.finding.parameters import EACH_ONCE
-from orders.finding.reports_sql import read_product_sales, read_sales, read_standings
+from orders.finding.reports_sql import read_product_sales, read_sales, read_sales_by_channel, read_standings
 from orders.finding.service import finding
-from orders.order.named_types import Status
+from orders.order.named_types import Channel, Status
+from orders.wire.asking import seer_of
 from orders.wire.operations import operation_id
 from orders.wire.problems import problem_responses
 
@@ -20,7 +21,7 @@ router = APIRouter(
     prefix="/reports", tags=["reports"], generate_unique_id_function=operation_id, dependencies=EACH_ONCE
 )
 
-Period = TypeAliasType("Period", reports_sql.Period)
+Period = TypeAliasType("Period", Literal[reports_sql.Period, "channel"])
 Measure = TypeAliasType("Measure", reports_sql.Measure)
 
 MAX_DAYS = 3_660
@@ -51,23 +52,31 @@ class Span(BaseModel):
         return first, last
 
 
-class Nothing(BaseModel):
-    """No parameters."""
+class OfChannel(BaseModel):
+    """The parameter of all reports."""
 
     model_config = ConfigDict(extra="forbid")
 
+    channel: Annotated[Channel | None, Field(description="Only orders that came through this channel.")] = None
 
-class SalesQuery(Span):
+
+class SalesQuery(Span, OfChannel):
     """The parameters of the sales report."""
 
-    by: Annotated[Period, Field(description="A line per day, per week (from Monday) or per month.")] = "day"
+    by: Annotated[
+        Period,
+        Field(description="A line per day, per week (from Monday), per month, or per channel (for the whole span)."),
+    ] = "day"
 
 
-class ProductsQuery(Span):
+class ProductsQuery(Span, OfChannel):
     """The parameters of the products report."""
 
     by: Annotated[Measure, Field(description="What counts for being at the top.")] = "units"
     limit: Annotated[int, Field(ge=1, le=1000, description="How many products.")] = 20
+
+
+OnlyChannel = Annotated[str | None, Field(description="The only channel whose orders are counted. Null: all orders.")]
 
 
 class Sums(BaseModel):
@@ -79,14 +88,17 @@ class Sums(BaseModel):
 
 
 class SalesOfPeriod(Sums):
-    """The sales of a day, of a week or of a month, as far as it is in the span."""
+    """The sales of a day, of a week or of a month, as far as it is in the span; or of a channel in the whole span."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"from": "2026-11-23", "to": "2026-11-23", **_EXAMPLE_SUMS}}
+        json_schema_extra={"example": {"from": "2026-11-23", "to": "2026-11-23", "channel": None, **_EXAMPLE_SUMS}}
     )
 
     first: Annotated[date, Field(alias="from")]
     last: Annotated[date, Field(alias="to")]
+    channel: Annotated[
+        str | None, Field(description="With `by=channel`: the channel, or null for orders without one. Otherwise null.")
+    ]
 
 
 class SalesReport(BaseModel):
@@ -95,6 +107,7 @@ class SalesReport(BaseModel):
     first: Annotated[date, Field(alias="from")]
     last: Annotated[date, Field(alias="to")]
     by: Period
+    channel: OnlyChannel
     currency: str
     periods: list[SalesOfPeriod]
     total: Sums
@@ -113,6 +126,7 @@ class ProductsReport(BaseModel):
     first: Annotated[date, Field(alias="from")]
     last: Annotated[date, Field(alias="to")]
     by: Measure
+    channel: OnlyChannel
     currency: str
     products: list[SalesOfProduct]
 
@@ -131,6 +145,7 @@ class StatusCount(BaseModel):
 class StatusesReport(BaseModel):
     """The statuses at which placed orders stand."""
 
+    channel: OnlyChannel
     statuses: list[StatusCount]
 
 
@@ -139,16 +154,24 @@ async def report_sales(request: Request, query: Annotated[SalesQuery, Query()]) 
     """The orders that were created in the span and are not cancelled, as they stand now: an order that is cancelled
     later leaves the report of its day, one that is returned stays. Adopted orders have no time and are in no report.
     """
-    first, last = query.days()
-    sales = await finding(request).read_slowly(lambda c: read_sales(c, query.by, first, last))
-    ends = [*(period.begin - timedelta(days=1) for period in sales[1:]), last]
+    (first, last), seer, by = query.days(), seer_of(request), query.by
+    sales = await finding(request).read_slowly(
+        lambda c: (
+            read_sales_by_channel(c, seer, query.channel, first, last)
+            if by == "channel"
+            else read_sales(c, seer, query.channel, by, first, last)
+        )
+    )
+    ends = [last if by == "channel" else period.begin - timedelta(days=1) for period in sales[1:]]
+    ends += [last] if sales else []
     return {
         "from": first,
         "to": last,
-        "by": query.by,
+        "by": by,
+        "channel": query.channel or seer.channel,
         "currency": "USD",
         "periods": [
-            {"from": p.begin, "to": end, "orders": p.orders, "units": p.units, "revenue": p.revenue}
+            {"from": p.begin, "to": end, "channel": p.channel, **{name: getattr(p, name) for name in Sums.model_fields}}
             for p, end in zip(sales, ends, strict=True)
         ],
         "total": {name: sum(getattr(p, name) for p in sales) for name in Sums.model_fields},
@@ -158,9 +181,12 @@ async def report_sales(request: Request, query: Annotated[SalesQuery, Query()]) 
 @router.get("/products", summary="Top sellers", responses={200: {"model": ProductsReport}, **_PROBLEMS})
 async def report_products(request: Request, query: Annotated[ProductsQuery, Query()]) -> Any:
     """The products that sold most in the span, counted as in `/reports/sales`."""
-    first, last = query.days()
-    products = await finding(request).read_slowly(lambda c: read_product_sales(c, query.by, first, last, query.limit))
-    return {"from": first, "to": last, "by": query.by, "currency": "USD", "products": products}
+    (first, last), seer = query.days(), seer_of(request)
+    products = await finding(request).read_slowly(
+        lambda c: read_product_sales(c, seer, query.channel, query.by, first, last, query.limit)
+    )
+    head = {"from": first, "to": last, "by": query.by, "channel": query.channel or seer.channel, "currency": "USD"}
+    return {**head, "products": products}
 
 
 @router.get(
@@ -168,12 +194,10 @@ async def report_products(request: Request, query: Annotated[ProductsQuery, Quer
     summary="How many orders stand where, and since when",
     responses={200: {"model": StatusesReport}, **_PROBLEMS},
 )
-async def report_statuses(
-    request: Request,
-    query: Annotated[Nothing, Query()],  # noqa: ARG001 (it refuses what nobody knows)
-) -> Any:
+async def report_statuses(request: Request, query: Annotated[OfChannel, Query()]) -> Any:
     """Placed orders by status, in the order of an order's life."""
-    service = finding(request)
-    standings = await service.read_slowly(read_standings)
+    service, seer = finding(request), seer_of(request)
+    standings = await service.read_slowly(lambda c: read_standings(c, seer, query.channel))
     place = {status: n for n, status in enumerate(service.workflow.by_name)}
-    return {"statuses": sorted(standings, key=lambda s: (place.get(s.status, len(place)), s.status))}
+    statuses = sorted(standings, key=lambda s: (place.get(s.status, len(place)), s.status))
+    return {"channel": query.channel or seer.channel, "statuses": statuses}

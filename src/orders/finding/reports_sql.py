@@ -1,11 +1,22 @@
-"""Reports, computed by PostgreSQL: days that are over from stored sums, other days from the orders."""
+"""Reports, computed by PostgreSQL: days that are over from stored sums, other days from the orders.
+
+The sums are of all orders. A report on a part of them, or for a seer of a part, is in `part_reports_sql`.
+"""
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from orders.finding.lists_sql import fetch
+from orders.finding.part_reports_sql import (
+    part_of,
+    products_of_part,
+    sales_by_channel,
+    sales_of_part,
+    standings_of_part,
+)
 from orders.postgres.database import Connection
+from orders.principal import Seer
 
 Period = Literal["day", "week", "month"]
 Measure = Literal["units", "revenue", "orders"]
@@ -13,12 +24,13 @@ Measure = Literal["units", "revenue", "orders"]
 
 @dataclass(frozen=True, slots=True)
 class Sales:
-    """The sales of the period that begins on `begin`."""
+    """The sales of the period that begins on `begin`, or of a channel in the whole span."""
 
     begin: date
     orders: int
     units: int
     revenue: int
+    channel: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +62,25 @@ _DAYS = """
 """
 
 
-def read_sales(connection: Connection, by: Period, first: date, last: date) -> list[Sales]:
-    """The sales from the first day to the last, both included. A period without sales has zeros."""
-    rows = fetch(
+def read_sales(
+    connection: Connection, seer: Seer, channel: str | None, by: Period, first: date, last: date
+) -> list[Sales]:
+    """The sales from the first day to the last, both included, that the seer sees. A period without sales has zeros."""
+    part = part_of(seer, channel)
+    rows = sales_of_part(connection, part, by, first, last) if part else _all_sales(connection, by, first, last)
+    return [Sales(begin, int(orders), int(units), int(revenue)) for begin, orders, units, revenue in rows]
+
+
+def read_sales_by_channel(
+    connection: Connection, seer: Seer, channel: str | None, first: date, last: date
+) -> list[Sales]:
+    """The sales of each channel from the first day to the last, both included, that the seer sees."""
+    rows = sales_by_channel(connection, part_of(seer, channel), first, last)
+    return [Sales(first, int(orders), int(units), int(revenue), name) for name, orders, units, revenue in rows]
+
+
+def _all_sales(connection: Connection, by: Period, first: date, last: date) -> list[Any]:
+    return fetch(
         connection,
         f"""WITH {_DAYS}, sales AS (
                 SELECT s.* FROM days d JOIN sales_days s USING (day) WHERE d.is_summed_up
@@ -62,14 +90,25 @@ def read_sales(connection: Connection, by: Period, first: date, last: date) -> l
             FROM sales GROUP BY 1 ORDER BY 1""",
         {"by": by, "first": first, "last": last},
     )
-    return [Sales(begin, int(orders), int(units), int(revenue)) for begin, orders, units, revenue in rows]
 
 
 def read_product_sales(
-    connection: Connection, measure: Measure, first: date, last: date, limit: int
+    connection: Connection, seer: Seer, channel: str | None, measure: Measure, first: date, last: date, limit: int
 ) -> list[ProductSales]:
-    """The best-selling products from the first day to the last, both included."""
-    rows = fetch(
+    """The best-selling products from the first day to the last, both included, of the orders that the seer sees."""
+    part = part_of(seer, channel)
+    if part:
+        rows = products_of_part(connection, part, measure, first, last, limit)
+    else:
+        rows = _all_product_sales(connection, measure, first, last, limit)
+    return [
+        ProductSales(product_id, name, int(orders), int(units), int(revenue))
+        for product_id, name, orders, units, revenue in rows
+    ]
+
+
+def _all_product_sales(connection: Connection, measure: Measure, first: date, last: date, limit: int) -> list[Any]:
+    return fetch(
         connection,
         f"""WITH {_DAYS}, sales AS (
                 SELECT product_id, orders, units, revenue FROM days JOIN sales_of_products USING (day)
@@ -84,18 +123,20 @@ def read_product_sales(
             FROM best ORDER BY {measure} DESC, product_id""",
         {"first": first, "last": last, "limit": limit},
     )
-    return [
-        ProductSales(product_id, name, int(orders), int(units), int(revenue))
-        for product_id, name, orders, units, revenue in rows
-    ]
 
 
-def read_standings(connection: Connection) -> list[StatusCount]:
-    """The statuses of placed orders. Adopted orders are counted, but have no time.
+def read_standings(connection: Connection, seer: Seer, channel: str | None) -> list[StatusCount]:
+    """The statuses of placed orders that the seer sees. Adopted orders are counted, but have no time."""
+    part = part_of(seer, channel)
+    rows = standings_of_part(connection, part) if part else _all_standings(connection)
+    return [StatusCount(*row) for row in rows]
 
-    The sums of days tell on which day the oldest and the median order fall. Only the orders of these days are read.
+
+def _all_standings(connection: Connection) -> list[Any]:
+    """The sums of days tell on which day the oldest and the median order fall. Only the orders of these days are
+    read.
     """
-    rows = fetch(
+    return fetch(
         connection,
         """WITH known AS (
                 SELECT *, sum(orders) OVER earlier - orders AS before, div(sum(orders) OVER own - 1, 2) AS middle
@@ -110,7 +151,6 @@ def read_standings(connection: Connection) -> list[StatusCount]:
             FROM known GROUP BY status""",
         {},
     )
-    return [StatusCount(*row) for row in rows]
 
 
 def sum_up_a_day(connection: Connection) -> date | None:

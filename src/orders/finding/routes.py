@@ -19,6 +19,7 @@ from orders.order.parsing import (
 )
 from orders.order.schema import EventList, Order, OrderList
 from orders.wire.answers import ETAG_HEADER, etag, order_response
+from orders.wire.asking import seer_of
 from orders.wire.fast_routes import ReadingRoute
 from orders.wire.operations import operation_id
 from orders.wire.parameters import AnyCustomerId, CustomerOrOrderId, IfNoneMatch, OrderId, customer_or_refuse
@@ -73,14 +74,14 @@ async def get_order(
         if query.at is not None:
             raise invalid("query/at", "extra_forbidden", "at: this is for one order.")
         return await answer_orders(request, query, customer_or_refuse(id, _EITHER_ID))
-    service = finding(request)
+    service, seer = finding(request), seer_of(request)
     if query.model_fields_set:
         await understand(query, service)  # so that a malformed or unknown parameter is the error that is told
         _refuse_what_is_for_lists(query, request)
     if query.at is not None:
-        order = await read_order_at(service.database, service.workflow, order_id, parse_moment(query.at))
+        order = await read_order_at(service.database, service.workflow, order_id, seer, parse_moment(query.at))
         return _unless_known(known, order["version"], JSONResponse(order, headers=etag(order["version"])))
-    found = await service.orders.get(order_id)
+    found = await service.read_order(order_id, seer)
     if found is None:
         raise OrderError(Code.ORDER_NOT_FOUND, f"There is no order {order_id}.")
     return _unless_known(known, found.version, order_response(found))

@@ -19,6 +19,7 @@ from orders.order.statuses import Workflow
 from orders.postgres.database import Connection, Database
 from orders.postgres.lanes import Lane
 from orders.postgres.unavailable import DatabaseBusy
+from orders.principal import Seer
 
 LOADS_AT_ONCE = 2
 """Number of queries for orders by ID that run at once. The next batch gathers meanwhile."""
@@ -36,12 +37,16 @@ class Finding:
     def __init__(self, database: Database, workflow: Workflow) -> None:
         self.database = database
         self.workflow = workflow
-        self.orders: Coalescer[UUID, Document] = Coalescer(
-            lambda ids: database.run(lambda c: read_orders(c, ids), Lane.READS), parallel=LOADS_AT_ONCE, size=LOAD
+        self._orders: Coalescer[tuple[UUID, Seer], Document] = Coalescer(
+            lambda wanted: database.run(lambda c: read_orders(c, wanted), Lane.READS), parallel=LOADS_AT_ONCE, size=LOAD
         )
         # If the lists have two threads or more, one is for lists alone: a report may take eight seconds.
         self.slow_reads = asyncio.Semaphore(max(1, database.threads_of(Lane.LISTS) - 1))
         self.counting = asyncio.Semaphore(1)
+
+    async def read_order(self, order_id: UUID, seer: Seer) -> Document | None:
+        """The order, or None if there is none that the seer sees. Orders of several seers share a query."""
+        return await self._orders.get((order_id, seer))
 
     async def read_list(self, query: Callable[[Connection], T]) -> T:
         """The result of a list's query, on a thread that placing does not need. Raises OrderError if there is too much

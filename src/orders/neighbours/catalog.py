@@ -1,5 +1,6 @@
 """The Product Catalog Service's client. The catalog's own names stop here."""
 
+import asyncio
 import functools
 import json
 import math
@@ -41,10 +42,15 @@ class Written(Enum):
 
     DONE = auto()  # acknowledged
     DISPUTED = auto()  # the catalog said no: it refuses, or this is another call's answer. Read the product to find out
+    NOT_FOUND = auto()  # disputed by "not found", or with another product, while other calls were under way
     REFUSED = auto()  # a definite no: the catalog said so several times, and its stock is unchanged
     CHANGED = auto()  # 412: someone else wrote since our read
     NOT_SENT = auto()  # a definite no: nothing left this machine
     UNKNOWN = auto()  # sent, no answer: it may have landed, or may land yet
+
+
+SAID_NO = (Written.DISPUTED, Written.NOT_FOUND)
+"""Outcomes after which the product has to be read, and the same PUT sent again alone."""
 
 
 class Catalog:
@@ -69,22 +75,28 @@ class Catalog:
         not_after: float = float("inf"),
         flow: Hashable = None,
         *,
-        alone: bool = False,
+        disputed: Written | None = None,
     ) -> Written:
         """Set the product's quantity with one PUT, with `If-Match` if the catalog gave an ETag. Raises nothing.
 
-        Nothing is sent once the event loop's time is `not_after`.
+        Nothing is sent once the event loop's time is `not_after`. `disputed`: the last one of SAID_NO that a PUT of
+        this value had. After it, the PUT is sent alone. If it is done then, the catalog may be found to mix up calls.
         """
+        began_at = asyncio.get_running_loop().time()
         body = json.dumps({**product.fields, "quantity": quantity}).encode()
         headers = {"If-Match": product.etag} if product.etag else {}
         path = f"/products/{product.id}"
         try:
+            alone = disputed is not None
             reply = await self._neighbour.put(path, body, headers, not_after, flow=flow, alone=alone)
-            return _outcome(product.id, reply)
+            written = _outcome(product.id, reply)
         except NotSent:
             return Written.NOT_SENT
         except (NoAnswer, MalformedReply):
             return Written.UNKNOWN
+        if written is Written.DONE and disputed is Written.NOT_FOUND:
+            self._neighbour.capacity.note_wrong(f"PUT {path}", began_at)
+        return written
 
 
 def _understand(product_id: int, reply: Reply) -> Found[Product | None]:
@@ -104,11 +116,14 @@ def _outcome(product_id: int, reply: Reply) -> Written:
         return Written.CHANGED
     if reply.status == 429:
         return Written.NOT_SENT
+    is_good = 200 <= reply.status < 300
+    if is_good and _is_acknowledged(product_id, reply):
+        return Written.DONE
+    if is_good or reply.status == 404:
+        return Written.DISPUTED if reply.was_alone else Written.NOT_FOUND
     if 400 <= reply.status < 500 or reply.status in _ELSEWHERE:
         return Written.DISPUTED
-    if not 200 <= reply.status < 300:
-        return Written.UNKNOWN
-    return Written.DONE if _is_acknowledged(product_id, reply) else Written.DISPUTED
+    return Written.UNKNOWN
 
 
 def _is_acknowledged(product_id: int, reply: Reply) -> bool:

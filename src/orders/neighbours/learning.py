@@ -43,11 +43,18 @@ class Learning:
         before = {key: capacity.learnt().verdict for key, capacity in self._capacities.items()}
         found = await self._database.run(lambda c: read_learnt(c, keys))
         for key, learnt in found.items():
-            verdict = self._capacities[key].learnt().verdict
-            is_news_here = verdict != before[key]  # learnt while the row was read: saved in the next round
-            if not is_news_here and (key not in self._known or learnt.verdict != verdict):
+            ours = self._capacities[key].learnt()
+            is_news_here = ours.verdict != before[key]  # learnt while the row was read: saved in the next round
+            if _is_worse(ours, self._known.get(key), learnt):
+                self.news.set()  # another replica was quicker to save its proof
+            elif not is_news_here and (key not in self._known or learnt.verdict != ours.verdict):
                 self._capacities[key].adopt(learnt)
             self._known[key] = learnt
+
+
+def _is_worse(ours: Learnt, known: Learnt | None, found: Learnt) -> bool:
+    """Whether we saw a wrong answer since `known` that whoever saved `found` did not see. It outweighs any proof."""
+    return known is not None and ours.verdict != known.verdict and ours.wrong_count > found.wrong_count
 
 
 def _is_news(learnt: Learnt, known: Learnt) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from uuid import UUID
 
 from orders.errors import Code, OrderError, problem
@@ -10,6 +11,37 @@ from orders.order.keys_sql import KeyInUse, Outcome
 
 RECORDED = (201, 400, 500)
 """Statuses that a key remembers as the request's outcome. With any other status nothing has been decided."""
+
+
+class Keyed(StrEnum):
+    """The operations that take an Idempotency-Key."""
+
+    PLACE = "place"
+    CANCEL = "cancel"
+    RETURN = "return"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKey:
+    """An Idempotency-Key as a client sent it, and the owner of the principal that sent it."""
+
+    owner: str
+    text: str
+
+    def stored(self, operation: Keyed) -> str:
+        """The key as it is stored: sent by another owner or for another operation, the same text is another key.
+
+        A key of `local` for placing is stored as it is, as it always was. A client can't send a key that looks like
+        the others, because these have spaces.
+        """
+        if not self.owner and operation is Keyed.PLACE:
+            return self.text
+        return f"{self.owner or 'local'} {operation} {self.text}"
+
+    @property
+    def once_stored(self) -> str | None:
+        """The key as earlier releases stored it for a change, or None if its owner is younger than they are."""
+        return None if self.owner else self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,13 @@ MAX_LINES = 500
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """The author of a change and their request, as the order's history records them."""
+    """The author of a change and their request, as the order's history records them. `address`: the client's, which
+    only the audit records.
+    """
 
     actor: str = "api"
     request_id: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +48,20 @@ NO_DETAILS = Details()
 @dataclass(frozen=True, slots=True)
 class Field:
     """A field of `Details`. `name` is also its column in `orders`, `type` is that column's type, and `path` leads to it
-    in the order's JSON.
+    in the order's JSON. `is_private`: it is null for a `Seer` that does not see private things.
     """
 
     name: str
     type: str
     path: tuple[str, ...]
+    is_private: bool = False
 
 
 ATTACHED = (
     Field("external_reference", "text", ("external_reference",)),
     Field("metadata", "jsonb", ("metadata",)),
     Field("public_note", "text", ("notes", "public")),
-    Field("private_note", "text", ("notes", "private")),
+    Field("private_note", "text", ("notes", "private"), is_private=True),
 )
 """The fields of `Details`. Statements, the order's JSON, events and exports are made from this table. A field of the
 type jsonb is a JSON object, and `{}` if it is not set.

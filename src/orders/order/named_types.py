@@ -12,6 +12,9 @@ from orders.order import events
 from orders.order.details import MAX_METADATA_BYTES, check_metadata
 from orders.order.statuses import load_workflow
 
+CHANNEL = r"^[a-z0-9_-]{1,64}$"
+"""Pattern of the name of a sales channel. The table of orders has the same check."""
+
 STATUSES = list(load_workflow().by_name)
 """Names of the built-in statuses. For a shop's own table, `openapi` puts its names into the document instead."""
 
@@ -30,6 +33,14 @@ Status = TypeAliasType(
 """The name of a status. It is not an enum: a client with an enum could not read a list that has an adopted order, or a
 status newer than the client.
 """
+
+Channel = TypeAliasType(
+    "Channel",
+    Annotated[
+        str,
+        Field(description="The name of a sales channel.", pattern=CHANNEL, examples=["web"]),
+    ],
+)
 
 Reason = TypeAliasType("Reason", Literal["customer", "declined", "fraud", "inventory", "staff", "expired", "other"])
 

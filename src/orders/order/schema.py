@@ -19,6 +19,7 @@ ORDER_EXAMPLE: dict[str, Any] = {
     "id": ID_EXAMPLE,
     "number": 1,
     "customer_id": 42,
+    "channel": "web",
     "status": "Ordered",
     "items": [
         {
@@ -69,7 +70,7 @@ PLACED_EXAMPLE: dict[str, Any] = {
     "before": {"status": "Pending"},
     "after": {"status": "Ordered"},
     "details": None,
-    "actor": "api",
+    "actor": "key:shop",
     "reason": None,
     "note": None,
     "request_id": "01a20a88cc737a419b520d6c3f1e8a70",
@@ -83,7 +84,7 @@ _CANCELLED_EXAMPLE: dict[str, Any] = {
     "before": {"items": [{"id": 1, "quantity": 2, "cancelled": 0}], "total": 20},
     "after": {"items": [{"id": 1, "quantity": 1, "cancelled": 1}], "total": 10},
     "details": {"restock": True, "items": [{"id": 1, "quantity": 1}]},
-    "actor": "anna",
+    "actor": "key:shop/anna",
     "reason": "customer",
     "note": "Ordered one too many.",
     "request_id": "01a20a88cc737a419b520d6c3f1e8a71",
@@ -140,6 +141,7 @@ class Order(BaseModel):
     id: UUID
     number: int
     customer_id: int
+    channel: Annotated[str | None, Field(description="The sales channel that the order came through. Null: not said.")]
     status: Status
     items: list[Item]
     currency: Literal["USD"]
@@ -148,7 +150,9 @@ class Order(BaseModel):
     allowed_statuses: Annotated[list[Status], Field(description="What the order can be moved to.")]
     external_reference: str | None
     metadata: Metadata
-    notes: Notes
+    notes: Annotated[
+        Notes, Field(description="`private` is null, too, for those who may not see it: customers, and some keys.")
+    ]
     created_at: datetime | None
     updated_at: datetime | None
 
@@ -161,9 +165,12 @@ class OrderEvent(BaseModel):
     before: Annotated[OrderMembers | None, Field(description="The members of the order that changed, as they were.")]
     after: Annotated[OrderMembers | None, Field(description="The same members, as they are now.")]
     details: Annotated[EventDetails | None, Field(description="What was asked for beyond that.")]
-    actor: str
+    actor: Annotated[
+        str,
+        Field(description="Who did it. `shop`: somebody of the shop, whose name this credential may not see."),
+    ]
     reason: str | None
-    note: str | None
+    note: Annotated[str | None, Field(description="Null, too, for those who see `shop` as the actor.")]
     request_id: str | None
     at: datetime
 

@@ -1,5 +1,6 @@
 """The table of statuses in the database, which decides. A replica installs it from its file."""
 
+from orders.order.audit_sql import AuditEntry, add_audit
 from orders.order.statuses import Workflow
 from orders.postgres.database import Connection, transaction
 
@@ -12,8 +13,9 @@ def installed_workflow(connection: Connection) -> str | None:
         return row[0] if row else None
 
 
-def install_workflow(connection: Connection, workflow: Workflow, *, replace: bool) -> list[str]:
-    """Make this the table for all replicas at once. Without `replace`, only if there is no table yet.
+def install_workflow(connection: Connection, workflow: Workflow, *, replace: bool, actor: str = "service") -> list[str]:
+    """Make this the table for all replicas at once. Without `replace`, only if there is no table yet. If it takes the
+    place of another table, the audit says that `actor` did it.
 
     Returns the statuses that the new table lacks although orders have them, or are on hold from them. Then nothing is
     changed. Orders in a final status may keep it, and adopted orders any status.
@@ -22,14 +24,17 @@ def install_workflow(connection: Connection, workflow: Workflow, *, replace: boo
         return []  # nothing is written: a standby could not write
     names = [status.name for status in workflow.statuses]
     with transaction(connection) as cursor:
-        cursor.execute("LOCK TABLE order_workflow IN SHARE ROW EXCLUSIVE MODE; SELECT count(*) FROM order_workflow")
+        cursor.execute("LOCK TABLE order_workflow IN SHARE ROW EXCLUSIVE MODE; SELECT document FROM order_workflow")
         row = cursor.fetchone()
-        if row and row[0] and not replace:
+        if row and not replace:
             return []
         cursor.execute(_LEFT_BEHIND, {"names": names})
         left_behind = [status for (status,) in cursor]
         if not left_behind:
             cursor.execute(_INSTALL, _parameters(workflow))
+            if row and row[0] != workflow.text:
+                before, after = {"document": row[0]}, {"document": workflow.text}
+                add_audit(cursor, AuditEntry(actor, "workflow_replaced", None, before, after))
         return left_behind
 
 

@@ -126,7 +126,7 @@ class Batch:
     async def _claim(self) -> tuple[list[Entry], Claimed]:
         orders = orders_of(self._entries)
         fingerprints = {order.key: order.request.fingerprint for order in orders if order.key}
-        carts = [order.cart for order in orders if order.cart]
+        carts = {order.cart: order.request.seer for order in orders if order.cart}
         references = [order.reference for order in orders if order.reference]
         lease_s = self._settings.orders_lease_s
         products = sorted(self.products)
@@ -148,7 +148,7 @@ class Batch:
             order.answer(order_answer(201, cart_order.document, cart_order.order_id, replayed=True))
         if found.spare_products or found.spare_keys:
             await self._database.run(lambda c: claim_sql.release(c, self.id, found.spare_products, found.spare_keys))
-        for order, error in found.reference_used.items():  # its key is free again: it may be used from now on
+        for order, error in found.refused.items():  # its key is free again: it may be used from now on
             order.refuse(error)
         self._entries = found.ready
         if found.again:

@@ -8,14 +8,17 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from orders.errors import invalid
+from orders.order.idempotency import ClientKey
 from orders.order.schema import WHOLE, Identifier
 from orders.placing.bulk import place_each
 from orders.placing.routes import checkout_request
 from orders.placing.schemas import OrderToPlace
 from orders.placing.service import placing
-from orders.wire.asking import author_of
+from orders.principal import Principal
+from orders.wire.asking import author_of, principal_of
 from orders.wire.bodies import BodyRoute
 from orders.wire.bulk import PROBLEMS, RESULTS, answered_each, previewed_each, refuse_header, refuse_twice
+from orders.wire.costs import ENTRIES, LINES, take
 from orders.wire.dry_run import DryRun
 from orders.wire.operations import operation_id
 from orders.wire.parameters import Actor
@@ -79,13 +82,19 @@ async def place_orders(request: Request, body: OrdersToPlace, dry_run: DryRun, a
     refuse_twice((one.idempotency_key for one in body.orders), "idempotency_key", "this key")
     service, author, instance = placing(request), author_of(request, actor), request.url.path
     ahead = _refuse_too_many_lines(body.orders)
+    take(request, len(body.orders) / ENTRIES + sum(len(one.items or ()) for one in body.orders) / LINES)
+    principal = principal_of(request)
     asked = [
-        checkout_request(one.customer_id, one, one.idempotency_key, lines_ahead=before)
-        for one, before in zip(body.orders, ahead, strict=True)
+        checkout_request(principal, one.customer_id, one, _key(one, principal), f"#/orders/{n}", before)
+        for n, (one, before) in enumerate(zip(body.orders, ahead, strict=True))
     ]
     if dry_run:
         return previewed_each(*await service.dry_run.place_each(asked, instance, author))
     return answered_each(await place_each(service.checkout, asked, instance, author))
+
+
+def _key(one: EntryToPlace, principal: Principal) -> ClientKey | None:
+    return None if one.idempotency_key is None else ClientKey(principal.owner, one.idempotency_key)
 
 
 def _refuse_too_many_lines(orders: Sequence[EntryToPlace]) -> list[int]:

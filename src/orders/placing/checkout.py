@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from orders.errors import Code, OrderError, invalid
+from orders.errors import Code, OrderError, invalid, no_active_cart, no_customer
 from orders.neighbours.carts import Cart, Carts
 from orders.neighbours.limiter import DRY_RUN
 from orders.neighbours.reply import CircuitOpen, MalformedReply, NoAnswer, NotSent
@@ -17,6 +17,7 @@ from orders.order.model import MAX_LINES, MAX_QUANTITY, NO_DETAILS, Author, Deta
 from orders.placing.entry import OrderRequest
 from orders.placing.queue import Placement
 from orders.postgres.database import Database
+from orders.principal import Seer
 from orders.settings import Settings
 from orders.stock import claim_sql
 
@@ -25,22 +26,30 @@ from orders.stock import claim_sql
 class CheckoutRequest:
     """What a client asks for: an order of these items or, where None, of the customer's cart; once per key.
 
-    `lines_ahead`: lines of the orders before it in the same HTTP request. It puts off its turn.
+    `seer`: whose orders the client sees. `key`: as it is stored. `channel`: the one that the order gets.
+    `named_channel`: the one that the request names. `lines_ahead`: lines of the orders before it in the same HTTP
+    request. It puts off its turn.
     """
 
+    seer: Seer
     customer_id: int
     items: Sequence[Line] | None = None
     key: str | None = None
     details: Details = NO_DETAILS
     lines_ahead: int = 0
+    channel: str | None = None
+    named_channel: str | None = None
 
     @property
     def fingerprint(self) -> bytes:
-        """What makes two requests the same: customer, items (however they are written), and what is attached."""
+        """What makes two requests the same: customer, items (however they are written), what is attached, and
+        the channel if the request names one.
+        """
         items = self.items
         what = "cart" if items is None else [(line.product_id, line.quantity) for line in merge_lines(items)]
         attached = "" if self.details == NO_DETAILS else f" {self.details}"
-        return hashlib.sha256(f"{self.customer_id} {what}{attached}".encode()).digest()
+        channel = "" if self.named_channel is None else f" channel={self.named_channel}"
+        return hashlib.sha256(f"{self.customer_id} {what}{attached}{channel}".encode()).digest()
 
 
 class Checkout:
@@ -64,6 +73,7 @@ class Checkout:
 
         Raises OrderError: nothing can be ordered.
         """
+        _require_own(asked)
         deadline = asyncio.get_running_loop().time() + self._settings.orders_request_deadline_s
         fingerprint = asked.fingerprint if asked.key else b""
         if asked.key and (known := await self._placement.find_outcome(asked.key, fingerprint)):
@@ -71,6 +81,7 @@ class Checkout:
         key = asked.key if remember else None
         request = functools.partial(
             OrderRequest,
+            asked.seer,
             asked.customer_id,
             deadline=deadline,
             instance=instance,
@@ -78,6 +89,7 @@ class Checkout:
             fingerprint=fingerprint,
             author=author,
             details=asked.details,
+            channel=asked.channel,
             lines_ahead=asked.lines_ahead,
         )
         if asked.items is not None:
@@ -85,7 +97,7 @@ class Checkout:
         try:
             cart = await self._read_cart(asked.customer_id, deadline, author.request_id if remember else DRY_RUN)
             if cart is None or not cart.is_active:
-                return await self._repeat(asked.customer_id, cart, key, fingerprint)
+                return await self._repeat(asked, cart, key, fingerprint)
             _require_filled(cart, asked.customer_id)
         except OrderError as error:
             await self._keep(key, fingerprint, error, instance)
@@ -106,12 +118,14 @@ class Checkout:
             detail = f"The Shopping Cart Service is out of order: {error}."
             raise OrderError(Code.CART_REPLY_INVALID, detail) from None
 
-    async def _repeat(self, customer_id: int, cart: Cart | None, key: str | None, fingerprint: bytes) -> Answer:
+    async def _repeat(self, asked: CheckoutRequest, cart: Cart | None, key: str | None, fingerprint: bytes) -> Answer:
         """The cart is closed: a second click, after the first has been placed, is answered with the same order."""
         cart_id, within_s = cart.id if cart else None, self._settings.orders_cart_repeat_s
-        order = await self._database.run(lambda c: claim_sql.order_of_cart(c, customer_id, cart_id, within_s))
+        order = await self._database.run(
+            lambda c: claim_sql.order_of_cart(c, asked.seer, asked.customer_id, cart_id, within_s)
+        )
         if order is None:
-            raise OrderError(Code.CART_NOT_FOUND, f"Customer {customer_id} has no active cart.")
+            raise no_active_cart(asked.customer_id)
         if key:
             outcome = Outcome(201, order.document.json, order.order_id)
             await self._database.run(lambda c: keys_sql.keep_outcome(c, key, fingerprint, outcome))
@@ -122,6 +136,12 @@ class Checkout:
         if key and is_recorded(error):
             outcome = failure(error, instance)
             await self._database.run(lambda c: keys_sql.keep_outcome(c, key, fingerprint, outcome))
+
+
+def _require_own(asked: CheckoutRequest) -> None:
+    """Refuse an order for another customer, as if that were none."""
+    if asked.seer.customer_id not in (None, asked.customer_id):
+        raise no_customer(str(asked.customer_id))
 
 
 def _require_filled(cart: Cart, customer_id: int) -> None:

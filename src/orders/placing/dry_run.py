@@ -18,7 +18,7 @@ from orders.placing.dry_run_sql import orders_as_placed
 from orders.placing.entry import Entry, OrderRequest, PlaceOrder, queue_entry
 from orders.placing.planning import new_order, plan_orders
 from orders.placing.reading import read_products
-from orders.placing.sorting import placed_cart, products_of, reference_error
+from orders.placing.sorting import placed_cart, products_of, refusal_after_claim
 from orders.postgres.database import Database
 from orders.postgres.lanes import Lane
 from orders.stock import claim_sql
@@ -105,17 +105,17 @@ class PlacingDryRun:
     async def _foresee(self, orders: Sequence[PlaceOrder]) -> _Foreseen:
         """READ and PLAN of these orders, each of another cart, as if all of their products were free."""
         products = sorted(products_of(orders))
-        carts = [order.cart for order in orders if order.cart]
+        carts = {order.cart: order.request.seer for order in orders if order.cart}
         references = [order.reference for order in orders if order.reference]
         claimed = await self._database.run(lambda c: claim_sql.look(c, products, carts, references))
         repeated = {order: found for order in orders if (found := placed_cart(order, claimed.cart_orders))}
-        taken = _twice_here(orders)
-        taken |= {order: error for order in orders if (error := reference_error(order, claimed.references))}
-        ready = [order for order in orders if order not in repeated and order not in taken]
+        refused = _twice_here(orders)
+        refused |= {order: error for order in orders if (error := refusal_after_claim(order, claimed))}
+        ready = [order for order in orders if order not in repeated and order not in refused]
         read = await read_products(self._catalog, ready, DRY_RUN, Entry.refuse)
         planned = plan_orders(ready, claimed.due, read, asyncio.get_running_loop().time())
         new = {order: new_order(order, read.products) for order in planned.orders}
-        return _Foreseen(new, {**taken, **planned.refused}, repeated, planned.changes)
+        return _Foreseen(new, {**refused, **planned.refused}, repeated, planned.changes)
 
     async def _outcomes(self, foreseen: _Foreseen, author: Author) -> dict[PlaceOrder, WouldBe]:
         repeated = {o: order_answer(201, f.document, f.order_id, replayed=True) for o, f in foreseen.repeated.items()}

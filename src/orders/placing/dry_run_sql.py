@@ -41,6 +41,7 @@ def _row(order: NewOrder) -> dict[str, Any]:
         "customer_id": order.customer_id,
         "cart_id": order.cart_id,
         "total": order.total,
+        "channel": order.channel,
         **attached_row(order.details),
     }
 

@@ -9,16 +9,18 @@ from uuid_utils.compat import uuid7
 
 from orders.order.idempotency import Answer
 from orders.order.model import NO_DETAILS, Author, Details, Line
+from orders.principal import Seer
 
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """An order that somebody asks for: the lines, merged, or those of the cart `cart_id`.
+    """An order that the `seer` asks for: the lines, merged, or those of the cart `cart_id`.
 
     `deadline` is the event loop's time. `lines_ahead` counts the lines of the orders before this one in the same HTTP
     request.
     """
 
+    seer: Seer
     customer_id: int
     lines: tuple[Line, ...]
     deadline: float
@@ -29,6 +31,7 @@ class OrderRequest:
     pointers: Mapping[int, str] = field(default_factory=dict)
     author: Author = Author()  # noqa: RUF009 (frozen)
     details: Details = NO_DETAILS
+    channel: str | None = None
     lines_ahead: int = 0
 
     @property

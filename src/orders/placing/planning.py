@@ -76,4 +76,5 @@ def new_order(order: PlaceOrder, products: Mapping[int, Product]) -> NewOrder:
     names = names_that_fit([product.name for product in bought])
     items = tuple(zip(request.lines, names, (product.price for product in bought), strict=True))
     total = sum(line.quantity * price for line, _, price in items)
-    return NewOrder(order.order_id, request.customer_id, request.cart_id, total, items, request.details)
+    customer_id, cart_id = request.customer_id, request.cart_id
+    return NewOrder(order.order_id, customer_id, cart_id, total, items, request.details, request.channel)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orders.neighbours.catalog import Catalog, Product, Written
+from orders.neighbours.catalog import SAID_NO, Catalog, Product, Written
 from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
 from orders.placing.cart_closing import CartClosing
 from orders.placing.queue import Placement
@@ -129,7 +129,7 @@ class Recovery:
         """One PUT or, where its refusal may be another call's answer, some more, each alone and read back."""
         written = await self._catalog.write(product, orphan.after, lease_until)
         for dispute in range(DISPUTES):
-            if written is not Written.DISPUTED:
+            if written not in SAID_NO:
                 return written
             try:
                 found = await self._catalog.read(product.id, surely=True)
@@ -138,5 +138,5 @@ class Recovery:
             if found is None or found.quantity != orphan.before:
                 return Written.DONE if found and found.quantity == orphan.after else Written.UNKNOWN
             if dispute < DISPUTES - 1:
-                written = await self._catalog.write(product, orphan.after, lease_until, alone=True)
+                written = await self._catalog.write(product, orphan.after, lease_until, disputed=written)
         return Written.REFUSED

@@ -4,20 +4,20 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from orders.errors import Code
+from orders.errors import Code, invalid
 from orders.order.attached import Attached
 from orders.order.details import to_details
+from orders.order.idempotency import ClientKey, Keyed
 from orders.order.model import NO_DETAILS, Details, Line
-from orders.order.parsing import (
-    parse_key,
-)
 from orders.order.schema import Order
 from orders.placing.checkout import CheckoutRequest
 from orders.placing.parameters import ToPlace
 from orders.placing.schemas import OrderToPlace
 from orders.placing.service import placing
+from orders.principal import Principal, Scope, Seer
 from orders.wire.answers import answered
-from orders.wire.asking import author_of
+from orders.wire.asking import author_of, key_of, not_permitted, principal_of, require_private
+from orders.wire.costs import LINES, take
 from orders.wire.dry_run import DryRun, preview_response
 from orders.wire.fast_routes import PlacingRoute
 from orders.wire.operations import operation_id
@@ -121,28 +121,58 @@ async def place_customer_order(
 async def _place(
     request: Request, customer_id: int, body: OrderToPlace | None, actor: str | None, dry_run: bool
 ) -> Response:
-    asked = checkout_request(customer_id, body, parse_key(request.headers.getlist("idempotency-key")))
+    asked = checkout_request(principal_of(request), customer_id, body, key_of(request))
     instance, author = request.scope["path"], author_of(request, actor)
+    take(request, len(asked.items or ()) / LINES)
     if dry_run:
         return preview_response(await placing(request).dry_run.place(asked, instance, author))
     return answered(await placing(request).checkout.check_out(asked, instance, author))
 
 
 def checkout_request(
-    customer_id: int, body: OrderToPlace | None, key: str | None, lines_ahead: int = 0
+    principal: Principal,
+    customer_id: int,
+    body: OrderToPlace | None,
+    key: ClientKey | None,
+    pointer: str = "#",
+    lines_ahead: int = 0,
 ) -> CheckoutRequest:
-    """What the body asks for."""
+    """What the principal asks for. `pointer`: where the order is in the body. Raises OrderError if the principal may
+    not ask for something in it.
+    """
+    seer, key_stored = principal.seer, key.stored(Keyed.PLACE) if key else None
     if body is None:
-        return CheckoutRequest(customer_id, None, key)
-    items = None if body.items is None else [Line(item.product_id, item.quantity) for item in body.items]
-    return CheckoutRequest(customer_id, items, key, _details_of(body), lines_ahead)
+        return CheckoutRequest(seer, customer_id, None, key_stored, channel=seer.channel)
+    if body.channel is not None:
+        _require_channel(principal, body.channel, pointer)
+    return CheckoutRequest(
+        seer,
+        customer_id,
+        None if body.items is None else [Line(item.product_id, item.quantity) for item in body.items],
+        key_stored,
+        _details_of(body, seer),
+        lines_ahead,
+        seer.channel or body.channel,
+        body.channel,
+    )
+
+
+def _require_channel(principal: Principal, channel: str, pointer: str) -> None:
+    """Raise OrderError if the principal may not place orders of this channel."""
+    if principal.is_customer:
+        raise not_permitted(Scope.ORDERS_PLACE, "To name a `channel`")
+    own = principal.seer.channel
+    if own not in (None, channel):
+        raise invalid(f"{pointer}/channel", "other_channel", f"This key places orders of the channel {own!r} alone.")
 
 
 _ATTACHED = set(Attached.model_fields)
 
 
-def _details_of(body: OrderToPlace) -> Details:
+def _details_of(body: OrderToPlace, seer: Seer) -> Details:
     """What the body attaches to the order."""
     if body.model_fields_set.isdisjoint(_ATTACHED):
         return NO_DETAILS  # of most orders; to look for it costs more than to place them in the database
+    if body.notes and body.notes.private is not None:
+        require_private(seer)
     return to_details(body.model_dump(include=_ATTACHED))

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from orders.order.attached import Attached
 from orders.order.details import TOO_LARGE, attached_bytes
 from orders.order.model import MAX_ID, MAX_LINES, MAX_QUANTITY
+from orders.order.named_types import Channel
 from orders.order.schema import WHOLE
 from orders.order.sizes import MAX_ATTACHED_BYTES
 
@@ -25,6 +26,9 @@ class OrderToPlace(Attached):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    channel: Annotated[
+        Channel | None, Field(description="The sales channel that the order comes through. A key may bring its own.")
+    ] = None
     items: Annotated[list[ItemToOrder], Field(min_length=1, max_length=MAX_LINES)] | None = None
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from orders.errors import OrderError, reference_taken
+from orders.errors import OrderError, no_active_cart, reference_taken
 from orders.order.idempotency import Answer, replay
 from orders.placing.entry import Entry, PlaceOrder
 from orders.stock.claim_sql import CartOrder, Claimed, ReferenceOrder
@@ -15,14 +15,14 @@ class ClaimResult:
     """The entries of a batch after CLAIM; each is in one of the first five.
 
     `known_key`: they are answered, or refused, from the stored key. `known_cart`: their cart has become an order
-    already. `reference_used`: another order has their reference. `ready`: they got all that they need. `again`: they
-    have to wait; the `ask_later` products are not to be asked for at once. `spare_products` and `spare_keys` were
-    claimed, and no ready entry needs them: they are released.
+    already. `refused`: another order has their reference, or whoever asks may not see the order of their cart.
+    `ready`: they got all that they need. `again`: they have to wait; the `ask_later` products are not asked for at
+    once. `spare_products` and `spare_keys` were claimed, and no ready entry needs them: they are released.
     """
 
     known_key: dict[PlaceOrder, Answer | OrderError] = field(default_factory=dict)
     known_cart: dict[PlaceOrder, CartOrder] = field(default_factory=dict)
-    reference_used: dict[PlaceOrder, OrderError] = field(default_factory=dict)
+    refused: dict[PlaceOrder, OrderError] = field(default_factory=dict)
     ready: list[Entry] = field(default_factory=list)
     again: list[Entry] = field(default_factory=list)
     ask_later: set[int] = field(default_factory=set)
@@ -41,8 +41,8 @@ class ClaimResult:
             self.known_key[order] = _first_outcome(order, claimed)
         elif cart_order := placed_cart(order, claimed.cart_orders):
             self.known_cart[order] = cart_order
-        elif error := reference_error(order, claimed.references):
-            self.reference_used[order] = error
+        elif error := refusal_after_claim(order, claimed):
+            self.refused[order] = error
         else:
             return False
         return True
@@ -80,13 +80,26 @@ def _first_outcome(order: PlaceOrder, claimed: Claimed) -> Answer | OrderError:
 
 
 def placed_cart(order: PlaceOrder, cart_orders: Mapping[tuple[int, int], CartOrder]) -> CartOrder | None:
-    """The placed order that its cart has become already."""
+    """The placed order that its cart has become already, if whoever asks may see it."""
+    found = _order_of_cart(order, cart_orders)
+    return found if found and order.request.seer.sees(order.request.customer_id, found.channel) else None
+
+
+def _order_of_cart(order: PlaceOrder, cart_orders: Mapping[tuple[int, int], CartOrder]) -> CartOrder | None:
     found = cart_orders.get(order.cart) if order.cart else None
     return found if found and found.is_placed else None
 
 
-def reference_error(order: PlaceOrder, references: Mapping[str, ReferenceOrder]) -> OrderError | None:
-    """409 where a placed order has its reference."""
+def refusal_after_claim(order: PlaceOrder, claimed: Claimed) -> OrderError | None:
+    """404 where its cart has become an order that whoever asks may not see, and 409 where a placed order has its
+    reference.
+    """
+    if _order_of_cart(order, claimed.cart_orders) and not placed_cart(order, claimed.cart_orders):
+        return no_active_cart(order.request.customer_id)
+    return _reference_error(order, claimed.references)
+
+
+def _reference_error(order: PlaceOrder, references: Mapping[str, ReferenceOrder]) -> OrderError | None:
     found = references.get(order.reference) if order.reference else None
     if not found or not found.is_placed:
         return None
@@ -94,8 +107,10 @@ def reference_error(order: PlaceOrder, references: Mapping[str, ReferenceOrder])
 
 
 def _if_own(order: PlaceOrder, found: ReferenceOrder) -> UUID | None:
-    """The order's ID, for its own customer."""
-    return found.order_id if order.request.customer_id == found.customer_id else None
+    """The order's ID, for its own customer if whoever asks may see it."""
+    request = order.request
+    is_own = request.customer_id == found.customer_id and request.seer.sees(found.customer_id, found.channel)
+    return found.order_id if is_own else None
 
 
 def orders_of(entries: Iterable[Entry]) -> list[PlaceOrder]:

@@ -13,11 +13,13 @@ class Lane(StrEnum):
     LISTS = "lists"
     """Work that may take seconds: lists, counts, events, the past, exports, reports, and summing days up."""
     READS = "reads"
-    """Reading orders by their ID."""
+    """Reading orders by their ID, and API keys."""
     CHANGES = "changes"
-    """Moving, cancelling, returning and describing orders, one or many, and dry runs of these."""
+    """Moving, cancelling, returning and describing orders, one or many, and dry runs of these. Changing API keys."""
     EVENTS = "events"
     """Giving events their positions in the feed, and reading it. It has two threads, in addition to the others."""
+    WEBHOOKS = "webhooks"
+    """Recording and taking deliveries of webhooks. It has two threads, in addition to the others."""
     HEALTH = "health"
     """Asking whether the database answers. It has one thread, in addition to the others, and no other work."""
 
@@ -33,4 +35,9 @@ def share_threads(threads: int) -> dict[Lane, int]:
 
     With fewer than four threads some lanes get none. The work of these lanes is done in the lane for placing.
     """
-    return {**Counter(itertools.islice(itertools.cycle(_IN_TURN), threads)), Lane.EVENTS: 2, Lane.HEALTH: 1}
+    return {
+        **Counter(itertools.islice(itertools.cycle(_IN_TURN), threads)),
+        Lane.EVENTS: 2,
+        Lane.WEBHOOKS: 2,
+        Lane.HEALTH: 1,
+    }

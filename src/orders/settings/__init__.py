@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from orders.principal import CustomerMay
+from orders.settings import tokens, webhooks
 from orders.settings.address import base_url, database_address
 
 
@@ -26,7 +28,15 @@ def _expiries(text: str) -> str:
     return text
 
 
-_PRIVATE = ("DATABASE_URL", "DB_PASSWORD", "CATALOG_URL", "CART_URL")
+_PRIVATE = (
+    "DATABASE_URL",
+    "DB_PASSWORD",
+    "CATALOG_URL",
+    "CART_URL",
+    "ORDERS_JWT_ISSUER",
+    "ORDERS_JWT_JWKS_URL",
+    "ORDERS_SECRET",
+)
 """Settings that may carry a password: their values are never repeated."""
 
 
@@ -54,6 +64,7 @@ BaseUrl = Annotated[str, AfterValidator(base_url)]
 DatabaseAddress = Annotated[str, AfterValidator(database_address)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Concurrency = Annotated[int, Field(ge=1, le=1000)]
+Rate = Annotated[int, Field(ge=0, le=1_000_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -101,8 +112,8 @@ class Settings(BaseSettings):
     orders_db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         8,
         description="database threads, each with a connection of its own, dealt out in turn to four "
-        "[lanes](docs/lists.md#who-waits-for-whom): placing, lists, orders by ID, changes; the feed has two more, and "
-        "`/health` one",
+        "[lanes](docs/lists.md#who-waits-for-whom): placing, lists, orders by ID, changes; the feed and webhooks "
+        "have two more each, `/health` one",
     )
     orders_connections: Annotated[int, Field(ge=16, le=100_000)] | None = Field(
         None, description="most connections at once in one replica; idle and slow ones make room for newcomers"
@@ -137,6 +148,41 @@ class Settings(BaseSettings):
         description="who may ask [without a credential](docs/access.md): programs on this machine, until there is a key"
         " (`local`), nobody (`closed`), or everybody (`open`)",
     )
+    orders_concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        64, description="most requests of one key at once, in one replica; the next is answered 429"
+    )
+    orders_customer_concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        8, description="the same of one customer"
+    )
+    orders_rate: Rate = Field(
+        0,
+        description="requests per second of one key, in one replica; after a rest, those of 3 s at once. 0: any "
+        "number. A key's own rate wins",
+    )
+    orders_customer_rate: Rate = Field(10, description="the same of one customer")
+    orders_jwt_issuer: Annotated[str, AfterValidator(tokens.issuer)] | None = Field(
+        None,
+        description="who signs [customers' tokens](docs/access.md): the URL that they have in `iss`; without one, no "
+        "token is valid",
+    )
+    orders_jwt_audience: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="what tokens for this service have in `aud`; needed beside the issuer"
+    )
+    orders_jwt_customer_claim: Annotated[str, Field(min_length=1)] = Field(
+        "customer_id", description="the claim with the customer's ID; `shop.customer_id` is one inside another"
+    )
+    orders_jwt_jwks_url: Annotated[str, AfterValidator(tokens.keys_url)] | None = Field(
+        None,
+        repr=False,
+        description="where the issuer's keys are; without it, where `/.well-known/openid-configuration` below the "
+        "issuer says",
+    )
+    orders_jwt_algorithms: Annotated[str, AfterValidator(tokens.algorithms)] = Field(
+        "RS256,ES256,EdDSA", description="algorithms that may sign tokens, with commas; only asymmetric ones"
+    )
+    orders_customer_may: Annotated[str, AfterValidator(tokens.customer_may)] = Field(
+        "read,place,cancel", description="what customers may do with their own orders, with commas; may be empty"
+    )
     orders_events_interval_s: Annotated[float, Field(ge=0.02, le=60, allow_inf_nan=False)] = Field(
         0.2,
         description="how often a replica looks for events that have no position in [the feed](docs/events.md) yet; "
@@ -146,6 +192,26 @@ class Settings(BaseSettings):
         200,
         description="most requests that wait for events at once in one replica, and at most half of its connections; "
         "the next is answered 503",
+    )
+    orders_secret: Annotated[str, Field(min_length=16)] | None = Field(
+        None,
+        repr=False,
+        description="what the secrets of [webhooks](docs/webhooks.md) are encrypted with in the database, at least 16 "
+        "characters; the same in all replicas. `orders dev` makes one; without one, nothing is sent to webhooks",
+    )
+    orders_webhook_retries: Annotated[str, AfterValidator(webhooks.retries)] = Field(
+        webhooks.RETRIES, description="pauses before each attempt of a delivery, each made up to 20 % longer or shorter"
+    )
+    orders_webhook_timeout_s: Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)] = Field(
+        15, description="how long an attempt may take, from the look-up of the name to the end of the reply"
+    )
+    orders_webhook_allow: Annotated[str, AfterValidator(webhooks.allowed)] = Field(
+        "",
+        description="private targets that webhooks may be sent to, and without https, with commas: networks "
+        "(`10.1.0.0/16`) and hosts' names. `orders dev` allows this machine",
+    )
+    orders_webhook_keep_d: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = Field(
+        30, description="days that ended deliveries to webhooks are kept"
     )
     orders_access_log: bool = Field(False, description="a line in the log for every request, not only for refused ones")
     orders_data_dir: Path = Field(Path(".data"), description="the embedded PostgreSQL and the sandbox keep data here")
@@ -170,6 +236,17 @@ class Settings(BaseSettings):
             raise ValueError("DB_NAME is missing beside the other DB_… settings")
         return self
 
+    @model_validator(mode="after")
+    def _issuer_and_audience_are_together(self) -> Self:
+        if self.orders_jwt_issuer and not self.orders_jwt_audience:
+            raise ValueError(
+                "ORDERS_JWT_AUDIENCE is missing beside ORDERS_JWT_ISSUER: without it, tokens that the issuer made for "
+                "other services would be valid here"
+            )
+        if not self.orders_jwt_issuer and (self.orders_jwt_audience or self.orders_jwt_jwks_url):
+            raise ValueError("ORDERS_JWT_ISSUER is missing beside the other ORDERS_JWT_… settings")
+        return self
+
     @property
     def expiries(self) -> list[tuple[str, timedelta]]:
         """How long an order may stay in which status, as the setting writes it."""
@@ -185,6 +262,26 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins of pages that may call the service from a browser."""
         return frozenset(_listed(self.orders_cors_origins))
+
+    @property
+    def token_algorithms(self) -> frozenset[str]:
+        """The algorithms that may sign tokens."""
+        return frozenset(tokens.listed(self.orders_jwt_algorithms))
+
+    @property
+    def customer_may(self) -> frozenset[CustomerMay]:
+        """What customers may do with their own orders."""
+        return frozenset(map(CustomerMay, tokens.listed(self.orders_customer_may)))
+
+    @property
+    def webhook_pauses_s(self) -> tuple[float, ...]:
+        """The pauses before each attempt of a delivery, in seconds."""
+        return webhooks.pauses_s(self.orders_webhook_retries)
+
+    @property
+    def webhook_targets(self) -> tuple[str, ...]:
+        """The private targets that webhooks may be sent to: networks, and names of hosts."""
+        return tokens.listed(self.orders_webhook_allow)
 
     @property
     def has_database(self) -> bool:

@@ -1,23 +1,28 @@
 """CLAIM: the batch that has a product's row in `stock_claims` may write its stock. Also how claims are released."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from orders.order.document import Document
-from orders.order.document_sql import ORDER_JSON
+from orders.order.document_sql import order_json
 from orders.order.keys_sql import KeyInUse, keys_in_use
+from orders.order.seer_sql import is_seen_by, seer_values
 from orders.postgres.database import Connection
 from orders.postgres.functions import ALWAYS, Function, Step, any_of
+from orders.principal import Seer
 
 
 @dataclass(frozen=True, slots=True)
 class CartOrder:
-    """The order that a cart has become. While `is_placed` is False, the order is still being placed."""
+    """The order that a cart has become, with the document for who asked. While `is_placed` is False, the order is still
+    being placed.
+    """
 
     order_id: UUID
     is_placed: bool
+    channel: str | None
     document: Document
 
 
@@ -28,6 +33,7 @@ class ReferenceOrder:
     order_id: UUID
     is_placed: bool
     customer_id: int
+    channel: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +97,11 @@ def claim(
     lease_s: float,
     products: Sequence[int],
     keys: dict[str, bytes],
-    carts: Sequence[tuple[int, int]],
+    carts: Mapping[tuple[int, int], Seer],
     references: Sequence[str] = (),
 ) -> Claimed:
     """CLAIM: insert a row per product and per key, except for those that are taken. A product whose quarantine has
-    ended is free.
+    ended is free. `carts` says who asks for each of them.
     """
     parameters = {
         "batch": str(batch),
@@ -127,7 +133,7 @@ def claim(
 
 
 def look(
-    connection: Connection, products: Sequence[int], carts: Sequence[tuple[int, int]], references: Sequence[str]
+    connection: Connection, products: Sequence[int], carts: Mapping[tuple[int, int], Seer], references: Sequence[str]
 ) -> Claimed:
     """What CLAIM would return if all of these products were free. Nothing is claimed."""
     with connection.cursor() as cursor:
@@ -146,60 +152,71 @@ def reference_orders(connection: Connection, references: Sequence[str]) -> dict[
     """The orders that have these external references. A failed order has lost its reference."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """SELECT external_reference, id, status <> 'Pending' OR adopted, customer_id FROM orders
+            """SELECT external_reference, id, status <> 'Pending' OR adopted, customer_id, channel FROM orders
                WHERE external_reference = ANY(%s::text[]) AND (status <> 'Failed' OR adopted)""",
             (list(references),),
         )
         return {
-            reference: ReferenceOrder(UUID(order_id), placed, customer_id)
-            for reference, order_id, placed, customer_id in cursor
+            reference: ReferenceOrder(UUID(order_id), placed, customer_id, channel)
+            for reference, order_id, placed, customer_id, channel in cursor
         }
 
 
-def other_order_of_customer(connection: Connection, order_id: UUID, reference: str) -> UUID | None:
-    """The order with this reference, if it belongs to the same customer as this order, or None."""
+def other_order_of_customer(connection: Connection, seer: Seer, order_id: UUID, reference: str) -> UUID | None:
+    """The order with this reference, if it belongs to the same customer as this order and the seer sees it, or None."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """SELECT other.id FROM orders o JOIN orders other USING (customer_id)
-               WHERE o.id = %s AND other.external_reference = %s AND (other.status <> 'Failed' OR other.adopted)""",
-            (str(order_id), reference),
+            f"""SELECT o.id FROM orders ours JOIN orders o USING (customer_id)
+                WHERE ours.id = %(id)s AND o.external_reference = %(reference)s
+                  AND (o.status <> 'Failed' OR o.adopted) AND {is_seen_by(seer)}""",
+            {"id": str(order_id), "reference": reference, **seer_values(seer)},
         )
         row = cursor.fetchone()
         return UUID(row[0]) if row else None
 
 
-def _cart_orders(connection: Connection, carts: Sequence[tuple[int, int]]) -> dict[tuple[int, int], CartOrder]:
+def _cart_orders(connection: Connection, carts: Mapping[tuple[int, int], Seer]) -> dict[tuple[int, int], CartOrder]:
+    """The orders that these carts have become, whoever sees them."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"""SELECT o.customer_id, o.cart_id, o.id, o.status <> 'Pending', o.version, {ORDER_JSON}
-                FROM unnest(%(customers)s::bigint[], %(carts)s::bigint[]) c(customer_id, cart_id)
+            f"""SELECT o.customer_id, o.cart_id, o.id, o.status <> 'Pending', o.channel, o.version,
+                       {order_json("c.sees_private")}
+                FROM unnest(%(customers)s::bigint[], %(carts)s::bigint[], %(see_private)s::boolean[])
+                    c(customer_id, cart_id, sees_private)
                 JOIN orders o USING (customer_id, cart_id) WHERE o.status <> 'Failed'""",
-            {"customers": [c for c, _ in carts], "carts": [c for _, c in carts]},
+            {
+                "customers": [c for c, _ in carts],
+                "carts": [c for _, c in carts],
+                "see_private": [seer.sees_private for seer in carts.values()],
+            },
         )
         return {
-            (customer_id, cart_id): CartOrder(UUID(order_id), is_placed, Document(version, json))
-            for customer_id, cart_id, order_id, is_placed, version, json in cursor
+            (customer_id, cart_id): CartOrder(UUID(order_id), is_placed, channel, Document(version, json))
+            for customer_id, cart_id, order_id, is_placed, channel, version, json in cursor
         }
 
 
-def order_of_cart(connection: Connection, customer_id: int, cart_id: int | None, within_s: float) -> CartOrder | None:
-    """The placed order that this cart has become, or None.
+def order_of_cart(
+    connection: Connection, seer: Seer, customer_id: int, cart_id: int | None, within_s: float
+) -> CartOrder | None:
+    """The placed order that this cart has become, or None. An order that the seer does not see is none.
 
     If the cart's ID is unknown (None), it is the customer's newest order of a cart, if that was placed within the last
     `within_s` seconds.
     """
     if cart_id is not None:
-        order = _cart_orders(connection, [(customer_id, cart_id)]).get((customer_id, cart_id))
-        return order if order and order.is_placed else None
+        order = _cart_orders(connection, {(customer_id, cart_id): seer}).get((customer_id, cart_id))
+        return order if order and order.is_placed and seer.sees(customer_id, order.channel) else None
     with connection.cursor() as cursor:
         cursor.execute(
-            f"""SELECT o.id, o.version, {ORDER_JSON} FROM orders o
-                WHERE o.customer_id = %s AND o.cart_id IS NOT NULL AND o.placed_at > now() - %s * interval '1 s'
+            f"""SELECT o.id, o.channel, o.version, {order_json("%(sees_private)s")} FROM orders o
+                WHERE o.customer_id = %(customer)s AND o.cart_id IS NOT NULL
+                  AND o.placed_at > now() - %(within)s * interval '1 s' AND {is_seen_by(seer)}
                 ORDER BY o.id DESC LIMIT 1""",
-            (customer_id, within_s),
+            {"customer": customer_id, "within": within_s, **seer_values(seer)},
         )
         row = cursor.fetchone()
-        return CartOrder(UUID(row[0]), True, Document(row[1], row[2])) if row else None
+        return CartOrder(UUID(row[0]), True, row[1], Document(row[2], row[3])) if row else None
 
 
 def release(connection: Connection, batch: UUID, products: Iterable[int], keys: Iterable[str]) -> None:

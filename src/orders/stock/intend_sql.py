@@ -37,6 +37,12 @@ class NewOrder:
     total: int
     items: tuple[tuple[Line, str, int], ...]
     details: Details = NO_DETAILS
+    channel: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has neither details nor a channel."""
+        return self.channel is None and self.details == NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +63,13 @@ class Intent:
 
     @property
     def plain(self) -> list[NewOrder]:
-        """The orders without details: nearly all."""
-        return [order for order in self.orders if order.details == NO_DETAILS]
+        """The plain orders: nearly all."""
+        return [order for order in self.orders if order.is_plain]
 
     @property
     def described(self) -> list[NewOrder]:
-        """The orders with details."""
-        return [order for order in self.orders if order.details != NO_DETAILS]
+        """The other orders."""
+        return [order for order in self.orders if not order.is_plain]
 
 
 _INTEND_STEPS = (
@@ -105,13 +111,13 @@ _INTEND_STEPS = (
     Step(
         any_of("d_ids", "uuid"),
         f"""
-            INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at,
+            INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at, channel,
                                 {attached_sql.NAMES})
-                SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s, to_timestamp(ms / 1000::float8),
+                SELECT id, customer_id, 'Pending', total, cart_id, %(batch)s, to_timestamp(ms / 1000::float8), channel,
                        {attached_sql.NAMES}
                 FROM unnest(%(d_ids)s::uuid[], %(d_customers)s::bigint[], %(d_totals)s::bigint[], %(d_carts)s::bigint[],
-                            %(d_created_ms)s::bigint[], {attached_sql.ARRAYS})
-                    o(id, customer_id, total, cart_id, ms, {attached_sql.NAMES})""",
+                            %(d_created_ms)s::bigint[], %(d_channels)s::text[], {attached_sql.ARRAYS})
+                    o(id, customer_id, total, cart_id, ms, channel, {attached_sql.NAMES})""",
     ),
     Step(
         any_of("item_orders", "uuid"),
@@ -160,6 +166,7 @@ def intend(connection: Connection, batch: UUID, horizon_s: float, intent: Intent
         "due_numbers": [d.number for d in intent.due],
         **_order_parameters("", intent.plain),
         **_order_parameters("d_", intent.described),
+        "d_channels": [order.channel for order in intent.described],
         **attached_sql.attached_parameters([order.details for order in intent.described]),
         "item_orders": [str(order_id) for order_id, *_ in items],
         "item_products": [line.product_id for _, line, _, _ in items],

@@ -9,6 +9,8 @@ from uuid_utils.compat import uuid7
 
 from orders.neighbours.catalog import Catalog, Product
 from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
+from orders.order.audit_sql import AuditEntry
+from orders.order.model import Author
 from orders.postgres.database import Database
 from orders.settings import Settings
 from orders.stock import claim_sql, record_sql
@@ -46,10 +48,12 @@ class Comparison:
 class Reconciliation:
     """Compares without stopping writers: a product that is written meanwhile is looked at again."""
 
-    def __init__(self, database: Database, catalog: Catalog, settings: Settings) -> None:
+    def __init__(self, database: Database, catalog: Catalog, settings: Settings, author: Author = Author()) -> None:  # noqa: B008
+        """`author`: whoever decides, for the audit."""
         self._database = database
         self._catalog = catalog
         self._settings = settings
+        self._author = author
         self._now = asyncio.get_running_loop().time
 
     async def compare(self, products: Sequence[int] = ()) -> AsyncIterator[Comparison]:
@@ -118,7 +122,10 @@ class Reconciliation:
             if product.quantity == book.figure and not book.doubts:
                 return f"Product {product_id}: the record says {book.figure} already."
             stock = product.quantity
-            if not await self._database.run(lambda c: record_sql.accept(c, batch, product_id, book.figure, stock)):
+            audit = self._audit("stock_accepted", product_id, book.figure, stock)
+            if not await self._database.run(
+                lambda c: record_sql.accept(c, batch, product_id, book.figure, stock, audit)
+            ):
                 raise Undecided(f"Product {product_id}: this took too long; nothing was recorded.")
             return f"Product {product_id}: {stock} is recorded (it was {book.figure})."
 
@@ -130,7 +137,7 @@ class Reconciliation:
         async def work(batch: UUID, lease_until: float, product: Product, book: Book) -> str:
             if book.figure is None:
                 raise Undecided(f"Product {product_id}: the record has no figure; the catalog had lost the product.")
-            return await self._correct(batch, lease_until, product, book.figure)
+            return await self._correct("stock_restored", batch, lease_until, product, book.figure)
 
         return await self._claimed(product_id, work)
 
@@ -145,7 +152,7 @@ class Reconciliation:
                 raise Undecided(
                     f"Product {product_id}: the catalog says {product.quantity}, not {found}; nothing was written."
                 )
-            return await self._correct(batch, lease_until, product, counted)
+            return await self._correct("stock_set", batch, lease_until, product, counted)
 
         return await self._claimed(product_id, work)
 
@@ -157,7 +164,7 @@ class Reconciliation:
         while (
             product_id
             not in (
-                await self._database.run(lambda c: claim_sql.claim(c, batch, lease_s, [product_id], {}, []))
+                await self._database.run(lambda c: claim_sql.claim(c, batch, lease_s, [product_id], {}, {}))
             ).products
         ):
             if self._now() > give_up_at:
@@ -184,14 +191,18 @@ class Reconciliation:
             raise Undecided(f"Product {product_id}: was never written by this service.")
         return book
 
-    async def _correct(self, batch: UUID, lease_until: float, product: Product, stock: int) -> str:
-        """Run INTEND, WRITE and SETTLE like a batch without orders. If we die in between, recovery ends it."""
+    async def _correct(self, action: str, batch: UUID, lease_until: float, product: Product, stock: int) -> str:
+        """Run INTEND, WRITE and SETTLE like a batch without orders. If we die in between, recovery ends it.
+
+        The audit has what is intended: whether the PUT landed is in the record.
+        """
         if product.quantity == stock:
             return f"Product {product.id}: the catalog says {stock} already."
         change = Adjustment(product.quantity, stock)
         horizon_s = self._settings.orders_write_horizon_s
+        audit = self._audit(action, product.id, change.before, change.after)
         if not await self._database.run(
-            lambda c: record_sql.intend_correction(c, batch, horizon_s, product.id, change.before, change.after)
+            lambda c: record_sql.intend_correction(c, batch, horizon_s, product.id, change, audit)
         ):
             raise Undecided(f"Product {product.id}: this took too long; nothing was written.")
         give_up_at = self._now() + self._settings.orders_request_deadline_s
@@ -202,6 +213,11 @@ class Reconciliation:
         if fate in DID_NOT:
             raise Undecided(f"Product {product.id}: the catalog did not take {stock}.")
         return f"Product {product.id}: {stock} is written (it was {change.before})."
+
+    def _audit(self, action: str, product_id: int, before: int | None, after: int) -> AuditEntry:
+        """The entry for a decision about a product's stock."""
+        author, was, now = self._author, {"stock": before}, {"stock": after}
+        return AuditEntry(author.actor, action, f"product:{product_id}", was, now, author.address, author.request_id)
 
 
 def _settlement(product_id: int, fate: Fate) -> Settlement:

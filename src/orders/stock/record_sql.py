@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from orders.postgres.database import Connection
+from orders.order.audit_sql import AuditEntry, add_audit
+from orders.postgres.database import Connection, Cursor, transaction
 from orders.postgres.rows import named_rows
+from orders.stock.plan import Adjustment
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +129,28 @@ def latest_with_stock(connection: Connection, product_id: int, found: int, at_mo
 
 
 def intend_correction(
-    connection: Connection, batch: UUID, horizon_s: float, product_id: int, before: int, after: int
+    connection: Connection, batch: UUID, horizon_s: float, product_id: int, change: Adjustment, audit: AuditEntry
 ) -> bool:
-    """Commit before a correction is PUT. If this returns False, the claim is not ours any more, and nothing may be
-    sent.
+    """Commit before a correction is PUT, with an entry in the audit. If this returns False, the claim is not ours any
+    more, and nothing may be sent.
     """
-    with connection.cursor() as cursor:
+    with transaction(connection) as cursor:
         cursor.execute(
             """UPDATE stock_claims SET before = %s, after = %s, is_correction = true,
                                        lands_until = lease_until + %s * interval '1 s'
                WHERE batch_id = %s AND product_id = %s AND lease_until > now()""",
-            (before, after, horizon_s, str(batch), product_id),
+            (change.before, change.after, horizon_s, str(batch), product_id),
         )
-        return cursor.rowcount == 1
+        return _audited(cursor, audit)
 
 
-def accept(connection: Connection, batch: UUID, product_id: int, recorded: int | None, found: int) -> bool:
-    """Record that the catalog's figure is right, and release the claim. Returns False if the claim is not ours any
-    more.
+def accept(
+    connection: Connection, batch: UUID, product_id: int, recorded: int | None, found: int, audit: AuditEntry
+) -> bool:
+    """Record that the catalog's figure is right, with an entry in the audit, and release the claim. Returns False if
+    the claim is not ours any more.
     """
-    with connection.cursor() as cursor:
+    with transaction(connection) as cursor:
         cursor.execute(
             """WITH ours AS (DELETE FROM stock_claims WHERE batch_id = %(batch)s AND product_id = %(product)s
                              AND lease_until > now() RETURNING batch_id)
@@ -159,4 +163,12 @@ def accept(connection: Connection, batch: UUID, product_id: int, recorded: int |
                 "after": found,
             },
         )
-        return cursor.rowcount == 1
+        return _audited(cursor, audit)
+
+
+def _audited(cursor: Cursor, audit: AuditEntry) -> bool:
+    """Whether the last statement wrote its row. Then it is in the audit, too."""
+    if cursor.rowcount != 1:
+        return False
+    add_audit(cursor, audit)
+    return True

@@ -5,7 +5,7 @@ import random
 from collections.abc import Hashable
 from enum import Enum, auto
 
-from orders.neighbours.catalog import Catalog, Product, Written
+from orders.neighbours.catalog import SAID_NO, Catalog, Product, Written
 from orders.neighbours.reply import MalformedReply, NoAnswer, NotSent
 from orders.stock.plan import Adjustment
 
@@ -37,11 +37,13 @@ async def write_stock(
     """
     now = asyncio.get_running_loop().time
     unanswered = disputes = 0
+    disputed: Written | None = None
     pause_s = 0.05
     while now() < give_up_at:
-        written = await catalog.write(product, change.after, give_up_at, flow, alone=disputes > 0)
+        written = await catalog.write(product, change.after, give_up_at, flow, disputed=disputed)
         unanswered += written is Written.UNKNOWN
-        disputes += written is Written.DISPUTED
+        if written in SAID_NO:
+            disputes, disputed = disputes + 1, written
         fate = _fate(written, unanswered, disputes)
         if fate is None:
             fate = await _read_back(catalog, product, change, written, unanswered, disputes)

@@ -31,6 +31,7 @@ CORS: dict[str, Any] = {
         "Idempotency-Key",
         "If-Match",
         "If-None-Match",
+        "Last-Event-ID",
         "X-Actor",
         "X-Request-ID",
     ],

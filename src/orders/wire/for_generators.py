@@ -10,7 +10,7 @@ Schema = dict[str, Any]
 _LEFT_OUT = ("BatchResult", "OrderList", "PreviewedResult", "Problem", "ProblemError")
 """Answers that leave out an optional member if there is nothing to say. In them it is never null."""
 
-_OPERATIONS = ("get", "put", "post", "patch")
+_OPERATIONS = ("get", "put", "post", "patch", "delete")
 
 
 def suit_generators(document: Schema) -> None:

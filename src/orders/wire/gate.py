@@ -73,6 +73,8 @@ class Gate:
         elif target.route is None:
             await _without_route(scope, target)(scope, receive, send)
         else:
+            if target.operation.is_lasting:
+                scope["state"]["asked"] = asked
             _choose_route(scope, target, asked.path_parameters)
             await app(scope, _bounded(scope, receive, target.operation.max_body_bytes), send)
 

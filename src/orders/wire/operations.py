@@ -24,6 +24,7 @@ class Kind(enum.Enum):
     READS = "reads orders, or totals of them"
     WRITES = "places or changes orders"
     PREVIEWS = "tells what a write would do"
+    MANAGES = "changes who may ask, or tells about it"
     ABOUT = "tells about the service, the same to everyone"
     NOTHING = "is no operation: there is nothing at this address, or not by this method"
 
@@ -42,6 +43,10 @@ class Operation:
     """The scope that it needs. None: everyone may ask."""
     customer_may: CustomerMay | None = None
     """What a customer has to be allowed to do. None: no customer may ask, if it needs a scope."""
+    is_lasting: bool = False
+    """Whether its answer goes on for as long as the client likes. Access is checked again meanwhile."""
+    cost: int = 1
+    """What a request costs in the limits of its principal, as far as it is known before it is read (`costs`)."""
 
 
 NOTHING_THERE = Operation("nothing_there", Kind.NOTHING)
@@ -55,19 +60,27 @@ OPTIONS = Operation("options", Kind.NOTHING)
 
 _READ_BY_CUSTOMERS = ("get_orders", "get_order", "get_order_events", "get_customer_orders")
 _READ_BY_STAFF = ("export_csv", "export_ndjson")
+_COST_OF_MANY = 10
+"""Cost of an export and of a report: they read much, and each takes a database thread for as long as several lists."""
+
 _REPORTS = ("report_sales", "report_products", "report_statuses")
 _FEED = ("get_events", "get_events_head")
 _PLACING = ("place_order", "place_customer_order")
 _CHANGING = ("change_order_status", "return_order", "patch_order")
+_MANAGING = ("create_key", "list_keys", "rotate_key", "revoke_key", "list_audit")
 _ABOUT = ("get_about", "get_health")
-_PAGES = ("get_problems", "get_problem", "get_openapi", "get_docs", "get_redoc", "static-offline-docs")
+_PAGES = (
+    *("get_problems", "get_problem", "get_schemas", "get_schema"),
+    *("get_openapi", "get_asyncapi", "get_docs", "get_redoc", "static-offline-docs"),
+)
 """Operations whose answers stay the same until the next release."""
 
 _READS = (
     *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ) for id in _READ_BY_CUSTOMERS),
-    *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ) for id in _READ_BY_STAFF),
-    *(Operation(id, Kind.READS, scope=Scope.REPORTS_READ) for id in _REPORTS),
+    *(Operation(id, Kind.READS, scope=Scope.ORDERS_READ, cost=_COST_OF_MANY) for id in _READ_BY_STAFF),
+    *(Operation(id, Kind.READS, scope=Scope.REPORTS_READ, cost=_COST_OF_MANY) for id in _REPORTS),
     *(Operation(id, Kind.READS, scope=Scope.EVENTS_READ) for id in _FEED),
+    Operation("stream_events", Kind.READS, scope=Scope.EVENTS_READ, is_lasting=True),
 )
 
 _WRITES = (
@@ -82,6 +95,7 @@ _ALL = (
     *_READS,
     *_WRITES,
     *(dataclasses.replace(one, id=f"preview_{one.id}", kind=Kind.PREVIEWS) for one in _WRITES),
+    *(Operation(id, Kind.MANAGES, scope=Scope.ACCESS_MANAGE) for id in _MANAGING),
     Operation("get_workflow", Kind.ABOUT, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ),
     *(Operation(id, Kind.ABOUT) for id in _ABOUT),
     *(Operation(id, Kind.ABOUT, is_public=True) for id in _PAGES),

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import Depends, Header, Path, Request
 from pydantic import WithJsonSchema
 
-from orders.errors import Code, OrderError
+from orders.errors import Code, OrderError, no_customer
 from orders.order.model import MAX_ID
 from orders.order.parsing import KEY, parse_customer_id, parse_order_id
 from orders.order.schema import ID_EXAMPLE
@@ -93,7 +93,7 @@ def customer_or_refuse(text: str, expected: str = "a customer's ID (1 … 2^63-1
     """The customer's ID in an address. Raises OrderError if the text is none."""
     customer_id = parse_customer_id(text)
     if customer_id is None:
-        raise OrderError(Code.NOT_FOUND, f"{text[:60]!r} is not {expected}.")
+        raise no_customer(text, expected)
     return customer_id
 
 

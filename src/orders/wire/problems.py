@@ -90,6 +90,14 @@ _PROBLEM_EXAMPLES: dict[Code, tuple[str, dict[str, Any]]] = {
         requested=2,
         available=1,
     ),
+    Code.NOT_PERMITTED: (
+        "This needs the scope orders:change, which this credential does not have.",
+        {"required_scope": "orders:change"},
+    ),
+    Code.RATE_LIMITED: (
+        "This credential may ask for 10 requests per second, 30 after a rest. Large requests count for several.",
+        {"violated_policies": ["default"]},
+    ),
     Code.STATUS_NOT_ALLOWED: (_CANT_MOVE, {"allowed_statuses": _MOVES_LEFT}),
     Code.QUANTITY_EXCEEDED: _one_error(
         "#/items/0/quantity", "quantity_exceeded", "Line 1: 3 asked for, 2 left.", left=2

@@ -28,12 +28,12 @@ import {
 import type { NewStatus, Order, OrderList, OrderToPlace, Preview, Status } from './client/index.js';
 import { client } from './client/client.gen.js';
 
-const [url, customerText, productText] = process.argv.slice(2);
-assert(url && customerText && productText);
+const [url, customerText, productText, key] = process.argv.slice(2);
+assert(url && customerText && productText && key);
 const customer_id = Number(customerText);
 const product_id = Number(productText);
 const path = { customer_id };
-client.setConfig({ baseUrl: url });
+client.setConfig({ baseUrl: url, auth: key });
 
 /** The answer, of the type that the document gives it. */
 function done<T>(answer: { data?: T; error?: unknown }): NonNullable<T> {
@@ -141,6 +141,11 @@ async function report(): Promise<void> {
 async function beRefused(): Promise<void> {
   const { error } = await placeOrder({ path: { id: customer_id }, body: { items: [{ product_id, quantity: 99 }] } });
   assert.deepEqual([error?.code, error?.errors?.[0]?.pointer], ['insufficient_inventory', '#/items/0']);
+
+  const stranger = await getOrders({ auth: undefined });
+  assert.deepEqual([stranger.error?.code, stranger.response?.status], ['credential_required', 401]);
+  const liar = await getOrders({ auth: 'ord_wrong' });
+  assert.equal(liar.error?.code, 'credential_invalid');
 }
 
 const [order, ofCart] = await place();
