@@ -92,7 +92,8 @@ class Sender:
         addresses = await self._resolver.addresses(target)
         # A client knows one address. Another attempt tries another one.
         client = await self._clients.get(host, addresses[(attempt - 1) % len(addresses)], target.port)
-        request = client.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(READ_BYTES)
+        # No buffer: the status is there before the reply has come.
+        request = client.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(0)
         try:
             async with request.build_streamed() as response:
                 return await _read_answer(response, limit)
