@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import placing, plots, reading, replica, report
+from bench import access, placing, plots, reading, replica, report
 from bench.comparison import FULL, QUICK, Pace, Result
 from bench.load import require_wrk
 from bench.world import DATA, BenchError, postgres
@@ -30,6 +30,7 @@ COMPARISONS: dict[str, Callable[[str, Pace], list[Result]]] = {
     "8": placing.two_replicas,
     "9": replica.memory,
     "10": replica.cold_start,
+    "11": access.with_a_key,
 }
 NOT_QUICK = ("9", "load")
 DOCS = Path("docs")

@@ -31,17 +31,19 @@ class Load:
     refused: int
     p50_ms: float
     p99_ms: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Orders:
-    """POSTs by wrk, each with `lines` different products, drawn evenly from `first` … `last`."""
+    """POSTs by wrk, each with `lines` different products, drawn evenly from `first` … `last`. `key`: an API key."""
 
     url: str
     clients: int
     first: int = 1
     last: int = 10_000
     lines: int = 2
+    key: str = ""
 
 
 def require_wrk() -> None:
@@ -54,7 +56,8 @@ def place(seconds: float, *loads: Orders) -> Load:
     """Place orders for `seconds`, with one wrk for each of `loads` at once. Each order is for another customer."""
     running = []
     for load in loads:
-        variables = {"FIRST": load.first, "LAST": load.last, "LINES": load.lines, "CUSTOMER": _new_customers()}
+        variables = {"FIRST": load.first, "LAST": load.last, "LINES": load.lines, "KEY": load.key}
+        variables["CUSTOMER"] = _new_customers()
         running.append(_start_wrk(load.url, "place", load.clients, seconds, variables))
     results = [_result(process) for process in running]
     return Load(
@@ -62,12 +65,13 @@ def place(seconds: float, *loads: Orders) -> Load:
         sum(r.refused for r in results),
         median(r.p50_ms for r in results),
         max(r.p99_ms for r in results),
+        results[0].seconds,
     )
 
 
-def get(seconds: float, url: str, paths: Path, clients: int) -> Load:
-    """GET the paths in this file, one after the other, over and over."""
-    return _result(_start_wrk(url, "get", clients, seconds, {"PATHS": str(paths)}))
+def get(seconds: float, url: str, paths: Path, clients: int, key: str = "") -> Load:
+    """GET the paths in this file, one after the other, over and over. `key`: an API key."""
+    return _result(_start_wrk(url, "get", clients, seconds, {"PATHS": str(paths), "KEY": key}))
 
 
 def alternate(seconds: float, url: str, product_id: int, methods: str) -> Load:
@@ -129,6 +133,7 @@ def _result(process: "subprocess.Popen[str]") -> Load:
         int(found["refused"]),
         found["p50_us"] / 1000,
         found["p99_us"] / 1000,
+        found["seconds"],
     )
 
 

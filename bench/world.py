@@ -106,6 +106,11 @@ class Server:
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         return sum(_rss_kb(pid) for pid in (parent, *children)) / 1024
 
+    def cpu_s(self) -> float:
+        """The CPU time of the process so far, in seconds."""
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     def get(self, path: str) -> bytes:
         """The body of the answer to a GET."""
         with urllib.request.urlopen(self.url + path, timeout=10) as reply:
@@ -135,9 +140,9 @@ def serve(arguments: Sequence[str], **environment: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def replica(dsn: str, neighbours: "Neighbours") -> Iterator[Server]:
-    """One replica of the service, run like `orders serve`, with its default settings."""
-    environment = {"DATABASE_URL": dsn, "CATALOG_URL": neighbours.url, "CART_URL": neighbours.url}
+def replica(dsn: str, neighbours: "Neighbours", **settings: str) -> Iterator[Server]:
+    """One replica of the service, run like `orders serve`, with its default settings but for these."""
+    environment = {"DATABASE_URL": dsn, "CATALOG_URL": neighbours.url, "CART_URL": neighbours.url, **settings}
     with serve(["orders.cli", "serve"], **environment) as server:
         yield server
 

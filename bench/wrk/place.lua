@@ -4,6 +4,8 @@ dofile(debug.getinfo(1, "S").source:sub(2):match(".*/") .. "result.lua")
 local first, last, lines = tonumber(os.getenv("FIRST")), tonumber(os.getenv("LAST")), tonumber(os.getenv("LINES"))
 local customer = tonumber(os.getenv("CUSTOMER"))
 local headers = { ["Content-Type"] = "application/json" }
+local key = os.getenv("KEY")
+if key ~= "" then headers["Authorization"] = "Bearer " .. key end
 math.randomseed(customer)
 
 request = function()

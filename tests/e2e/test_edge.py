@@ -192,12 +192,17 @@ def test_a_page_of_another_site_buys_no_cart(service: Service, sandbox: Sandbox)
 
 
 def test_pages_of_named_origins_may_read_and_write(service: Service) -> None:
-    asks = {"Origin": ORIGIN, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "If-Match"}
+    asks = {"Origin": ORIGIN, "Access-Control-Request-Method": "PUT"}
+    asks["Access-Control-Request-Headers"] = "authorization,if-match"
     allowed = service.http.send("OPTIONS", f"{service.url}/orders/42", headers=asks)
+    assert allowed.status == 200
+    assert "Authorization" in allowed.headers["access-control-allow-headers"]
     assert allowed.headers["access-control-allow-origin"] == ORIGIN
     assert "PUT" in allowed.headers["access-control-allow-methods"]
     reply = service.get("/orders", headers={"Origin": ORIGIN})
     assert "ETag" in reply.headers["access-control-expose-headers"]
+    refused = service.get("/orders", headers={"Origin": ORIGIN, "Authorization": "Bearer ord_wrong"})
+    assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, ORIGIN)  # the page can read why
     stranger = service.get("/orders", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in stranger.headers
 

@@ -1,4 +1,4 @@
-"""Which addresses of a client are this machine. What only a server with two kinds of sockets sees is here."""
+"""Which addresses of a client, as a server writes them, are this machine."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from orders.wire.operations import OPERATIONS
     ("client", "is_local"),
     [
         (("127.0.0.1", 5000), True), (("::1", 5000), True), (("::ffff:127.0.0.1", 5000), True),
-        (("0:0:0:0:0:0:0:1", 5000), True), (("::ffff:127.0.0.6", 5000), False), (("::ffff:192.0.2.60", 5000), False),
+        (("0:0:0:0:0:0:0:1", 5000), False), (("::ffff:127.0.0.6", 5000), False), (("::ffff:192.0.2.60", 5000), False),
         (("fe80::1%eth0", 5000), False), (("127.0.0.2", 5000), False), (("0.0.0.0", 5000), False),
         (("localhost", 5000), False), (("testclient", 5000), False), (("", 0), False), (None, False),
     ],
