@@ -63,10 +63,6 @@ ALTER TABLE public.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 ALTER TABLE ONLY public.audit
     ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
 
-CREATE INDEX audit_by_action ON public.audit USING btree (action, id);
-
-CREATE INDEX audit_by_actor ON public.audit USING btree (actor, id);
-
 CREATE TRIGGER audit_is_kept BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit FOR EACH STATEMENT EXECUTE FUNCTION public.audit_is_kept();
 
 
@@ -87,6 +83,38 @@ ALTER TABLE ONLY public.cart_closings
     ADD CONSTRAINT cart_closings_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
 
 CREATE INDEX cart_closings_due ON public.cart_closings USING btree (retry_at);
+
+
+-- events --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.events (
+    "position" bigint NOT NULL,
+    order_id uuid NOT NULL,
+    number integer NOT NULL,
+    type text NOT NULL,
+    CONSTRAINT events_position_check CHECK (("position" > 0))
+);
+
+ALTER TABLE ONLY public.events
+    ADD CONSTRAINT event_has_one_position UNIQUE (order_id, number);
+
+ALTER TABLE ONLY public.events
+    ADD CONSTRAINT events_pkey PRIMARY KEY ("position");
+
+
+-- events_head ---------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.events_head (
+    "position" bigint NOT NULL,
+    seen pg_snapshot NOT NULL,
+    cluster bigint,
+    walked_order uuid,
+    walked_number integer,
+    CONSTRAINT walk_is_somewhere CHECK (((walked_order IS NULL) = (walked_number IS NULL)))
+);
+
+ALTER TABLE ONLY public.events_head
+    ADD CONSTRAINT events_head_pkey PRIMARY KEY ("position");
 
 
 -- idempotency_keys ----------------------------------------------------------------------------------------------------
@@ -151,6 +179,7 @@ CREATE TABLE public.order_events (
     note text,
     request_id text,
     at timestamp with time zone DEFAULT now() NOT NULL,
+    xact xid8 DEFAULT pg_current_xact_id(),
     CONSTRAINT order_events_number_check CHECK ((number > 0))
 );
 
@@ -159,6 +188,8 @@ ALTER TABLE ONLY public.order_events
 
 ALTER TABLE ONLY public.order_events
     ADD CONSTRAINT order_events_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+CREATE INDEX order_events_by_xact ON public.order_events USING btree (xact) WHERE (xact IS NOT NULL);
 
 
 -- order_items ---------------------------------------------------------------------------------------------------------
@@ -644,6 +675,85 @@ CREATE FUNCTION public.orders_allowed(status text, held_from text, adopted boole
         '{}')
 $_$;
 
+CREATE FUNCTION public.orders_assign_events_c38e1e7a6193(p_most integer, p_stride integer) RETURNS SETOF record
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+DECLARE
+        head events_head;
+        here bigint;
+        must_walk boolean;
+        given integer := 0;
+    BEGIN
+        IF NOT pg_try_advisory_xact_lock(hashtext('assign_events')) THEN
+            RETURN;
+        END IF;
+        IF current_setting('synchronous_commit') = 'off' THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+        END IF;
+        IF has_function_privilege('pg_control_system()', 'execute') THEN
+            here := (SELECT system_identifier FROM pg_control_system());
+        END IF;
+        SELECT * INTO STRICT head FROM events_head ORDER BY position DESC LIMIT 1;
+        must_walk := head.cluster IS DISTINCT FROM coalesce(here, 0)
+            OR pg_snapshot_xmax(head.seen) > pg_snapshot_xmax(pg_current_snapshot());
+
+        IF NOT must_walk AND head.walked_order IS NULL THEN
+            WITH found AS MATERIALIZED (
+                (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
+                 WHERE e.xact = ANY (ARRAY(SELECT pg_snapshot_xip(head.seen))) AND (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                 LIMIT p_most + 1)
+                UNION ALL
+                (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
+                 WHERE e.xact >= pg_snapshot_xmax(head.seen) AND (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                 ORDER BY e.xact LIMIT p_most + 1)),
+            sorted AS (
+                SELECT order_id, number, type, max(at) OVER (PARTITION BY order_id ORDER BY number) AS since FROM found
+                WHERE (SELECT count(*) FROM found) <= p_most),
+            added AS (
+                INSERT INTO events (position, order_id, number, type)
+                SELECT head.position + row_number() OVER (ORDER BY since, order_id, number), order_id, number, type
+                FROM sorted RETURNING 1),
+            counted AS (SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM found) AS found),
+            moved AS (
+                UPDATE events_head SET position = head.position + counted.added, seen = pg_current_snapshot()
+                FROM counted WHERE position = head.position AND counted.added > 0)
+            SELECT added, found > added INTO given, must_walk FROM counted;
+        END IF;
+
+        IF must_walk THEN
+            UPDATE events_head SET seen = pg_current_snapshot(), cluster = coalesce(here, 0),
+                                   walked_order = '00000000-0000-0000-0000-000000000000', walked_number = 0
+            WHERE position = head.position RETURNING * INTO STRICT head;
+        ELSIF head.walked_order IS NOT NULL THEN
+            WITH passed AS MATERIALIZED (
+                SELECT e.order_id, e.number, e.type FROM order_events e
+                WHERE (e.order_id, e.number) > (head.walked_order, head.walked_number)
+                ORDER BY e.order_id, e.number LIMIT p_stride),
+            added AS (
+                INSERT INTO events (position, order_id, number, type)
+                SELECT head.position + row_number() OVER (ORDER BY order_id, number), order_id, number, type
+                FROM passed e WHERE (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                RETURNING 1),
+            counted AS (
+                SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM passed) = p_stride AS goes_on),
+            last AS (SELECT order_id, number FROM passed ORDER BY order_id DESC, number DESC LIMIT 1)
+            UPDATE events_head SET position = head.position + counted.added,
+                                   walked_order = CASE WHEN counted.goes_on THEN last.order_id END,
+                                   walked_number = CASE WHEN counted.goes_on THEN last.number END
+                FROM counted LEFT JOIN last ON true WHERE position = head.position
+                RETURNING counted.added INTO STRICT given;
+        END IF;
+
+        RETURN QUERY SELECT h.position, given, h.walked_order IS NOT NULL FROM events_head h
+                     ORDER BY h.position DESC LIMIT 1;
+    END;
+END $$;
+
 CREATE FUNCTION public.orders_attached(o public.orders) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -701,7 +811,7 @@ INSERT INTO stock_claims (product_id, batch_id, lease_until)
                  WHERE r.product_id = ANY(p_products) AND r.returned_at IS NULL AND r.batch_id IS NULL);
 END $$;
 
-CREATE FUNCTION public.orders_documents_211dd1a1ef03(p_ids uuid[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_documents_932f99914538(p_ids uuid[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -710,7 +820,7 @@ CREATE FUNCTION public.orders_documents_211dd1a1ef03(p_ids uuid[]) RETURNS SETOF
 #variable_conflict use_column
 BEGIN
 RETURN QUERY SELECT o.id, o.version, json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
             'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
@@ -725,11 +835,11 @@ RETURN QUERY SELECT o.id, o.version, json_build_object(
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN true THEN o.private_note END),
+    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = ANY(p_ids);
 END $$;
 
-CREATE FUNCTION public.orders_documents_that_fit_09ec58145295(p_bytes bigint, p_ids uuid[], p_sees_private boolean) RETURNS SETOF record
+CREATE FUNCTION public.orders_documents_that_fit_942142002afe(p_bytes bigint, p_ids uuid[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -743,7 +853,7 @@ DECLARE
             BEGIN
                 FOR found IN
                     SELECT p.id, (SELECT json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
             'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
@@ -758,9 +868,8 @@ DECLARE
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN p_sees_private THEN o.private_note END),
-    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
-                                  FROM orders o WHERE o.id = p.id) AS document
+    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
+    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = p.id) AS document
                     FROM unnest(p_ids) p(id)
                 LOOP
                     EXIT WHEN so_far > 0 AND so_far + octet_length(found.document) > p_bytes;
@@ -770,7 +879,6 @@ DECLARE
             END;
 END $$;
 
-<<<<<<< HEAD
 CREATE FUNCTION public.orders_feed_cbb0857695be(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
@@ -829,9 +937,6 @@ DECLARE
 END $$;
 
 CREATE FUNCTION public.orders_intend_9957e0a1a420(p_after bigint[], p_attached_external_reference text[], p_attached_metadata jsonb[], p_attached_private_note text[], p_attached_public_note text[], p_batch uuid, p_before bigint[], p_carts bigint[], p_created_ms bigint[], p_customers bigint[], p_d_carts bigint[], p_d_created_ms bigint[], p_d_customers bigint[], p_d_ids uuid[], p_d_totals bigint[], p_due_numbers integer[], p_due_orders uuid[], p_due_products bigint[], p_freed text[], p_horizon double precision, p_ids uuid[], p_item_names text[], p_item_orders uuid[], p_item_prices bigint[], p_item_products bigint[], p_item_quantities integer[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_products bigint[], p_totals bigint[], p_unreadable bigint[]) RETURNS void
-=======
-CREATE FUNCTION public.orders_intend_ff3ea6487752(p_after bigint[], p_attached_external_reference text[], p_attached_metadata jsonb[], p_attached_private_note text[], p_attached_public_note text[], p_batch uuid, p_before bigint[], p_carts bigint[], p_created_ms bigint[], p_customers bigint[], p_d_carts bigint[], p_d_channels text[], p_d_created_ms bigint[], p_d_customers bigint[], p_d_ids uuid[], p_d_totals bigint[], p_due_numbers integer[], p_due_orders uuid[], p_due_products bigint[], p_freed text[], p_horizon double precision, p_ids uuid[], p_item_names text[], p_item_orders uuid[], p_item_prices bigint[], p_item_products bigint[], p_item_quantities integer[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_products bigint[], p_totals bigint[], p_unreadable bigint[]) RETURNS void
->>>>>>> help-stream
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -866,13 +971,13 @@ INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_a
                             p_created_ms) o(id, customer_id, total, cart_id, ms);
 END IF;
 IF cardinality(p_d_ids) > 0 THEN
-INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at, channel,
+INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at,
                                 external_reference, metadata, public_note, private_note)
-                SELECT id, customer_id, 'Pending', total, cart_id, p_batch, to_timestamp(ms / 1000::float8), channel,
+                SELECT id, customer_id, 'Pending', total, cart_id, p_batch, to_timestamp(ms / 1000::float8),
                        external_reference, metadata, public_note, private_note
                 FROM unnest(p_d_ids, p_d_customers, p_d_totals, p_d_carts,
-                            p_d_created_ms, p_d_channels, p_attached_external_reference, p_attached_metadata, p_attached_public_note, p_attached_private_note)
-                    o(id, customer_id, total, cart_id, ms, channel, external_reference, metadata, public_note, private_note);
+                            p_d_created_ms, p_attached_external_reference, p_attached_metadata, p_attached_public_note, p_attached_private_note)
+                    o(id, customer_id, total, cart_id, ms, external_reference, metadata, public_note, private_note);
 END IF;
 IF cardinality(p_item_orders) > 0 THEN
 INSERT INTO order_items (order_id, product_id, quantity, name, unit_price)
@@ -944,39 +1049,7 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION public.orders_seen_documents_5764e5c63939(p_channels text[], p_customers bigint[], p_ids uuid[], p_see_private boolean[]) RETURNS SETOF record
-    LANGUAGE plpgsql STABLE
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $$
-#variable_conflict use_column
-BEGIN
-RETURN QUERY SELECT seer.n, o.version, json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
-    'items', coalesce((
-        SELECT json_agg(json_build_object(
-            'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
-            'unit_price', i.unit_price, 'total', i.quantity * i.unit_price,
-            'cancelled', i.cancelled, 'returned', i.returned) ORDER BY i.id)
-        FROM order_items i WHERE i.order_id = o.id), '[]'),
-    'currency', o.currency, 'total', o.total, 'version', o.version,
-    'allowed_statuses', coalesce(
-        (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
-                THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
-         FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
-        CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
-    'external_reference', o.external_reference,
-    'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN seer.sees_private THEN o.private_note END),
-    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
-                FROM unnest(p_ids, p_customers, p_channels, p_see_private)
-                    WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
-                JOIN orders o ON o.id = seer.id AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
-                    AND (seer.channel IS NULL OR o.channel = seer.channel);
-END $$;
-
-CREATE FUNCTION public.orders_settle_28252010f5a7(p_actors text[], p_author_of uuid[], p_batch uuid, p_carries_due boolean, p_decided uuid[], p_ended bigint[], p_failed uuid[], p_failures text[], p_freed text[], p_hand_over boolean, p_has_failures boolean, p_horizon double precision, p_key_orders uuid[], p_landed bigint[], p_order_keys text[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_placed uuid[], p_quiet bigint[], p_reasons text[], p_refused bigint[], p_requests text[], p_took bigint[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_settle_4995a7af7e0b(p_actors text[], p_author_of uuid[], p_batch uuid, p_carries_due boolean, p_decided uuid[], p_ended bigint[], p_failed uuid[], p_failures text[], p_freed text[], p_hand_over boolean, p_has_failures boolean, p_horizon double precision, p_key_orders uuid[], p_landed bigint[], p_order_keys text[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_placed uuid[], p_quiet bigint[], p_reasons text[], p_refused bigint[], p_requests text[], p_took bigint[]) RETURNS SETOF record
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -1046,7 +1119,7 @@ UPDATE stock_claims SET lease_until = now(), lands_until = now() + p_horizon * i
 END IF;
 IF cardinality(p_key_orders) > 0 THEN
 UPDATE idempotency_keys k SET status = 201, body = json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
             'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
@@ -1061,7 +1134,7 @@ UPDATE idempotency_keys k SET status = 201, body = json_build_object(
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN true THEN o.private_note END),
+    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text, order_id = o.id
                 FROM unnest(p_key_orders, p_order_keys) n(id, key) JOIN orders o USING (id)
                 WHERE k.key = n.key;
@@ -1077,7 +1150,7 @@ DELETE FROM idempotency_keys WHERE batch_id = p_batch AND status IS NULL AND key
 END IF;
 IF cardinality(p_placed) > 0 THEN
 RETURN QUERY SELECT o.id, o.version, json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
             'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
@@ -1092,7 +1165,7 @@ RETURN QUERY SELECT o.id, o.version, json_build_object(
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN true THEN o.private_note END),
+    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = ANY(p_placed);
 END IF;
 END $$;

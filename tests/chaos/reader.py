@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 
+from tests.chaos.credentials import Credentials
 from tests.chaos.evidence import FeedEvent
 from tests.chaos.http import Http, NoAnswer, NotReached, Reply
 from tests.chaos.processes import Process
@@ -14,10 +15,11 @@ WAIT_S = 2.0
 class Reader:
     """It starts at the beginning, and stops once it has read all there is after `finish`."""
 
-    def __init__(self, replicas: Sequence[Process], chance: random.Random) -> None:
+    def __init__(self, replicas: Sequence[Process], credentials: Credentials, chance: random.Random) -> None:
         self.events: list[FeedEvent] = []
         self.refusals: list[str] = []
         self._replicas = replicas
+        self._credentials = credentials
         self._chance = chance
         self._is_last = False
 
@@ -46,7 +48,9 @@ class Reader:
     async def _ask(self, http: Http, address: str) -> Reply | None:
         replica = self._chance.choice(self._replicas)
         try:
-            reply = await http.send("GET", f"{replica.url}{address}", patience_s=WAIT_S + 3)
+            reply = await http.send(
+                "GET", f"{replica.url}{address}", headers=self._credentials.warehouse(), patience_s=WAIT_S + 3
+            )
         except (NotReached, NoAnswer):
             return None
         if reply.status == 200:

@@ -57,28 +57,6 @@ async def run(wish: Wish, folder: Path, say: Callable[[str], None]) -> Report:
     """Run everything. `say` gets a line about the progress now and then. Logs and data are in `folder`."""
     began_at = time.monotonic()
     chance = random.Random(wish.seed)
-<<<<<<< HEAD
-    async with running_world(folder, wish.replicas, SETTINGS) as world:
-        witness.install(world.database.dsn)
-        shelf = await fill_shelf(world.catalog.http, world.catalog.process.url, chance)
-        storm = Storm(world, chance.random(), wish.pause_s, LEASE_S)
-        load = Load(
-            world.replicas,
-            world.carts.process.url,
-            shelf,
-            chance.random(),
-            wish.rate,
-            patience_s=DEADLINE_S + 1.5,
-        )
-        reader = Reader(world.replicas, random.Random(wish.seed))
-        quiet = await _rage(world, shelf, storm, load, reader, wish, say)
-        for replica in world.replicas:
-            await asyncio.to_thread(replica.stop)
-        evidence = await _gather(world, shelf, load, reader, quiet)
-        gather.save(evidence, folder)
-        took_s = time.monotonic() - began_at
-        return _report(wish, took_s, evidence, world, shelf, storm, load, folder)
-=======
     with settings_of_access() as access:
         async with running_world(folder, wish.replicas, {**SETTINGS, **access}) as world:
             return await _run_in(world, wish, chance, folder, say, began_at)
@@ -101,15 +79,15 @@ async def _run_in(
         patience_s=DEADLINE_S + 1.5,
     )
     rotating = asyncio.create_task(credentials.rotate_forever())
-    quiet = await _rage(world, shelf, storm, load, wish, say)
+    reader = Reader(world.replicas, credentials, random.Random(wish.seed))
+    quiet = await _rage(world, shelf, storm, load, reader, wish, say)
     rotating.cancel()
     for replica in world.replicas:
         await asyncio.to_thread(replica.stop)
-    evidence = await _gather(world, shelf, load, quiet)
+    evidence = await _gather(world, shelf, load, reader, quiet)
     gather.save(evidence, folder)
     took_s = time.monotonic() - began_at
     return _report(wish, took_s, evidence, world, shelf, storm, load, folder)
->>>>>>> help-stream
 
 
 async def _rage(

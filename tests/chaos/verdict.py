@@ -34,8 +34,8 @@ def judge(evidence: Evidence) -> list[Row]:
         _nothing_is_doubled(evidence),
         _nothing_stays_half_done(evidence),
         _one_value_at_a_time(rest),
-        _feed_is_whole(evidence),
         _everybody_has_their_own(evidence),
+        _feed_is_whole(evidence),
         _known_limit(evidence, late),
     ]
 

@@ -69,14 +69,9 @@ class FeedQuery(BaseModel):
 
     def wanted(self, seer: Seer) -> Wanted:
         """What is wanted of the feed. Raises OrderError."""
-<<<<<<< HEAD
-        order_id = None if self.order_id is None else parse_order_id(self.order_id)
-        if self.order_id is not None and order_id is None:
-            raise invalid("query/order_id", "not_an_order", f"order_id: {self.order_id[:60]!r} is not an order's ID.")
-        return Wanted(self.after, self.mark, self.limit, parse_types(self.types), order_id, self.channel, seer)
-=======
-        return Wanted(self.after, self.limit, parse_types(self.types), _order(self.order_id), self.channel, seer)
->>>>>>> help-stream
+        return Wanted(
+            self.after, self.mark, self.limit, parse_types(self.types), _order(self.order_id), self.channel, seer
+        )
 
     def next_url(self, end: int, mark: str | None) -> str:
         """The address of the page behind this position, with the same other parameters."""

@@ -71,11 +71,9 @@ class FeedPage(BaseModel):
     """
 
     model_config = ConfigDict(
-<<<<<<< HEAD
-        json_schema_extra={"example": {"events": [_EXAMPLE], "next": "/events?after=1235&mark=5c0de1f2", "head": 1302}}
-=======
-        json_schema_extra={"example": {"events": [EVENT_EXAMPLE], "next": "/events?after=1235", "head": 1302}}
->>>>>>> help-stream
+        json_schema_extra={
+            "example": {"events": [EVENT_EXAMPLE], "next": "/events?after=1235&mark=5c0de1f2", "head": 1302}
+        }
     )
 
     events: list[FeedEvent]
