@@ -22,7 +22,7 @@ _LOCK = """
     DECLARE
         head events_head;
         here bigint;
-        is_elsewhere boolean;
+        must_walk boolean;
         given integer := 0;
     BEGIN
         IF NOT pg_try_advisory_xact_lock(hashtext('assign_events')) THEN
@@ -35,7 +35,7 @@ _LOCK = """
             here := (SELECT system_identifier FROM pg_control_system());
         END IF;
         SELECT * INTO STRICT head FROM events_head ORDER BY position DESC LIMIT 1;
-        is_elsewhere := head.cluster IS DISTINCT FROM coalesce(here, 0)
+        must_walk := head.cluster IS DISTINCT FROM coalesce(here, 0)
             OR pg_snapshot_xmax(head.seen) > pg_snapshot_xmax(pg_current_snapshot())"""
 
 # Counted, because PostgreSQL would make NOT EXISTS a join: it plans a function without values, expects a third of all
@@ -46,7 +46,7 @@ _IS_NEW = "(SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.nu
 # next `seen`. Numbers of an order ascend, because its events are written under its lock, one commit after the other:
 # every snapshot has the first so many of them. Times only sort what came in one round.
 _FIND = f"""
-        IF NOT is_elsewhere AND head.walked_order IS NULL THEN
+        IF NOT must_walk AND head.walked_order IS NULL THEN
             WITH found AS MATERIALIZED (
                 (SELECT e.order_id, e.number, e.type, e.at FROM order_events e
                  WHERE e.xact = ANY (ARRAY(SELECT pg_snapshot_xip(head.seen))) AND {_IS_NEW}
@@ -66,14 +66,14 @@ _FIND = f"""
             moved AS (
                 UPDATE events_head SET position = head.position + counted.added, seen = pg_current_snapshot()
                 FROM counted WHERE position = head.position AND counted.added > 0)
-            SELECT added, found > added INTO given, is_elsewhere FROM counted;
+            SELECT added, found > added INTO given, must_walk FROM counted;
         END IF"""
 
 # A walk along all events gives positions to those that have none. It begins where the transactions of `seen` are not
 # those of this server (a new database, or one that was restored elsewhere), or where too many events are new. What is
 # committed after it began is found by the snapshot of its beginning, when the walk is over.
 _BEGIN_WALK = """
-        IF is_elsewhere THEN
+        IF must_walk THEN
             UPDATE events_head SET seen = pg_current_snapshot(), cluster = coalesce(here, 0),
                                    walked_order = '00000000-0000-0000-0000-000000000000', walked_number = 0
             WHERE position = head.position RETURNING * INTO STRICT head"""

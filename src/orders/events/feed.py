@@ -96,7 +96,7 @@ class Feed:
         while not self._is_closing:
             page = await self._next_page(wanted, math.inf)
             yield page
-            wanted = _behind(wanted, page)
+            wanted = behind(wanted, page)
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -121,7 +121,7 @@ class Feed:
             page = await self.read(wanted)
             if page.events or page.goes_on or self._is_closing or not await _is_set(news, until):
                 return page
-            wanted = _behind(wanted, page)
+            wanted = behind(wanted, page)
 
     async def _load(self, several: Sequence[Wanted]) -> dict[Wanted, Page]:
         def read(connection: Connection) -> dict[Wanted, Page]:
@@ -130,7 +130,7 @@ class Feed:
         return await self._database.run(read, Lane.EVENTS)
 
 
-def _behind(wanted: Wanted, page: Page) -> Wanted:
+def behind(wanted: Wanted, page: Page) -> Wanted:
     """What is wanted next."""
     return replace(wanted, after=page.end, mark=page.mark)
 

@@ -6,10 +6,9 @@ It knows no HTTP. Whoever takes its parts decides how fast it goes on.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
 
 from orders.errors import OrderError
-from orders.events.feed import Feed
+from orders.events.feed import Feed, behind
 from orders.events.feed_sql import Page
 from orders.events.tail import KEPT, Tail, Told, told
 from orders.events.wanted import PREFIX, Wanted
@@ -71,7 +70,8 @@ class Stream:
             yield page
             if self._position >= self._tail.begin:
                 return
-            page = await self._feed.read(replace(self._wanted, after=self._position))
+            self._wanted = behind(self._wanted, page)
+            page = await self._feed.read(self._wanted)
 
     async def _live(self) -> AsyncIterator[Sequence[Told]]:
         """The events of the tail as they come. Nothing, when it is time to say so."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orders.errors import OrderError
-from orders.events.feed import Feed
+from orders.events.feed import Feed, behind
 from orders.events.feed_sql import Page
 from orders.events.wanted import PREFIX, Wanted
 from orders.postgres.database import DatabaseUnavailable
@@ -66,7 +66,7 @@ class Tail:
         self.news = asyncio.Event()
         """Set when there are more events, or no more."""
         self._feed = feed
-        self._seer = seer
+        self._wanted = Wanted(position, seer=seer)
         self._events: deque[Told] = deque()
         self._streams = 0
         self._reading: asyncio.Task[None] | None = None
@@ -94,6 +94,7 @@ class Tail:
         """Add the events of a page, and forget the oldest."""
         self._events.extend(map(told, page.events))
         self.end = page.end
+        self._wanted = behind(self._wanted, page)
         while len(self._events) > KEPT:
             self.begin = self._events.popleft().position
         self._wake()
@@ -103,7 +104,7 @@ class Tail:
         try:
             while not self._feed.is_closing:
                 with contextlib.suppress(DatabaseUnavailable):
-                    async for page in self._feed.follow(Wanted(self.end, seer=self._seer)):
+                    async for page in self._feed.follow(self._wanted):
                         self.take(page)
                     return
                 await asyncio.sleep(AGAIN_S)

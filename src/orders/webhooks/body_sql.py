@@ -79,8 +79,8 @@ def _read_events(connection: Connection, messages: Sequence[Message]) -> dict[in
 def _orders_as_of(
     connection: Connection, workflow: Workflow, messages: Sequence[Message]
 ) -> dict[tuple[UUID, int], dict[str, Any]]:
-    """The orders by ID and version. Each is the same whenever it is read: `updated_at` is the time of the event, because
-    somebody in psql can set another one.
+    """The orders by ID and version. Each is the same whenever it is read: `updated_at` is the time of the event,
+    because somebody in psql can set another one.
     """
     pasts = read_pasts(connection, [_version(message) for message in messages], sees_private=False)
     return {wanted: as_of(past, wanted[1], workflow) | {"updated_at": past.at} for wanted, past in pasts.items()}

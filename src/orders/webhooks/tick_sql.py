@@ -65,15 +65,16 @@ _ROOM = """
             RETURN;
         END IF"""
 
-# A delivery waits for all earlier ones of its order. `due_at` is the lease of what is being sent.
+# A delivery waits for all earlier ones of its order. `due_at` is the lease of what is being sent. IS NOT DISTINCT FROM
+# keeps PostgreSQL from looking through all deliveries of the endpoint: it plans a function without knowing how many.
 _TAKE = """
         RETURN QUERY WITH due AS MATERIALIZED (
             SELECT d.id FROM webhook_deliveries d
             WHERE d.webhook_id = w.id AND d.state IN ('waiting', 'sending') AND d.due_at <= now()
               AND (w.ordering = 'none' OR d.position IS NULL OR NOT EXISTS (
                     SELECT FROM webhook_deliveries e
-                    WHERE e.webhook_id = d.webhook_id AND e.order_id = d.order_id AND e.position < d.position
-                      AND e.state IN ('waiting', 'sending')))
+                    WHERE e.order_id = d.order_id AND e.position < d.position
+                      AND e.webhook_id IS NOT DISTINCT FROM d.webhook_id AND e.state IN ('waiting', 'sending')))
             ORDER BY d.due_at, d.id LIMIT room)
         UPDATE webhook_deliveries d
             SET state = 'sending', attempts = d.attempts + 1, due_at = now() + %(lease_s)s::float * interval '1 second',

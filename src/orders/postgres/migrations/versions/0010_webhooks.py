@@ -67,8 +67,9 @@ CREATE TABLE webhook_deliveries (
         AND (position IS NULL) = (order_id IS NULL) AND (position IS NULL) = (number IS NULL)),
     CONSTRAINT delivered_once_per_round UNIQUE (webhook_id, position, round)
 );
-CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook_id, due_at) WHERE state IN ('waiting', 'sending');
-CREATE INDEX webhook_deliveries_of_order ON webhook_deliveries (webhook_id, order_id, position)
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook_id, due_at, id)
+    WHERE state IN ('waiting', 'sending');
+CREATE INDEX webhook_deliveries_of_order ON webhook_deliveries (order_id, position)
     WHERE state IN ('waiting', 'sending');
 CREATE INDEX webhook_deliveries_listed ON webhook_deliveries (webhook_id, id);
 CREATE INDEX webhook_deliveries_done ON webhook_deliveries (created_at) WHERE state IN ('delivered', 'failed');
