@@ -97,6 +97,12 @@ class Code(Enum):
         "This is another database, or it lost its last commits: `head` is where its feed ends. Compare what you have "
         "with the orders, and go on from a position that the feed has.",
     )
+    POSITION_GONE = Kind(
+        410,
+        "The feed does not go back that far",
+        "Its older events are not kept; orders' histories still have them. `first` is the first position that there "
+        "is: read on from there, and compare what you have with the orders.",
+    )
     STREAMS_FULL = Kind(503, "Too many requests wait for events", "Ask again after `Retry-After`, or without `wait`.")
     DESCRIBED_TOO_OFTEN = Kind(
         409,

@@ -1,1 +1,1 @@
-"""Relays: the feed goes on to brokers (NATS JetStream, RabbitMQ, Kafka), each event at least once, in its order's order."""
+"""Relays: events go from the feed to brokers (NATS JetStream, RabbitMQ, Kafka), each at least once."""

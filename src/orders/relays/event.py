@@ -1,4 +1,4 @@
-"""An event as brokers get it: a CloudEvent 1.0 in binary mode, which is attributes beside the bytes of the data. Pure."""
+"""An event as brokers get it: a CloudEvent 1.0 in binary mode, so its attributes are headers. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from orders.postgres.database import Database, DatabaseUnavailable
 from orders.postgres.lanes import Lane
 from orders.relays.event import runs
 from orders.relays.outage import Outage
-from orders.relays.relays_sql import LEASE_S, Batch, Taker, let_go, record, take
+from orders.relays.relays_sql import LEASE_S, Batch, Taker, let_go, record, set_position, take
 from orders.relays.sink import PUBLISH_S, BrokerAway, Sink
 from orders.settings.relays import Target
 
@@ -65,6 +65,10 @@ class Relay:
             await _wait(news)
             return False
         return await self._publish(batch, lease_ends_at)
+
+    async def go_on_after(self, position: int) -> None:
+        """Relay what comes after this position, whoever relays. Raises DatabaseUnavailable."""
+        await self._database.run(lambda c: set_position(c, self._taker, position), Lane.RELAYS)
 
     async def close(self) -> None:
         """Let another replica relay, and close the connection to the broker."""

@@ -106,7 +106,7 @@ def _read(connection: Connection, position: int, taker: Taker) -> tuple[int, lis
             return position, []
         parameters = {f"{name}s": [place[name] for place in places] for name in ("number", "position")}
         EVENTS_TO_SEND.call(cursor, {**parameters, "ids": [place["order_id"] for place in places]})
-        found = {n: event for n, event in cursor}
+        found = dict(cursor.fetchall())
     versions = [(UUID(place["order_id"]), place["number"]) for place in places]
     pasts = read_pasts(connection, versions, sees_private=False)
     orders = {version: as_of(past, version[1], taker.workflow) for version, past in pasts.items()}
@@ -121,7 +121,8 @@ def record(connection: Connection, taker: Taker, position: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             """UPDATE relays SET position = %(position)s, error = NULL, at = now()
-               WHERE name = %(name)s AND holder = %(holder)s::uuid AND (position <> %(position)s OR error IS NOT NULL)""",
+               WHERE name = %(name)s AND holder = %(holder)s::uuid
+                 AND (position <> %(position)s OR error IS NOT NULL)""",
             {**_parameters(taker), "position": position},
         )
 
