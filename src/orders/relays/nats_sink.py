@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-import nats
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
@@ -51,7 +50,8 @@ class NatsSink:
             gone.set()
 
         # It must not connect again by itself: then it sends what waits, after what a new connection has sent.
-        self._client = await nats.connect(
+        self._client = Client()
+        await self._client.connect(
             self._servers,
             name="orders",
             allow_reconnect=False,

@@ -2,23 +2,35 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractExchange
+from aio_pika.connection import make_url
 
 from orders.relays.event import CONTENT_TYPE, RelayedEvent
 from orders.relays.sink import CLOSE_S, PUBLISH_S, BrokerAway, acknowledged, reason
 from orders.settings.relays import Target
+
+for _library in ("aio_pika", "aiormq"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL)  # their errors are also raised
 
 
 class RabbitmqSink:
     """An exchange. It is made if it is not there."""
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self._place = target.place
         host, _, port = target.hosts[0].partition(":")
-        self._host, self._port = host, int(port or (5671 if target.scheme == "amqps" else 5672))
+        self._url = make_url(
+            host=host,
+            port=int(port or (5671 if target.scheme == "amqps" else 5672)),
+            login=target.user or "guest",
+            password=target.password or "guest",
+            virtualhost=target.folder or "/",
+            ssl=target.scheme == "amqps",
+        )
         self._connection: AbstractConnection | None = None
         self._exchange: AbstractExchange | None = None
 
@@ -44,18 +56,10 @@ class RabbitmqSink:
     async def _connect(self) -> AbstractExchange:
         await self.close()
         # Not connect_robust: it would send again by itself, after what a new connection has sent.
-        self._connection = await aio_pika.connect(
-            host=self._host,
-            port=self._port,
-            login=self._target.user or "guest",
-            password=self._target.password or "guest",
-            virtualhost=self._target.folder or "/",
-            ssl=self._target.scheme == "amqps",
-            timeout=PUBLISH_S,
-            client_properties={"connection_name": "orders"},
-        )
-        channel = await self._connection.channel(publisher_confirms=True)
-        self._exchange = await channel.declare_exchange(self._target.place, aio_pika.ExchangeType.TOPIC, durable=True)
+        self._connection = connection = aio_pika.Connection(self._url, client_properties={"connection_name": "orders"})
+        await connection.connect(timeout=PUBLISH_S)
+        channel = await connection.channel(publisher_confirms=True)
+        self._exchange = await channel.declare_exchange(self._place, aio_pika.ExchangeType.TOPIC, durable=True)
         return self._exchange
 
 

@@ -15,7 +15,7 @@ from orders.postgres.database import Database, DatabaseUnavailable
 from orders.postgres.lanes import Lane
 from orders.relays.event import runs
 from orders.relays.outage import Outage
-from orders.relays.relays_sql import LEASE_S, Batch, Taker, let_go, record, set_position, take
+from orders.relays.relays_sql import LEASE_S, Batch, Taker, is_well, let_go, record, set_position, take
 from orders.relays.sink import PUBLISH_S, BrokerAway, Sink
 from orders.settings.relays import Target
 
@@ -56,8 +56,7 @@ class Relay:
         news, lease_ends_at = self._positions.news, clock() + LEASE_S
         batch = await self._database.run(lambda c: take(c, self._taker), Lane.RELAYS)
         if batch is None:
-            await self._disconnect()
-            await asyncio.sleep(OTHERS_S)
+            await self._look_on()
             return False
         if batch.moved_from is not None:
             log.warning("relay %s goes on at another address, from position %d", self.target.name, batch.begin)
@@ -76,6 +75,13 @@ class Relay:
             await self._database.run(lambda c: let_go(c, self._taker), Lane.RELAYS)
         await self._disconnect()
 
+    async def _look_on(self) -> None:
+        """Wait while another replica relays."""
+        await self._disconnect()
+        if self._outage.count and await self._database.run(lambda c: is_well(c, self.target.name), Lane.RELAYS):
+            self._tell_of_the_end()
+        await asyncio.sleep(OTHERS_S)
+
     async def _publish(self, batch: Batch, lease_ends_at: float) -> bool:
         """Publish the events run by run, while the lease lasts. Raises DatabaseUnavailable."""
         clock = asyncio.get_running_loop().time
@@ -92,10 +98,13 @@ class Relay:
         except BrokerAway as error:
             await self._rest(str(error), reached)
             return True
-        if (away_s := self._outage.end(clock())) is not None:
-            log.info("relay %s: the broker is back after %.0f s", self.target.name, away_s)
+        self._tell_of_the_end()
         await self._database.run(lambda c: record(c, self._taker, reached), Lane.RELAYS)
         return True
+
+    def _tell_of_the_end(self) -> None:
+        if (away_s := self._outage.end(asyncio.get_running_loop().time())) is not None:
+            log.warning("relay %s: the broker is back after %.0f s", self.target.name, away_s)
 
     async def _rest(self, why: str, reached: int) -> None:
         """Note that the broker is away. Any replica may try next."""

@@ -138,6 +138,13 @@ def let_go(connection: Connection, taker: Taker, error: str | None = None) -> No
         )
 
 
+def is_well(connection: Connection, name: str) -> bool:
+    """Whether the broker acknowledged what was published last."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM relays WHERE name = %s AND error IS NULL", (name,))
+        return cursor.fetchone() is not None
+
+
 def set_position(connection: Connection, taker: Taker, position: int) -> None:
     """Let the relay go on after a position. Events that a replica is just publishing do not move it."""
     _begin(connection, taker)
