@@ -26,6 +26,7 @@ PURGE = Function(
                 END IF;
                 SELECT * INTO STRICT head FROM events_head ORDER BY position DESC LIMIT 1;
                 IF head.walked_order IS NOT NULL OR head.cluster IS NULL THEN
+                    RETURN QUERY SELECT 0;
                     RETURN;
                 END IF;
                 up_to := least(head.forgotten + %(most)s::integer, head.position,
@@ -53,7 +54,7 @@ PURGE = Function(
     ],
     rows="deleted integer",
 )
-"""Its row is the number of events that it deleted. No row: the assigner is at work."""
+"""Its row is the number of events that it deleted. No row: the assigner has its lock."""
 
 
 def purge_feed(connection: Connection, keep_days: float, most: int = PURGED) -> bool:
