@@ -114,6 +114,9 @@ CREATE TABLE public.events_head (
     cluster bigint,
     walked_order uuid,
     walked_number integer,
+    forgotten bigint DEFAULT 0 NOT NULL,
+    forgotten_at timestamp with time zone,
+    forgotten_xact xid8,
     CONSTRAINT walk_is_somewhere CHECK (((walked_order IS NULL) = (walked_number IS NULL)))
 );
 
@@ -397,6 +400,43 @@ CREATE TABLE public.orders_schema_version (
 
 ALTER TABLE ONLY public.orders_schema_version
     ADD CONSTRAINT orders_schema_version_pkc PRIMARY KEY (version_num);
+
+
+-- outbox --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.outbox (
+    id uuid NOT NULL,
+    aggregatetype text NOT NULL,
+    aggregateid text NOT NULL,
+    type text NOT NULL,
+    payload jsonb NOT NULL,
+    "position" bigint NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+
+
+-- relays --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.relays (
+    name text NOT NULL,
+    url_hash text NOT NULL,
+    "position" bigint NOT NULL,
+    holder uuid,
+    lease_until timestamp with time zone,
+    error text,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT held_until_some_time CHECK (((holder IS NULL) = (lease_until IS NULL))),
+    CONSTRAINT relays_error_check CHECK ((char_length(error) <= 300)),
+    CONSTRAINT relays_name_check CHECK ((name ~ '^[a-z0-9_-]{1,60}$'::text)),
+    CONSTRAINT relays_position_check CHECK (("position" >= 0))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY public.relays
+    ADD CONSTRAINT relays_pkey PRIMARY KEY (name);
 
 
 -- sales_changes -------------------------------------------------------------------------------------------------------
@@ -813,7 +853,7 @@ CREATE FUNCTION public.orders_allowed(status text, held_from text, adopted boole
         '{}')
 $_$;
 
-CREATE FUNCTION public.orders_assign_events_c38e1e7a6193(p_most integer, p_stride integer) RETURNS SETOF record
+CREATE FUNCTION public.orders_assign_events_d12dbccb42fc(p_most integer, p_outbox boolean, p_stride integer) RETURNS SETOF record
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -869,13 +909,15 @@ DECLARE
             WHERE position = head.position RETURNING * INTO STRICT head;
         ELSIF head.walked_order IS NOT NULL THEN
             WITH passed AS MATERIALIZED (
-                SELECT e.order_id, e.number, e.type FROM order_events e
+                SELECT e.order_id, e.number, e.type, e.at, e.xact FROM order_events e
                 WHERE (e.order_id, e.number) > (head.walked_order, head.walked_number)
                 ORDER BY e.order_id, e.number LIMIT p_stride),
             added AS (
                 INSERT INTO events (position, order_id, number, type)
                 SELECT head.position + row_number() OVER (ORDER BY order_id, number), order_id, number, type
-                FROM passed e WHERE (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                FROM passed e WHERE (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0 AND NOT (
+                    e.at <= coalesce(head.forgotten_at, '-infinity')
+                    AND (e.xact IS NULL OR e.xact < head.forgotten_xact))
                 RETURNING 1),
             counted AS (
                 SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM passed) = p_stride AS goes_on),
@@ -885,6 +927,23 @@ DECLARE
                                    walked_number = CASE WHEN counted.goes_on THEN last.number END
                 FROM counted LEFT JOIN last ON true WHERE position = head.position
                 RETURNING counted.added INTO STRICT given;
+        END IF;
+
+        IF p_outbox AND given > 0 THEN
+            INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, position, at)
+                SELECT overlay(overlay(left(encode(sha256(uuid_send(v.order_id) || convert_to(v.number::text, 'UTF8')), 'hex'), 32)
+        placing '8' from 13 for 1) placing 'a' from 17 for 1)::uuid, 'order', v.order_id, 'order.' || v.type, jsonb_build_object(
+        'type', 'order.' || e.type, 'timestamp', to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'data', json_build_object(
+            'position', v.position, 'order_id', e.order_id, 'number', e.number,
+            'order_url', '/orders/' || e.order_id || '?at=' || e.number, 'customer_id', o.customer_id,
+            'channel', o.channel, 'actor', e.actor, 'reason', e.reason,
+            'before', CASE WHEN false THEN e.before ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END, 'after', CASE WHEN false THEN e.after ELSE jsonb_set(e.after, '{notes,private}', 'null', false) END, 'details', e.details,
+            'order', NULL)), v.position, e.at
+                FROM events v
+                JOIN order_events e ON e.order_id = v.order_id AND e.number = v.number
+                JOIN orders o ON o.id = v.order_id
+                WHERE v.position > head.position ORDER BY v.position;
+            DELETE FROM outbox;
         END IF;
 
         RETURN QUERY SELECT h.position, given, h.walked_order IS NOT NULL FROM events_head h
@@ -1038,7 +1097,7 @@ RETURN QUERY SELECT w.n, json_build_object(
                 JOIN orders o ON o.id = w.id;
 END $$;
 
-CREATE FUNCTION public.orders_feed_82f0f882f85f(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_feed_ed413bd6f702(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -1050,6 +1109,7 @@ DECLARE
                 found record;
                 last bigint;
                 head bigint := (SELECT position FROM events_head ORDER BY position DESC LIMIT 1);
+                forgotten bigint := (SELECT forgotten FROM events_head ORDER BY position DESC LIMIT 1);
                 reached bigint := CASE WHEN p_after < head THEN least(head, p_after + 10000) ELSE head END;
                 given integer := 0;
                 so_far bigint := 0;
@@ -1091,7 +1151,8 @@ DECLARE
                 RETURN QUERY SELECT reached, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
                                  FROM events WHERE position = reached)
                              UNION ALL SELECT head, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
-                                 FROM events WHERE position = p_after);
+                                 FROM events WHERE position = p_after)
+                             UNION ALL SELECT forgotten, NULL;
             END;
 END $$;
 
@@ -1246,6 +1307,51 @@ RETURN QUERY SELECT w.n, past.* FROM unnest(p_ids, p_versions)
                     WHERE o.id = w.id AND (p_seen_customer IS NULL OR o.customer_id = p_seen_customer)
                         AND (p_seen_channel IS NULL OR o.channel = p_seen_channel))
                     past(document, members, lines, held_from, adopted, at);
+END $$;
+
+CREATE FUNCTION public.orders_purge_feed_bebb3e716eef(p_days double precision, p_most integer) RETURNS SETOF record
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+DECLARE
+                head events_head;
+                up_to bigint;
+                latest timestamptz;
+                deleted integer;
+            BEGIN
+                IF NOT pg_try_advisory_xact_lock(hashtext('assign_events')) THEN
+                    RETURN;
+                END IF;
+                SELECT * INTO STRICT head FROM events_head ORDER BY position DESC LIMIT 1;
+                IF head.walked_order IS NOT NULL OR head.cluster IS NULL THEN
+                    RETURN QUERY SELECT 0;
+                    RETURN;
+                END IF;
+                up_to := least(head.forgotten + p_most, head.position,
+                               (SELECT min(position) FROM webhooks), (SELECT min(position) FROM relays));
+                up_to := coalesce((
+                    SELECT v.position - 1 FROM events v
+                    JOIN order_events e ON e.order_id = v.order_id AND e.number = v.number
+                    WHERE v.position > head.forgotten AND v.position <= up_to
+                      AND e.at >= now() - p_days * interval '1 day'
+                    ORDER BY v.position LIMIT 1), up_to);
+                latest := (SELECT max(e.at) FROM events v
+                           JOIN order_events e ON e.order_id = v.order_id AND e.number = v.number
+                           WHERE v.position > head.forgotten AND v.position <= up_to);
+                DELETE FROM events WHERE position > head.forgotten AND position <= up_to;
+                GET DIAGNOSTICS deleted = ROW_COUNT;
+                IF deleted > 0 THEN
+                    UPDATE events_head
+                    SET forgotten = up_to, forgotten_at = greatest(forgotten_at, latest),
+                        forgotten_xact = greatest(forgotten_xact, pg_snapshot_xmin(head.seen))
+                    WHERE position = head.position;
+                END IF;
+                RETURN QUERY SELECT deleted;
+            END;
 END $$;
 
 CREATE FUNCTION public.orders_record_delivered_e95ada448ae1(p_at timestamp with time zone[], p_id bigint[], p_ms integer[], p_status integer[], p_webhook uuid) RETURNS void

@@ -255,13 +255,14 @@ def ask(connection: database.Connection, statement: str, parameters: Any = None)
 
 
 CHILDREN_FIRST = (
-    "webhook_attempts", "webhook_deliveries", "webhook_secrets", "webhooks", "events",
+    "webhook_attempts", "webhook_deliveries", "webhook_secrets", "webhooks", "events", "relays",
     "order_events", "idempotency_keys", "cart_closings", "stock_returns", "stock_claims", "order_items",
     "order_metadata", "orders", "sales_days", "sales_of_products", "sales_changes",
     "standing_days", "standing_changes", "access_keys",
 )  # fmt: skip
 NO_FEED = """UPDATE events_head SET position = 0, seen = pg_current_snapshot(), cluster = NULL,
-                                    walked_order = NULL, walked_number = NULL"""
+                                    walked_order = NULL, walked_number = NULL,
+                                    forgotten = 0, forgotten_at = NULL, forgotten_xact = NULL"""
 EMPTY = ("TRUNCATE stock_record", *(f"DELETE FROM {table}" for table in CHILDREN_FIRST), NO_FEED)
 """Each is a transaction of its own, so that none of them waits for a replica that waits for it. TRUNCATE takes far
 longer than to delete a few rows; but rows of the record can't be deleted.

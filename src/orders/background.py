@@ -10,10 +10,12 @@ from pyreqwest.client import Client
 from orders.access.known_keys import KnownKeys
 from orders.access.tokens import Tokens
 from orders.changing.move import expire_once
+from orders.events.purge_sql import purge_feed
 from orders.finding.summing_up import sum_up_once
 from orders.machinery import Machinery
 from orders.postgres.database import DatabaseUnavailable
 from orders.postgres.lanes import Lane
+from orders.relays.relay import Relay
 from orders.settings import Settings
 from orders.webhooks.purge_sql import purge
 
@@ -47,10 +49,13 @@ LOOK_S = 0.01
 """Shortest pause between two looks for webhooks with work. A look itself waits for news."""
 
 PURGE_S = 60.0
-"""Pause between two looks for old deliveries of webhooks."""
+"""Pause between two looks for old deliveries of webhooks, and for old events of the feed."""
 
 PURGE_MORE_S = 0.1
-"""Pause between deleting two lots of old deliveries: others get their turn at the database."""
+"""Pause between deleting two lots of these: others get their turn at the database."""
+
+RELAY_S = 0.0
+"""Pause between two rounds of a relay, which waits itself if there is nothing to do."""
 
 KEYS_S = 2.0
 """Pause between two reads of the API keys that are in use. A revocation has to hold within 5 s."""
@@ -96,7 +101,24 @@ def rounds(built: Machinery, settings: Settings) -> tuple[Round, ...]:
             PURGE_S,
             more_pause_s=PURGE_MORE_S,
         ),
+        *rounds_of_relays(built.relays),
+        *_keeping_the_feed_short(built, settings.orders_events_keep_d),
     )
+
+
+def rounds_of_relays(relays: Sequence[Relay]) -> tuple[Round, ...]:
+    """A round for each relay. It waits for news itself."""
+    return tuple(Round(f"relay {relay.target.name}", relay.relay_once, RELAY_S) for relay in relays)
+
+
+def _keeping_the_feed_short(built: Machinery, keep_days: float | None) -> tuple[Round, ...]:
+    if keep_days is None:
+        return ()
+
+    async def once() -> bool:
+        return await built.database.run(lambda c: purge_feed(c, keep_days), Lane.EVENTS)
+
+    return (Round("deleting old events from the feed", once, PURGE_S, more_pause_s=PURGE_MORE_S),)
 
 
 def rounds_of_credentials(keys: KnownKeys, tokens: Tokens | None, client: Client) -> tuple[Round, ...]:

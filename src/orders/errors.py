@@ -116,6 +116,12 @@ class Code(Enum):
         "This needs the setting ORDERS_SECRET",
         "Set it, to the same value in every replica, and start again. Secrets of webhooks are encrypted with it.",
     )
+    POSITION_GONE = Kind(
+        410,
+        "The feed does not go back that far",
+        "Its older events are not kept; orders' histories still have them. `first` is the first position that there "
+        "is: read on from there, and compare what you have with the orders.",
+    )
     STREAMS_FULL = Kind(503, "Too many requests wait for events", "Ask again after `Retry-After`, or without `wait`.")
     DESCRIBED_TOO_OFTEN = Kind(
         409,

@@ -23,6 +23,8 @@ from orders.placing.queue import Placement
 from orders.placing.recovery import Recovery
 from orders.postgres import embedded
 from orders.postgres.database import Database, DatabaseUnavailable
+from orders.relays.relay import Relay
+from orders.relays.sinks import sink_of
 from orders.settings import Settings
 from orders.settings.address import shown
 from orders.startup import expiries, open_database, require_neighbours
@@ -51,6 +53,7 @@ class Machinery:
     learning: Learning
     feed: Feed
     webhooks: Dispatch
+    relays: tuple[Relay, ...]
     workflow: Workflow
     expiries: Mapping[str, timedelta]
 
@@ -61,6 +64,7 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     catalog_url, cart_url = require_neighbours(settings)
     workflow = load_workflow(settings.orders_workflow)
     may_stay = expiries(settings, workflow)
+    sinks = [(target, sink_of(target)) for target in settings.relay_targets]
     dsn = await asyncio.to_thread(open_database, settings)
     database = Database(dsn, settings.orders_db_threads)
     client = build_client(settings.orders_neighbour_timeout_s)
@@ -71,16 +75,31 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     closing = CartClosing(database, carts)
     placement = Placement(database, catalog, closing, settings)
     recovery = Recovery(database, catalog, placement, closing, settings)
-    feed = Feed(database, min(settings.orders_streams, connections_allowed(settings.orders_connections) // 2))
+    places = min(settings.orders_streams, connections_allowed(settings.orders_connections) // 2)
+    feed = Feed(database, places, fills_outbox=settings.orders_outbox)
     webhooks = _webhooks(database, feed, workflow, settings)
+    source = settings.orders_event_source
+    relays = tuple(Relay(database, feed.positions, workflow, target, sink, source) for target, sink in sinks)
     try:
         with contextlib.suppress(DatabaseUnavailable):  # for example a standby; the rounds try again
             await learning.share_once()
         yield Machinery(
-            database, client, catalog, carts, closing, placement, recovery, learning, feed, webhooks, workflow, may_stay
+            database,
+            client,
+            catalog,
+            carts,
+            closing,
+            placement,
+            recovery,
+            learning,
+            feed,
+            webhooks,
+            relays,
+            workflow,
+            may_stay,
         )
     finally:
-        await asyncio.gather(_drain(placement, closing), webhooks.close())
+        await asyncio.gather(_drain(placement, closing), webhooks.close(), *(relay.close() for relay in relays))
         await asyncio.gather(*(neighbour.capacity.close() for neighbour in neighbours), return_exceptions=True)
         await client.close()
         await asyncio.to_thread(database.close)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from orders.events.assign_sql import ASSIGN
 from orders.events.feed_sql import FEED
+from orders.events.purge_sql import PURGE
 from orders.finding.past_sql import PASTS
 from orders.order.document_sql import DOCUMENTS, PAGE, SEEN_DOCUMENTS
 from orders.order.statuses import CANCELLED, Workflow, load_workflow, parse_workflow
@@ -33,7 +34,10 @@ from orders.webhooks.tick_sql import TICK
 
 log = logging.getLogger(__name__)
 
-FUNCTIONS = (CLAIM, INTEND, SETTLE, DOCUMENTS, SEEN_DOCUMENTS, PAGE, ASSIGN, FEED, PASTS, TICK, EVENTS_TO_SEND, RECORD)
+FUNCTIONS = (
+    *(CLAIM, INTEND, SETTLE, DOCUMENTS, SEEN_DOCUMENTS, PAGE),
+    *(ASSIGN, FEED, PURGE, PASTS, TICK, EVENTS_TO_SEND, RECORD),
+)
 """The functions that have to be in the database."""
 
 

@@ -286,7 +286,7 @@ def test_the_command_prints_the_feed_and_follows_it(
         later = placed(service, (product, 1))
         assert json.loads(process.stdout.readline())["order_id"] == later["id"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     finally:
         process.kill()
         process.wait()

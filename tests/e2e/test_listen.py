@@ -108,7 +108,7 @@ def test_a_program_gets_what_a_webhook_would_get(start: Start, sandbox: Sandbox,
     }
     order = service.http.post(f"{service.url}/orders/9", body, headers=shop).body
     service.http.put(f"{service.url}/orders/{order['id']}", {"status": "Paid"}, headers=shop)
-    cancelling = {"reason": "customer", "items": [{"id": 1, "quantity": 1}]}
+    cancelling = {"reason": "customer", "items": [{"id": order["items"][0]["id"], "quantity": 1}]}
     service.http.post(f"{service.url}/orders/{order['id']}/cancel", cancelling, headers=shop)
     with program(port, got):
         process, lines = listen(port, service, "--after", "0", "--key", key)

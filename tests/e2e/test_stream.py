@@ -331,7 +331,7 @@ def test_a_browser_connects_again_and_misses_nothing(
         for _ in range(2):
             placed(other, (product, 1))
 
-        wait_until(lambda: len(site.said["seen"]) >= 6, "it has seen everything")
+        wait_until(lambda: len(site.said["seen"]) >= 6, "it has seen everything", within_s=150)
 
     command = chromium(tmp_path, "--remote-debugging-port=0", f"http://127.0.0.1:{site.port}/")
     browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -17,6 +17,7 @@ from orders.postgres.database import (
     schema_version,
     wait_until_up,
 )
+from orders.relays.relays_sql import read_standings
 from orders.settings import Settings, SettingsError
 from orders.settings.unknown import unknown_settings
 from orders.startup import database_dsn, require_workflow
@@ -68,7 +69,25 @@ def _tables(connection: Connection, dsn: str, settings: Settings) -> Iterator[Fi
     yield from (Finding(False, _sentence(trouble)) for trouble in found)
     if not found:
         yield Finding(True, "No product's stock is in doubt.")
+    yield from _relays(connection, settings)
     yield from _fragile(connection, settings)
+
+
+def _relays(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """Findings about relays to brokers: those that are set, and those that are not any more."""
+    names = {target.name for target in settings.relay_targets}
+    for found in read_standings(connection):
+        place = f"The relay {found.name} is at position {found.position}, {found.behind} events behind"
+        if found.name not in names:
+            yield Finding(
+                False,
+                f"{place}, and is not in ORDERS_RELAYS. If it is no more: `orders relay {found.name} "
+                "--forget`; the feed keeps its events for it until then.",
+            )
+        elif found.error:
+            yield Finding(False, f"{place}; its broker is away: {found.error}")
+        else:
+            yield Finding(True, f"{place}.")
 
 
 def _fragile(connection: Connection, settings: Settings) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ two snapshots (ADR 27). No clock decides anything.
 
 from typing import NamedTuple
 
+from orders.events.outbox_sql import FILL
 from orders.postgres.database import Connection
 from orders.postgres.functions import ALWAYS, Function, Step
 
@@ -69,9 +70,10 @@ _FIND = f"""
             SELECT added, found > added INTO given, must_walk FROM counted;
         END IF"""
 
-# A walk along all events gives positions to those that have none. It begins where the transactions of `seen` are not
-# those of this server (a new database, or one that was restored elsewhere), or where too many events are new. What is
-# committed after it began is found by the snapshot of its beginning, when the walk is over.
+# A walk along all events gives positions to those that have none, and never had one (purge_sql.py). It begins where the
+# transactions of `seen` are not those of this server (a new database, or one that was restored elsewhere), or where too
+# many events are new. What is committed after it began is found by the snapshot of its beginning, when the walk is
+# over.
 _BEGIN_WALK = """
         IF must_walk THEN
             UPDATE events_head SET seen = pg_current_snapshot(), cluster = coalesce(here, 0),
@@ -81,13 +83,15 @@ _BEGIN_WALK = """
 _WALK = f"""
         ELSIF head.walked_order IS NOT NULL THEN
             WITH passed AS MATERIALIZED (
-                SELECT e.order_id, e.number, e.type FROM order_events e
+                SELECT e.order_id, e.number, e.type, e.at, e.xact FROM order_events e
                 WHERE (e.order_id, e.number) > (head.walked_order, head.walked_number)
                 ORDER BY e.order_id, e.number LIMIT %(stride)s::integer),
             added AS (
                 INSERT INTO events (position, order_id, number, type)
                 SELECT head.position + row_number() OVER (ORDER BY order_id, number), order_id, number, type
-                FROM passed e WHERE {_IS_NEW}
+                FROM passed e WHERE {_IS_NEW} AND NOT (
+                    e.at <= coalesce(head.forgotten_at, '-infinity')
+                    AND (e.xact IS NULL OR e.xact < head.forgotten_xact))
                 RETURNING 1),
             counted AS (
                 SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM passed) = %(stride)s AS goes_on),
@@ -106,7 +110,7 @@ _TELL = """
 
 ASSIGN = Function(
     "assign_events",
-    [Step(ALWAYS, ";\n".join((_LOCK, _FIND, _BEGIN_WALK + ";" + _WALK, _TELL)))],
+    [Step(ALWAYS, ";\n".join((_LOCK, _FIND, _BEGIN_WALK + ";" + _WALK, FILL, _TELL)))],
     rows='"position" bigint, given integer, is_walking boolean',
 )
 """One round. No row: another replica is at it."""
@@ -122,12 +126,16 @@ class Assigned(NamedTuple):
     is_walking: bool
 
 
-def assign(connection: Connection, most: int = MOST, stride: int = STRIDE) -> Assigned | None:
+def assign(
+    connection: Connection, most: int = MOST, stride: int = STRIDE, *, fills_outbox: bool = False
+) -> Assigned | None:
     """Give positions to all events that are committed and have none. None: another replica is at it.
+
+    `fills_outbox`: whether these events pass through the outbox.
 
     One transaction of one statement. Safe at any time, and to repeat.
     """
     with connection.cursor() as cursor:
-        ASSIGN.call(cursor, {"most": most, "stride": stride})
+        ASSIGN.call(cursor, {"most": most, "stride": stride, "outbox": fills_outbox})
         row = cursor.fetchone()
         return None if row is None else Assigned(*row)

@@ -43,8 +43,10 @@ class Positions:
 class Feed:
     """The feed of a database. At most `places` requests wait for events at once."""
 
-    def __init__(self, database: Database, places: int) -> None:
+    def __init__(self, database: Database, places: int, *, fills_outbox: bool = False) -> None:
+        """`fills_outbox`: whether events pass through the outbox when they get their positions."""
         self.positions = Positions()
+        self._fills_outbox = fills_outbox
         self._database = database
         self._places = places
         self._is_closing = False
@@ -60,7 +62,7 @@ class Feed:
         """Give positions to all events that have none. Returns whether to go on at once: a walk goes on, or another
         replica is at it and will have news.
         """
-        done = await self._database.run(assign, Lane.EVENTS)
+        done = await self._database.run(lambda c: assign(c, fills_outbox=self._fills_outbox), Lane.EVENTS)
         if done is None:
             return True
         self.positions.announce(done.position)
@@ -69,12 +71,15 @@ class Feed:
     async def read(self, wanted: Wanted) -> Page:
         """The next page. Readers who want the same at the same time share one query.
 
-        Raises OrderError if the position is behind the end of the feed, or another event is there than before.
+        Raises OrderError if the position is behind the end of the feed or before its beginning, or if another event is
+        there than before.
         """
         page = await self._pages.get(wanted)
         assert page is not None  # every key is loaded
         if wanted.after > page.head:
             raise _position_ahead(f"The feed ends at position {page.head}; there is no {wanted.after}.", page)
+        if wanted.after < page.forgotten:
+            raise _position_gone(page.forgotten)
         if wanted.mark is not None and page.mark_before not in (wanted.mark, None):
             raise _position_ahead(f"Another event has the position {wanted.after} now.", page)
         return page
@@ -137,6 +142,11 @@ def behind(wanted: Wanted, page: Page) -> Wanted:
 
 def _position_ahead(detail: str, page: Page) -> OrderError:
     return OrderError(Code.POSITION_AHEAD, detail, extra={"head": page.head})
+
+
+def _position_gone(forgotten: int) -> OrderError:
+    detail = f"Events up to position {forgotten} are not kept any more. Begin after it: after={forgotten}."
+    return OrderError(Code.POSITION_GONE, detail, extra={"first": forgotten + 1})
 
 
 async def _is_set(news: asyncio.Event, until: float) -> bool:

@@ -43,6 +43,7 @@ FEED = Function(
                 found record;
                 last bigint;
                 head bigint := (SELECT position FROM events_head ORDER BY position DESC LIMIT 1);
+                forgotten bigint := (SELECT forgotten FROM events_head ORDER BY position DESC LIMIT 1);
                 reached bigint := CASE WHEN %(after)s::bigint < head THEN least(head, %(after)s + {WALK}) ELSE head END;
                 given integer := 0;
                 so_far bigint := 0;
@@ -75,15 +76,17 @@ FEED = Function(
                     reached := last;
                 END IF;
                 RETURN QUERY SELECT reached, {_MARK.format("reached")}
-                             UNION ALL SELECT head, {_MARK.format("%(after)s")};
+                             UNION ALL SELECT head, {_MARK.format("%(after)s")}
+                             UNION ALL SELECT forgotten, NULL;
             END""",
         )
     ],
     rows='"position" bigint, event text',
     only_reads=True,
 )
-"""The events after a position that fit into `bytes`, but at least one. Then two more rows: the position up to which it
-was read, with the mark of the event there; and the last position in the feed, with the mark of the event at `after`.
+"""The events after a position that fit into `bytes`, but at least one. Then three more rows: the position up to which
+it was read, with the mark of the event there; the last position in the feed, with the mark of the event at `after`; and
+the position up to which events are not kept any more.
 """
 
 
@@ -91,6 +94,7 @@ class Page(NamedTuple):
     """Some events of the feed as JSON, the position up to which it was read, and the last position that there is.
 
     `mark`: the mark of the event at `end`. `mark_before`: that of the event at the position where the page began.
+    `forgotten`: events up to there are not kept any more.
     """
 
     events: list[str]
@@ -98,6 +102,7 @@ class Page(NamedTuple):
     head: int
     mark: str | None = None
     mark_before: str | None = None
+    forgotten: int = 0
 
     @property
     def goes_on(self) -> bool:
@@ -118,8 +123,8 @@ def read_feed(connection: Connection, wanted: Wanted) -> Page:
     }
     with connection.cursor() as cursor:
         FEED.call(cursor, parameters)
-        *rows, (reached, mark), (head, mark_before) = cursor.fetchall()
-    return Page([event for _, event in rows], reached, head, mark, mark_before)
+        *rows, (reached, mark), (head, mark_before), (forgotten, _) = cursor.fetchall()
+    return Page([event for _, event in rows], reached, head, mark, mark_before, forgotten)
 
 
 def _seer_parameters(seer: Seer) -> dict[str, object]:

@@ -27,7 +27,7 @@ head_router = APIRouter(tags=["events"], generate_unique_id_function=operation_i
     summary="The feed: what happened to all orders",
     responses={
         200: {"model": FeedPage, "description": "A page of events, first things first"},
-        **problem_responses(*READ_PROBLEMS, Code.POSITION_AHEAD, Code.STREAMS_FULL),
+        **problem_responses(*READ_PROBLEMS, Code.POSITION_AHEAD, Code.POSITION_GONE, Code.STREAMS_FULL),
     },
 )
 async def get_events(request: Request, query: Following) -> Response:

@@ -42,7 +42,7 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
             "description": "Events as they happen",
             "content": {_MEDIA_TYPE: {"schema": {"type": "string"}, "example": _EXAMPLE}},
         },
-        **problem_responses(*READ_PROBLEMS, Code.POSITION_AHEAD, Code.STREAMS_FULL),
+        **problem_responses(*READ_PROBLEMS, Code.POSITION_AHEAD, Code.POSITION_GONE, Code.STREAMS_FULL),
     },
 )
 async def stream_events(

@@ -20,6 +20,10 @@ class Lane(StrEnum):
     """Giving events their positions in the feed, and reading it. It has two threads, in addition to the others."""
     WEBHOOKS = "webhooks"
     """Recording and taking deliveries of webhooks. It has two threads, in addition to the others."""
+    RELAYS = "relays"
+    """Taking events for brokers, and recording what these have acknowledged. It has one thread, in addition to the
+    others.
+    """
     HEALTH = "health"
     """Asking whether the database answers. It has one thread, in addition to the others, and no other work."""
 
@@ -39,5 +43,6 @@ def share_threads(threads: int) -> dict[Lane, int]:
         **Counter(itertools.islice(itertools.cycle(_IN_TURN), threads)),
         Lane.EVENTS: 2,
         Lane.WEBHOOKS: 2,
+        Lane.RELAYS: 1,
         Lane.HEALTH: 1,
     }

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orders.principal import CustomerMay
-from orders.settings import tokens, webhooks
+from orders.settings import relays, tokens, webhooks
 from orders.settings.address import base_url, database_address
 
 
@@ -35,6 +35,7 @@ _PRIVATE = (
     "CART_URL",
     "ORDERS_JWT_ISSUER",
     "ORDERS_JWT_JWKS_URL",
+    "ORDERS_RELAYS",
     "ORDERS_SECRET",
 )
 """Settings that may carry a password: their values are never repeated."""
@@ -113,7 +114,7 @@ class Settings(BaseSettings):
         8,
         description="database threads, each with a connection of its own, dealt out in turn to four "
         "[lanes](docs/lists.md#who-waits-for-whom): placing, lists, orders by ID, changes; the feed and webhooks "
-        "have two more each, `/health` one",
+        "have two more each, relays and `/health` one",
     )
     orders_connections: Annotated[int, Field(ge=16, le=100_000)] | None = Field(
         None, description="most connections at once in one replica; idle and slow ones make room for newcomers"
@@ -221,6 +222,25 @@ class Settings(BaseSettings):
     orders_webhook_keep_d: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = Field(
         30, description="days that ended deliveries to webhooks are kept"
     )
+    orders_relays: Annotated[str, AfterValidator(relays.relays)] = Field(
+        "",
+        repr=False,
+        description="brokers that every event is [relayed](docs/relays.md) to, with commas: "
+        "`nats://broker.internal:4222/orders`",
+    )
+    orders_event_source: Annotated[str, AfterValidator(relays.source)] = Field(
+        "/orders",
+        description="what events name as their source at brokers: the URL of your service, as in "
+        "`https://orders.shop.example`; then they name their schemas, too",
+    )
+    orders_outbox: bool = Field(
+        False, description="whether events pass through the table `outbox`, for [Debezium](docs/relays.md#debezium)"
+    )
+    orders_events_keep_d: Annotated[float, Field(gt=0, le=36500, allow_inf_nan=False)] | None = Field(
+        None,
+        description="days that events stay in [the feed](docs/events.md#what-the-feed-keeps), and longer if a webhook "
+        "or a relay has not passed them; orders' histories keep them for good",
+    )
     orders_access_log: bool = Field(False, description="a line in the log for every request, not only for refused ones")
     orders_data_dir: Path = Field(Path(".data"), description="the embedded PostgreSQL and the sandbox keep data here")
 
@@ -290,6 +310,11 @@ class Settings(BaseSettings):
     def webhook_targets(self) -> tuple[str, ...]:
         """The private targets that webhooks may be sent to: networks, and names of hosts."""
         return tokens.listed(self.orders_webhook_allow)
+
+    @property
+    def relay_targets(self) -> tuple[relays.Target, ...]:
+        """The brokers that events are relayed to."""
+        return relays.targets(self.orders_relays)
 
     @property
     def has_database(self) -> bool:
