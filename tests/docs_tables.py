@@ -9,6 +9,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from orders.cli.main import cli
 from orders.errors import Code
 from orders.settings import Settings
+from orders.settings.outward import OutwardSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -38,11 +39,15 @@ def errors() -> str:
     return table(("Status", "`code`", "What it means, and what to do"), rows)
 
 
+def _is_outward(field: tuple[str, object]) -> bool:
+    return field[0] in OutwardSettings.model_fields
+
+
 def settings() -> str:
-    """A row for each setting, in the order of the code."""
+    """A row for each setting, in the order of the code. What is about others comes last."""
     rows = (
         (f"`{name.upper()}`", _from_docs(field.description or ""), _default(name, field.default))
-        for name, field in Settings.model_fields.items()
+        for name, field in sorted(Settings.model_fields.items(), key=_is_outward)
     )
     return table(("Name", "Meaning", "Default"), rows)
 

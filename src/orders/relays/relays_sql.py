@@ -35,7 +35,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Taker:
-    """Who takes events for which relay. `holder` is different in each process."""
+    """The replica that takes events, and the relay that it takes them for. `holder` is different in each process."""
 
     name: str
     url_hash: str
