@@ -63,6 +63,10 @@ ALTER TABLE public.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 ALTER TABLE ONLY public.audit
     ADD CONSTRAINT audit_pkey PRIMARY KEY (id);
 
+CREATE INDEX audit_by_action ON public.audit USING btree (action, id);
+
+CREATE INDEX audit_by_actor ON public.audit USING btree (actor, id);
+
 CREATE TRIGGER audit_is_kept BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit FOR EACH STATEMENT EXECUTE FUNCTION public.audit_is_kept();
 
 
@@ -110,6 +114,9 @@ CREATE TABLE public.events_head (
     cluster bigint,
     walked_order uuid,
     walked_number integer,
+    forgotten bigint DEFAULT 0 NOT NULL,
+    forgotten_at timestamp with time zone,
+    forgotten_xact xid8,
     CONSTRAINT walk_is_somewhere CHECK (((walked_order IS NULL) = (walked_number IS NULL)))
 );
 
@@ -395,6 +402,43 @@ ALTER TABLE ONLY public.orders_schema_version
     ADD CONSTRAINT orders_schema_version_pkc PRIMARY KEY (version_num);
 
 
+-- outbox --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.outbox (
+    id uuid NOT NULL,
+    aggregatetype text NOT NULL,
+    aggregateid text NOT NULL,
+    type text NOT NULL,
+    payload jsonb NOT NULL,
+    "position" bigint NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+
+
+-- relays --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.relays (
+    name text NOT NULL,
+    url_hash text NOT NULL,
+    "position" bigint NOT NULL,
+    holder uuid,
+    lease_until timestamp with time zone,
+    error text,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT held_until_some_time CHECK (((holder IS NULL) = (lease_until IS NULL))),
+    CONSTRAINT relays_error_check CHECK ((char_length(error) <= 300)),
+    CONSTRAINT relays_name_check CHECK ((name ~ '^[a-z0-9_-]{1,60}$'::text)),
+    CONSTRAINT relays_position_check CHECK (("position" >= 0))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY public.relays
+    ADD CONSTRAINT relays_pkey PRIMARY KEY (name);
+
+
 -- sales_changes -------------------------------------------------------------------------------------------------------
 
 CREATE TABLE public.sales_changes (
@@ -579,6 +623,140 @@ ALTER TABLE ONLY public.stock_returns
 CREATE INDEX stock_returns_due ON public.stock_returns USING btree (product_id, retry_at) WHERE (returned_at IS NULL);
 
 
+-- webhook_attempts ----------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.webhook_attempts (
+    delivery_id bigint NOT NULL,
+    number smallint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    ms integer,
+    status smallint,
+    error text,
+    reply text,
+    CONSTRAINT webhook_attempts_error_check CHECK ((char_length(error) <= 300)),
+    CONSTRAINT webhook_attempts_reply_check CHECK ((char_length(reply) <= 1000))
+);
+
+ALTER TABLE ONLY public.webhook_attempts
+    ADD CONSTRAINT webhook_attempts_pkey PRIMARY KEY (delivery_id, number);
+
+ALTER TABLE ONLY public.webhook_attempts
+    ADD CONSTRAINT webhook_attempts_delivery_id_fkey FOREIGN KEY (delivery_id) REFERENCES public.webhook_deliveries(id) ON DELETE CASCADE;
+
+
+-- webhook_deliveries --------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.webhook_deliveries (
+    id bigint NOT NULL,
+    webhook_id uuid NOT NULL,
+    "position" bigint,
+    order_id uuid,
+    number integer,
+    type text NOT NULL,
+    notice jsonb,
+    round smallint DEFAULT 0 NOT NULL,
+    state text DEFAULT 'waiting'::text NOT NULL,
+    attempts smallint DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    first_at timestamp with time zone,
+    last_at timestamp with time zone,
+    last_status smallint,
+    last_ms integer,
+    last_error text,
+    last_reply text,
+    CONSTRAINT event_or_notice CHECK (((("position" IS NULL) = (notice IS NOT NULL)) AND (("position" IS NULL) = (order_id IS NULL)) AND (("position" IS NULL) = (number IS NULL)))),
+    CONSTRAINT webhook_deliveries_last_error_check CHECK ((char_length(last_error) <= 300)),
+    CONSTRAINT webhook_deliveries_last_reply_check CHECK ((char_length(last_reply) <= 1000)),
+    CONSTRAINT webhook_deliveries_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'sending'::text, 'delivered'::text, 'failed'::text])))
+);
+
+ALTER TABLE public.webhook_deliveries ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_deliveries_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT delivered_once_per_round UNIQUE (webhook_id, "position", round);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT webhook_deliveries_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES public.webhooks(id) ON DELETE CASCADE;
+
+CREATE INDEX webhook_deliveries_done ON public.webhook_deliveries USING btree (created_at) WHERE (state = ANY (ARRAY['delivered'::text, 'failed'::text]));
+
+CREATE INDEX webhook_deliveries_due ON public.webhook_deliveries USING btree (webhook_id, due_at, id) WHERE (state = ANY (ARRAY['waiting'::text, 'sending'::text]));
+
+CREATE INDEX webhook_deliveries_listed ON public.webhook_deliveries USING btree (webhook_id, id);
+
+CREATE INDEX webhook_deliveries_of_order ON public.webhook_deliveries USING btree (order_id, "position") WHERE (state = ANY (ARRAY['waiting'::text, 'sending'::text]));
+
+
+-- webhook_secrets -----------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.webhook_secrets (
+    webhook_id uuid NOT NULL,
+    number integer NOT NULL,
+    kind text NOT NULL,
+    sealed bytea NOT NULL,
+    public_key text,
+    signs_until timestamp with time zone,
+    CONSTRAINT webhook_secrets_kind_check CHECK ((kind = ANY (ARRAY['v1'::text, 'v1a'::text])))
+);
+
+ALTER TABLE ONLY public.webhook_secrets
+    ADD CONSTRAINT webhook_secrets_pkey PRIMARY KEY (webhook_id, number);
+
+ALTER TABLE ONLY public.webhook_secrets
+    ADD CONSTRAINT webhook_secrets_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES public.webhooks(id) ON DELETE CASCADE;
+
+
+-- webhooks ------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE public.webhooks (
+    id uuid NOT NULL,
+    url text NOT NULL,
+    description text,
+    types text[] NOT NULL,
+    channel text,
+    payload text NOT NULL,
+    schema_version smallint DEFAULT 1 NOT NULL,
+    ordering text NOT NULL,
+    concurrency smallint DEFAULT 8 NOT NULL,
+    status text DEFAULT 'enabled'::text NOT NULL,
+    disabled_reason text,
+    "position" bigint NOT NULL,
+    failed_in_row integer DEFAULT 0 NOT NULL,
+    failing_since timestamp with time zone,
+    told_until timestamp with time zone,
+    succeeded_at timestamp with time zone,
+    slow_until timestamp with time zone,
+    version integer DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT disabled_for_a_reason CHECK (((status = 'disabled'::text) = (disabled_reason IS NOT NULL))),
+    CONSTRAINT webhooks_channel_check CHECK ((channel ~ '^[a-z0-9_-]{1,64}$'::text)),
+    CONSTRAINT webhooks_concurrency_check CHECK (((concurrency >= 1) AND (concurrency <= 64))),
+    CONSTRAINT webhooks_description_check CHECK ((char_length(description) <= 500)),
+    CONSTRAINT webhooks_disabled_reason_check CHECK ((disabled_reason = ANY (ARRAY['asked'::text, 'failing'::text, 'gone'::text]))),
+    CONSTRAINT webhooks_ordering_check CHECK ((ordering = ANY (ARRAY['order'::text, 'none'::text]))),
+    CONSTRAINT webhooks_payload_check CHECK ((payload = ANY (ARRAY['full'::text, 'thin'::text]))),
+    CONSTRAINT webhooks_status_check CHECK ((status = ANY (ARRAY['enabled'::text, 'disabled'::text]))),
+    CONSTRAINT webhooks_types_check CHECK (((cardinality(types) >= 1) AND (cardinality(types) <= 50))),
+    CONSTRAINT webhooks_url_check CHECK ((char_length(url) <= 2048))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY public.webhooks
+    ADD CONSTRAINT webhooks_pkey PRIMARY KEY (id);
+
+
 -- Functions -----------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION public.audit_is_kept() RETURNS trigger
@@ -675,7 +853,7 @@ CREATE FUNCTION public.orders_allowed(status text, held_from text, adopted boole
         '{}')
 $_$;
 
-CREATE FUNCTION public.orders_assign_events_c38e1e7a6193(p_most integer, p_stride integer) RETURNS SETOF record
+CREATE FUNCTION public.orders_assign_events_d12dbccb42fc(p_most integer, p_outbox boolean, p_stride integer) RETURNS SETOF record
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -731,13 +909,15 @@ DECLARE
             WHERE position = head.position RETURNING * INTO STRICT head;
         ELSIF head.walked_order IS NOT NULL THEN
             WITH passed AS MATERIALIZED (
-                SELECT e.order_id, e.number, e.type FROM order_events e
+                SELECT e.order_id, e.number, e.type, e.at, e.xact FROM order_events e
                 WHERE (e.order_id, e.number) > (head.walked_order, head.walked_number)
                 ORDER BY e.order_id, e.number LIMIT p_stride),
             added AS (
                 INSERT INTO events (position, order_id, number, type)
                 SELECT head.position + row_number() OVER (ORDER BY order_id, number), order_id, number, type
-                FROM passed e WHERE (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0
+                FROM passed e WHERE (SELECT count(*) FROM events v WHERE v.order_id = e.order_id AND v.number = e.number) = 0 AND NOT (
+                    e.at <= coalesce(head.forgotten_at, '-infinity')
+                    AND (e.xact IS NULL OR e.xact < head.forgotten_xact))
                 RETURNING 1),
             counted AS (
                 SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM passed) = p_stride AS goes_on),
@@ -747,6 +927,23 @@ DECLARE
                                    walked_number = CASE WHEN counted.goes_on THEN last.number END
                 FROM counted LEFT JOIN last ON true WHERE position = head.position
                 RETURNING counted.added INTO STRICT given;
+        END IF;
+
+        IF p_outbox AND given > 0 THEN
+            INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, position, at)
+                SELECT overlay(overlay(left(encode(sha256(uuid_send(v.order_id) || convert_to(v.number::text, 'UTF8')), 'hex'), 32)
+        placing '8' from 13 for 1) placing 'a' from 17 for 1)::uuid, 'order', v.order_id, 'order.' || v.type, jsonb_build_object(
+        'type', 'order.' || e.type, 'timestamp', to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'data', json_build_object(
+            'position', v.position, 'order_id', e.order_id, 'number', e.number,
+            'order_url', '/orders/' || e.order_id || '?at=' || e.number, 'customer_id', o.customer_id,
+            'channel', o.channel, 'actor', e.actor, 'reason', e.reason,
+            'before', CASE WHEN false THEN e.before ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END, 'after', CASE WHEN false THEN e.after ELSE jsonb_set(e.after, '{notes,private}', 'null', false) END, 'details', e.details,
+            'order', NULL)), v.position, e.at
+                FROM events v
+                JOIN order_events e ON e.order_id = v.order_id AND e.number = v.number
+                JOIN orders o ON o.id = v.order_id
+                WHERE v.position > head.position ORDER BY v.position;
+            DELETE FROM outbox;
         END IF;
 
         RETURN QUERY SELECT h.position, given, h.walked_order IS NOT NULL FROM events_head h
@@ -811,7 +1008,7 @@ INSERT INTO stock_claims (product_id, batch_id, lease_until)
                  WHERE r.product_id = ANY(p_products) AND r.returned_at IS NULL AND r.batch_id IS NULL);
 END $$;
 
-CREATE FUNCTION public.orders_documents_932f99914538(p_ids uuid[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_documents_211dd1a1ef03(p_ids uuid[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -820,7 +1017,7 @@ CREATE FUNCTION public.orders_documents_932f99914538(p_ids uuid[]) RETURNS SETOF
 #variable_conflict use_column
 BEGIN
 RETURN QUERY SELECT o.id, o.version, json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
             'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
@@ -835,11 +1032,11 @@ RETURN QUERY SELECT o.id, o.version, json_build_object(
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
+    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN true THEN o.private_note END),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = ANY(p_ids);
 END $$;
 
-CREATE FUNCTION public.orders_documents_that_fit_942142002afe(p_bytes bigint, p_ids uuid[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_documents_that_fit_09ec58145295(p_bytes bigint, p_ids uuid[], p_sees_private boolean) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -853,7 +1050,7 @@ DECLARE
             BEGIN
                 FOR found IN
                     SELECT p.id, (SELECT json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
             'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
@@ -868,8 +1065,9 @@ DECLARE
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
-    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = p.id) AS document
+    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN p_sees_private THEN o.private_note END),
+    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
+                                  FROM orders o WHERE o.id = p.id) AS document
                     FROM unnest(p_ids) p(id)
                 LOOP
                     EXIT WHEN so_far > 0 AND so_far + octet_length(found.document) > p_bytes;
@@ -879,7 +1077,27 @@ DECLARE
             END;
 END $$;
 
-CREATE FUNCTION public.orders_feed_cbb0857695be(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_events_to_send_9f878332e62b(p_ids uuid[], p_numbers integer[], p_positions bigint[]) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+RETURN QUERY SELECT w.n, json_build_object(
+    'type', e.type, 'at', to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    'position', w.position, 'order_id', e.order_id, 'number', e.number,
+    'order_url', '/orders/' || e.order_id || '?at=' || e.number, 'customer_id', o.customer_id, 'channel', o.channel,
+    'actor', e.actor, 'reason', e.reason,
+    'before', CASE WHEN false THEN e.before ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END, 'after', CASE WHEN false THEN e.after ELSE jsonb_set(e.after, '{notes,private}', 'null', false) END, 'details', e.details)
+                FROM unnest(p_ids, p_numbers, p_positions)
+                    WITH ORDINALITY w(id, number, position, n)
+                JOIN order_events e ON e.order_id = w.id AND e.number = w.number
+                JOIN orders o ON o.id = w.id;
+END $$;
+
+CREATE FUNCTION public.orders_feed_ed413bd6f702(p_after bigint, p_bytes bigint, p_channel text, p_limit integer, p_order_id uuid, p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_types text[]) RETURNS SETOF record
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -891,14 +1109,15 @@ DECLARE
                 found record;
                 last bigint;
                 head bigint := (SELECT position FROM events_head ORDER BY position DESC LIMIT 1);
-                reached bigint := least(head, p_after + 10000);
+                forgotten bigint := (SELECT forgotten FROM events_head ORDER BY position DESC LIMIT 1);
+                reached bigint := CASE WHEN p_after < head THEN least(head, p_after + 10000) ELSE head END;
                 given integer := 0;
                 so_far bigint := 0;
             BEGIN
                 FOR found IN
                     SELECT v.position, e.event
                     FROM (SELECT * FROM events
-                          WHERE position > p_after AND position <= p_after + 10000
+                          WHERE position > p_after AND position <= reached
                             AND (p_types IS NULL OR type = ANY (p_types))
                             AND (p_order_id IS NULL OR order_id = p_order_id)
                           ORDER BY position) v
@@ -932,11 +1151,12 @@ DECLARE
                 RETURN QUERY SELECT reached, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
                                  FROM events WHERE position = reached)
                              UNION ALL SELECT head, (SELECT left(encode(sha256(convert_to(order_id || '-' || number, 'UTF8')), 'hex'), 8)
-                                 FROM events WHERE position = p_after);
+                                 FROM events WHERE position = p_after)
+                             UNION ALL SELECT forgotten, NULL;
             END;
 END $$;
 
-CREATE FUNCTION public.orders_intend_9957e0a1a420(p_after bigint[], p_attached_external_reference text[], p_attached_metadata jsonb[], p_attached_private_note text[], p_attached_public_note text[], p_batch uuid, p_before bigint[], p_carts bigint[], p_created_ms bigint[], p_customers bigint[], p_d_carts bigint[], p_d_created_ms bigint[], p_d_customers bigint[], p_d_ids uuid[], p_d_totals bigint[], p_due_numbers integer[], p_due_orders uuid[], p_due_products bigint[], p_freed text[], p_horizon double precision, p_ids uuid[], p_item_names text[], p_item_orders uuid[], p_item_prices bigint[], p_item_products bigint[], p_item_quantities integer[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_products bigint[], p_totals bigint[], p_unreadable bigint[]) RETURNS void
+CREATE FUNCTION public.orders_intend_ff3ea6487752(p_after bigint[], p_attached_external_reference text[], p_attached_metadata jsonb[], p_attached_private_note text[], p_attached_public_note text[], p_batch uuid, p_before bigint[], p_carts bigint[], p_created_ms bigint[], p_customers bigint[], p_d_carts bigint[], p_d_channels text[], p_d_created_ms bigint[], p_d_customers bigint[], p_d_ids uuid[], p_d_totals bigint[], p_due_numbers integer[], p_due_orders uuid[], p_due_products bigint[], p_freed text[], p_horizon double precision, p_ids uuid[], p_item_names text[], p_item_orders uuid[], p_item_prices bigint[], p_item_products bigint[], p_item_quantities integer[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_products bigint[], p_totals bigint[], p_unreadable bigint[]) RETURNS void
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -971,13 +1191,13 @@ INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_a
                             p_created_ms) o(id, customer_id, total, cart_id, ms);
 END IF;
 IF cardinality(p_d_ids) > 0 THEN
-INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at,
+INSERT INTO orders (id, customer_id, status, total, cart_id, batch_id, created_at, channel,
                                 external_reference, metadata, public_note, private_note)
-                SELECT id, customer_id, 'Pending', total, cart_id, p_batch, to_timestamp(ms / 1000::float8),
+                SELECT id, customer_id, 'Pending', total, cart_id, p_batch, to_timestamp(ms / 1000::float8), channel,
                        external_reference, metadata, public_note, private_note
                 FROM unnest(p_d_ids, p_d_customers, p_d_totals, p_d_carts,
-                            p_d_created_ms, p_attached_external_reference, p_attached_metadata, p_attached_public_note, p_attached_private_note)
-                    o(id, customer_id, total, cart_id, ms, external_reference, metadata, public_note, private_note);
+                            p_d_created_ms, p_d_channels, p_attached_external_reference, p_attached_metadata, p_attached_public_note, p_attached_private_note)
+                    o(id, customer_id, total, cart_id, ms, channel, external_reference, metadata, public_note, private_note);
 END IF;
 IF cardinality(p_item_orders) > 0 THEN
 INSERT INTO order_items (order_id, product_id, quantity, name, unit_price)
@@ -1040,6 +1260,122 @@ BEGIN
     RETURN NULL;
 END $$;
 
+CREATE FUNCTION public.orders_pasts_47bd992b9977(p_ids uuid[], p_seen_channel text, p_seen_customer bigint, p_sees_private boolean, p_versions integer[]) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+RETURN QUERY SELECT w.n, past.* FROM unnest(p_ids, p_versions)
+                    WITH ORDINALITY w(id, version, n)
+                CROSS JOIN LATERAL (SELECT json_build_object(
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
+    'items', coalesce((
+        SELECT json_agg(json_build_object(
+            'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
+            'unit_price', i.unit_price, 'total', i.quantity * i.unit_price,
+            'cancelled', i.cancelled, 'returned', i.returned) ORDER BY i.id)
+        FROM order_items i WHERE i.order_id = o.id), '[]'),
+    'currency', o.currency, 'total', o.total, 'version', o.version,
+    'allowed_statuses', coalesce(
+        (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
+                THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
+         FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
+        CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
+    'external_reference', o.external_reference,
+    'metadata', coalesce(o.metadata, '{}'),
+    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN p_sees_private THEN o.private_note END),
+    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text::json,
+                (SELECT coalesce(json_object_agg(name, value), '{}') FROM (
+                    SELECT DISTINCT ON (m.name) m.name, m.value
+                    FROM (SELECT e.number, CASE WHEN p_sees_private THEN e.before ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END AS before
+                FROM order_events e WHERE e.order_id = o.id AND e.number > w.version) later CROSS JOIN LATERAL jsonb_each(later.before - 'items') m(name, value)
+                    ORDER BY m.name, later.number) members),
+                (SELECT coalesce(json_object_agg(id, members), '{}') FROM (
+                    SELECT id, json_object_agg(name, value) AS members FROM (
+                        SELECT DISTINCT ON (line->>'id', m.name) line->>'id' AS id, m.name, m.value
+                        FROM (SELECT e.number, CASE WHEN p_sees_private THEN e.before ELSE jsonb_set(e.before, '{notes,private}', 'null', false) END AS before
+                FROM order_events e WHERE e.order_id = o.id AND e.number > w.version) later CROSS JOIN LATERAL jsonb_array_elements(later.before->'items') line
+                        CROSS JOIN LATERAL jsonb_each(line - 'id') m(name, value)
+                        ORDER BY line->>'id', m.name, later.number) found
+                    GROUP BY id) lines),
+                o.held_from, o.adopted,
+                coalesce((SELECT to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM order_events e
+                          WHERE e.order_id = o.id AND e.number = w.version), to_char(o.placed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) FROM orders o
+                    WHERE o.id = w.id AND (p_seen_customer IS NULL OR o.customer_id = p_seen_customer)
+                        AND (p_seen_channel IS NULL OR o.channel = p_seen_channel))
+                    past(document, members, lines, held_from, adopted, at);
+END $$;
+
+CREATE FUNCTION public.orders_purge_feed_bebb3e716eef(p_days double precision, p_most integer) RETURNS SETOF record
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+DECLARE
+                head events_head;
+                up_to bigint;
+                latest timestamptz;
+                deleted integer;
+            BEGIN
+                IF NOT pg_try_advisory_xact_lock(hashtext('assign_events')) THEN
+                    RETURN;
+                END IF;
+                SELECT * INTO STRICT head FROM events_head ORDER BY position DESC LIMIT 1;
+                IF head.walked_order IS NOT NULL OR head.cluster IS NULL THEN
+                    RETURN QUERY SELECT 0;
+                    RETURN;
+                END IF;
+                up_to := least(head.forgotten + p_most, head.position,
+                               (SELECT min(position) FROM webhooks), (SELECT min(position) FROM relays));
+                up_to := coalesce((
+                    SELECT v.position - 1 FROM events v
+                    JOIN order_events e ON e.order_id = v.order_id AND e.number = v.number
+                    WHERE v.position > head.forgotten AND v.position <= up_to
+                      AND e.at >= now() - p_days * interval '1 day'
+                    ORDER BY v.position LIMIT 1), up_to);
+                latest := (SELECT max(e.at) FROM events v
+                           JOIN order_events e ON e.order_id = v.order_id AND e.number = v.number
+                           WHERE v.position > head.forgotten AND v.position <= up_to);
+                DELETE FROM events WHERE position > head.forgotten AND position <= up_to;
+                GET DIAGNOSTICS deleted = ROW_COUNT;
+                IF deleted > 0 THEN
+                    UPDATE events_head
+                    SET forgotten = up_to, forgotten_at = greatest(forgotten_at, latest),
+                        forgotten_xact = greatest(forgotten_xact, pg_snapshot_xmin(head.seen))
+                    WHERE position = head.position;
+                END IF;
+                RETURN QUERY SELECT deleted;
+            END;
+END $$;
+
+CREATE FUNCTION public.orders_record_delivered_e95ada448ae1(p_at timestamp with time zone[], p_id bigint[], p_ms integer[], p_status integer[], p_webhook uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+BEGIN
+                PERFORM FROM webhooks WHERE id = p_webhook FOR NO KEY UPDATE;
+                UPDATE webhook_deliveries d
+                    SET state = 'delivered', last_at = e.at, last_status = e.status, last_ms = e.ms,
+                        last_error = NULL, last_reply = NULL
+                    FROM unnest(p_id, p_at, p_status, p_ms)
+                        e(id, at, status, ms)
+                    WHERE d.id = e.id AND d.state <> 'delivered';
+                UPDATE webhooks SET failed_in_row = 0, failing_since = NULL, told_until = NULL, succeeded_at = now()
+                    WHERE id = p_webhook AND (failed_in_row > 0
+                        OR coalesce(succeeded_at, '-infinity') < now() - interval '1 second');
+            END;
+END $$;
+
 CREATE FUNCTION public.orders_require(holds boolean, why text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1049,7 +1385,39 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION public.orders_settle_4995a7af7e0b(p_actors text[], p_author_of uuid[], p_batch uuid, p_carries_due boolean, p_decided uuid[], p_ended bigint[], p_failed uuid[], p_failures text[], p_freed text[], p_hand_over boolean, p_has_failures boolean, p_horizon double precision, p_key_orders uuid[], p_landed bigint[], p_order_keys text[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_placed uuid[], p_quiet bigint[], p_reasons text[], p_refused bigint[], p_requests text[], p_took bigint[]) RETURNS SETOF record
+CREATE FUNCTION public.orders_seen_documents_5764e5c63939(p_channels text[], p_customers bigint[], p_ids uuid[], p_see_private boolean[]) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+RETURN QUERY SELECT seer.n, o.version, json_build_object(
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
+    'items', coalesce((
+        SELECT json_agg(json_build_object(
+            'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
+            'unit_price', i.unit_price, 'total', i.quantity * i.unit_price,
+            'cancelled', i.cancelled, 'returned', i.returned) ORDER BY i.id)
+        FROM order_items i WHERE i.order_id = o.id), '[]'),
+    'currency', o.currency, 'total', o.total, 'version', o.version,
+    'allowed_statuses', coalesce(
+        (SELECT CASE WHEN s.is_hold AND o.held_from IS NOT NULL
+                THEN o.held_from || array_remove(s.allowed, o.held_from) ELSE s.allowed END
+         FROM order_statuses s WHERE s.status = o.status AND NOT (o.adopted AND o.status = 'Pending')),
+        CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
+    'external_reference', o.external_reference,
+    'metadata', coalesce(o.metadata, '{}'),
+    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN seer.sees_private THEN o.private_note END),
+    'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
+                FROM unnest(p_ids, p_customers, p_channels, p_see_private)
+                    WITH ORDINALITY seer(id, customer_id, channel, sees_private, n)
+                JOIN orders o ON o.id = seer.id AND (seer.customer_id IS NULL OR o.customer_id = seer.customer_id)
+                    AND (seer.channel IS NULL OR o.channel = seer.channel);
+END $$;
+
+CREATE FUNCTION public.orders_settle_28252010f5a7(p_actors text[], p_author_of uuid[], p_batch uuid, p_carries_due boolean, p_decided uuid[], p_ended bigint[], p_failed uuid[], p_failures text[], p_freed text[], p_hand_over boolean, p_has_failures boolean, p_horizon double precision, p_key_orders uuid[], p_landed bigint[], p_order_keys text[], p_outcome_bodies text[], p_outcome_keys text[], p_outcome_statuses smallint[], p_placed uuid[], p_quiet bigint[], p_reasons text[], p_refused bigint[], p_requests text[], p_took bigint[]) RETURNS SETOF record
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -1119,7 +1487,7 @@ UPDATE stock_claims SET lease_until = now(), lands_until = now() + p_horizon * i
 END IF;
 IF cardinality(p_key_orders) > 0 THEN
 UPDATE idempotency_keys k SET status = 201, body = json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
             'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
@@ -1134,7 +1502,7 @@ UPDATE idempotency_keys k SET status = 201, body = json_build_object(
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
+    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN true THEN o.private_note END),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text, order_id = o.id
                 FROM unnest(p_key_orders, p_order_keys) n(id, key) JOIN orders o USING (id)
                 WHERE k.key = n.key;
@@ -1150,7 +1518,7 @@ DELETE FROM idempotency_keys WHERE batch_id = p_batch AND status IS NULL AND key
 END IF;
 IF cardinality(p_placed) > 0 THEN
 RETURN QUERY SELECT o.id, o.version, json_build_object(
-    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'status', o.status,
+    'id', o.id, 'number', o.number, 'customer_id', o.customer_id, 'channel', o.channel, 'status', o.status,
     'items', coalesce((
         SELECT json_agg(json_build_object(
             'id', i.id, 'product_id', i.product_id, 'name', i.name, 'quantity', i.quantity,
@@ -1165,9 +1533,72 @@ RETURN QUERY SELECT o.id, o.version, json_build_object(
         CASE WHEN o.adopted THEN orders_allowed(o.status, o.held_from, true) ELSE '{}' END),
     'external_reference', o.external_reference,
     'metadata', coalesce(o.metadata, '{}'),
-    'notes', json_build_object('public', o.public_note, 'private', o.private_note),
+    'notes', json_build_object('public', o.public_note, 'private', CASE WHEN true THEN o.private_note END),
     'created_at', to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'updated_at', to_char(o.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text FROM orders o WHERE o.id = ANY(p_placed);
 END IF;
+END $$;
+
+CREATE FUNCTION public.orders_tick_webhook_feb07e11c1a9(p_lease_s double precision, p_max_waiting integer, p_probe_after integer, p_stride integer, p_webhook uuid) RETURNS SETOF record
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+DECLARE
+        w webhooks;
+        room integer;
+    BEGIN
+        SELECT * INTO w FROM webhooks WHERE id = p_webhook AND status = 'enabled' FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+
+        IF (SELECT count(*) FROM (SELECT FROM webhook_deliveries
+                WHERE webhook_id = w.id AND state IN ('waiting', 'sending') LIMIT p_max_waiting) d)
+                < p_max_waiting THEN
+            WITH passed AS MATERIALIZED (
+                SELECT position, order_id, number, type FROM events
+                WHERE position > w.position ORDER BY position LIMIT p_stride),
+            added AS (
+                INSERT INTO webhook_deliveries (webhook_id, position, order_id, number, type)
+                SELECT w.id, e.position, e.order_id, e.number, 'order.' || e.type FROM passed e
+                WHERE (('order.' || e.type) = ANY (w.types) OR '*' = ANY (w.types)
+                       OR ('order.*' = ANY (w.types) AND e.type <> 'failed'))
+                  AND (w.channel IS NULL OR w.channel = (SELECT o.channel FROM orders o WHERE o.id = e.order_id))
+                ORDER BY e.position
+                ON CONFLICT DO NOTHING)
+            UPDATE webhooks SET position = last.position
+                FROM (SELECT max(position) AS position FROM passed) last
+                WHERE id = w.id AND last.position IS NOT NULL;
+        END IF;
+
+        IF w.slow_until > now() THEN
+            RETURN;
+        END IF;
+        room := CASE WHEN w.failed_in_row >= p_probe_after THEN 1 ELSE w.concurrency END
+            - (SELECT count(*) FROM webhook_deliveries d
+               WHERE d.webhook_id = w.id AND d.state = 'sending' AND d.due_at > now());
+        IF room <= 0 THEN
+            RETURN;
+        END IF;
+
+        RETURN QUERY WITH due AS MATERIALIZED (
+            SELECT d.id FROM webhook_deliveries d
+            WHERE d.webhook_id = w.id AND d.state IN ('waiting', 'sending') AND d.due_at <= now()
+              AND (w.ordering = 'none' OR d.position IS NULL OR NOT EXISTS (
+                    SELECT FROM webhook_deliveries e
+                    WHERE e.order_id = d.order_id AND e.position < d.position
+                      AND e.webhook_id IS NOT DISTINCT FROM d.webhook_id AND e.state IN ('waiting', 'sending')))
+            ORDER BY d.due_at, d.id LIMIT room)
+        UPDATE webhook_deliveries d
+            SET state = 'sending', attempts = d.attempts + 1, due_at = now() + p_lease_s * interval '1 second',
+                first_at = coalesce(d.first_at, now())
+            FROM due WHERE d.id = due.id
+            RETURNING d.id, d.type, d.attempts::integer, d.created_at, d.position, d.order_id, d.number,
+                      d.notice::text;
+    END;
 END $$;
 
 CREATE FUNCTION public.product_sales_of(day date) RETURNS TABLE(product_id bigint, orders bigint, units numeric, revenue numeric)

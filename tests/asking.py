@@ -85,6 +85,6 @@ async def counter(settings: Settings) -> AsyncIterator[Counter]:
     def introduce(asked: Asked) -> None:
         asked.scope.setdefault("state", {})["principal"] = principals[asked.headers[b"x-test-principal"]]
 
-    app = create_app(settings.model_copy(update={"orders_access": "open"}), [introduce])
+    app = create_app(settings.model_copy(update={"orders_access": "open", "orders_customer_rate": 0}), [introduce])
     async with app.router.lifespan_context(app):
         yield Counter(app, principals)

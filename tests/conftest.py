@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Http:
     """A client for tests: JSON in, JSON out."""
 
     def __init__(self) -> None:
-        self._client: SyncClient = SyncClientBuilder().build()
+        self._client: SyncClient = SyncClientBuilder().pool_idle_timeout(timedelta(seconds=2)).build()
 
     def send(self, method: str, url: str, json: Any = None, headers: dict[str, str] | None = None) -> Reply:
         request = self._client.request(method, url).headers(headers or {})

@@ -23,6 +23,7 @@ WITHOUT = {
     "orders_cors_origins": "none",
     "orders_jwt_issuer": "none",
     "orders_jwt_audience": "none",
+    "orders_jwt_staff_claim": "none",
     "orders_jwt_jwks_url": "the issuer's discovery",
 }
 """What holds where a setting without a default is not set."""

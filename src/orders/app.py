@@ -28,6 +28,7 @@ from orders.changing.dry_run import ChangingDryRun
 from orders.changing.service import Changing
 from orders.events import message_routes, stream_routes
 from orders.events import routes as events_routes
+from orders.events.tail import Tails
 from orders.finding import export_routes, report_routes
 from orders.finding import routes as finding_routes
 from orders.finding.service import Finding
@@ -46,6 +47,10 @@ from orders.settings.address import shown
 from orders.settings.unknown import tell_unknown
 from orders.startup import expiries, require_neighbours
 from orders.version import VERSION
+from orders.webhooks import delivery_routes, endpoint_routes
+from orders.webhooks.addresses import Allowed
+from orders.webhooks.endpoints import Webhooks
+from orders.webhooks.resolving import Resolver
 from orders.wire.addresses import Addresses
 from orders.wire.checks import Doors, own_checks
 from orders.wire.docs_pages import add_docs_pages
@@ -75,6 +80,9 @@ ROUTERS = (
     report_routes.router,
     key_routes.router,
     audit_routes.router,
+    endpoint_routes.router,
+    delivery_routes.list_router,
+    delivery_routes.router,
     about.router,
 )
 
@@ -100,6 +108,9 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             )
             app.state.finding = Finding(built.database, built.workflow)
             app.state.machinery = built
+            app.state.tails = Tails(built.feed)
+            resolver = Resolver(Allowed(settings.webhook_targets))
+            app.state.webhooks = Webhooks(built.database, built.webhooks, resolver, settings.orders_webhooks)
             await app.state.keys.open(built.database)
             of_credentials = rounds_of_credentials(app.state.keys, app.state.tokens, built.client)
             background = asyncio.create_task(run_forever((*rounds(built, settings), *of_credentials)))
@@ -109,6 +120,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 yield {"before_draining": built.feed.close}
             finally:
                 background.cancel()
+                resolver.close()
 
     return lifespan
 

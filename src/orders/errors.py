@@ -75,7 +75,7 @@ class Code(Enum):
         409, "There is not that much left", "`errors` names each line, with what is left of it. Read the order again."
     )
     VERSION_CHANGED = Kind(
-        412, "The order has changed since you read it", "Read the order again; `version` is the one that it has now."
+        412, "It has changed since you read it", "Read it again; `version` is the one that it has now."
     )
     BATCH_REFUSED = Kind(
         409,
@@ -102,6 +102,25 @@ class Code(Enum):
         "The feed does not go back that far",
         "Its older events are not kept; orders' histories still have them. `first` is the first position that there "
         "is: read on from there, and compare what you have with the orders.",
+    )
+    WEBHOOK_NOT_FOUND = Kind(404, "Webhook not found", "Check its ID; `GET /webhooks` lists them.")
+    DELIVERY_NOT_FOUND = Kind(404, "Delivery not found", "Check its ID. Deliveries that ended long ago are deleted.")
+    WEBHOOK_DISABLED = Kind(
+        409, "The webhook is disabled", "Nothing was sent. Enable it: `PATCH` with `status` `enabled`."
+    )
+    TOO_MANY_WEBHOOKS = Kind(
+        409, "There are too many webhooks", "Delete one that nobody needs, or raise the setting ORDERS_WEBHOOKS."
+    )
+    ADDRESS_NOT_ALLOWED = Kind(
+        422,
+        "Webhooks are not sent to this address",
+        "Use a URL that leads to the public internet. Whoever runs the service can allow others in "
+        "ORDERS_WEBHOOK_ALLOW.",
+    )
+    SECRET_NOT_SET = Kind(
+        503,
+        "This needs the setting ORDERS_SECRET",
+        "Set it, to the same value in every replica, and start again. Secrets of webhooks are encrypted with it.",
     )
     STREAMS_FULL = Kind(503, "Too many requests wait for events", "Ask again after `Retry-After`, or without `wait`.")
     DESCRIBED_TOO_OFTEN = Kind(

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pyreqwest.client import Client
 
 from orders.events.feed import Feed
-from orders.events.tail import Tails
 from orders.neighbours.capacity import Capacity
 from orders.neighbours.carts import Carts
 from orders.neighbours.catalog import Catalog
@@ -53,7 +52,6 @@ class Machinery:
     recovery: Recovery
     learning: Learning
     feed: Feed
-    tails: Tails
     webhooks: Dispatch
     relays: tuple[Relay, ...]
     workflow: Workflow
@@ -95,23 +93,25 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
             recovery,
             learning,
             feed,
-            Tails(feed),
             webhooks,
             relays,
             workflow,
             may_stay,
         )
     finally:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
-                await placement.drain()
-                await closing.drain()
-        await asyncio.gather(webhooks.close(), *(relay.close() for relay in relays))
+        await asyncio.gather(_drain(placement, closing), webhooks.close(), *(relay.close() for relay in relays))
         await asyncio.gather(*(neighbour.capacity.close() for neighbour in neighbours), return_exceptions=True)
         await client.close()
         await asyncio.to_thread(database.close)
         if not settings.has_database:
             await asyncio.to_thread(embedded.stop, settings.orders_data_dir)
+
+
+async def _drain(placement: Placement, closing: CartClosing) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            await placement.drain()
+            await closing.drain()
 
 
 def _neighbour(key: Key, database: Database, client: Client, settings: Settings) -> Neighbour:

@@ -11,6 +11,8 @@ from orders.events.message_schemas import OrderMessage, schema_url
 from orders.events.wanted import KNOWN_TYPES, MEANINGS
 from orders.order.schema import ID_EXAMPLE, EventList, Order, OrderList, Problem
 from orders.order.statuses import Workflow
+from orders.webhooks.delivery_schemas import Delivery, DeliveryPage, DeliveryWithAttempts
+from orders.webhooks.schemas import WEBHOOK_ID_EXAMPLE, NewWebhook, TestResult, Webhook, WebhookList
 from orders.wire.bulk import BatchPreview, BatchResults
 from orders.wire.dry_run import Preview
 from orders.wire.for_generators import suit_generators
@@ -49,7 +51,9 @@ def describe_api(app: FastAPI, workflow: Workflow) -> dict[str, Any]:
     return app.openapi_schema
 
 
-_WITH_NULLS = (Order, OrderList, EventList, Preview, BatchResults, BatchPreview, Key, NewKey, KeyList, AuditPage)
+_OF_WEBHOOKS = (Webhook, NewWebhook, WebhookList, TestResult, Delivery, DeliveryWithAttempts, DeliveryPage)
+_OF_ORDERS = (Order, OrderList, EventList, Preview, BatchResults, BatchPreview)
+_WITH_NULLS = (*_OF_ORDERS, Key, NewKey, KeyList, AuditPage, *_OF_WEBHOOKS)
 """Answers whose examples have nulls, which FastAPI leaves out."""
 
 
@@ -61,9 +65,14 @@ def _name_instance(operations: dict[str, Any], path: str) -> None:
             examples = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
             for code, example in examples.items():
                 is_orders = not is_customers or code in ("order_not_found", "not_recorded")
-                own_id = KEY_ID_EXAMPLE if path.startswith("/keys") else ID_EXAMPLE
+                own_id = next((known for start, known in _IDS.items() if path.startswith(start)), ID_EXAMPLE)
                 ids = {"id": own_id if is_orders else "42", "customer_id": "42", "code": "not_found"}
+                ids |= {"type": KNOWN_TYPES[0], "version": "9"}
                 example["value"]["instance"] = path.format(**ids)
+
+
+_IDS = {"/keys": KEY_ID_EXAMPLE, "/webhooks": WEBHOOK_ID_EXAMPLE, "/webhook-deliveries": "57"}
+"""IDs in addresses that are no order's."""
 
 
 def _describe_webhooks(document: dict[str, Any]) -> None:
@@ -119,5 +128,6 @@ _TAGS = [
     {"name": "exports", "description": "Whole lists as files."},
     {"name": "keys", "description": "API keys: who may ask, and for what."},
     {"name": "audit", "description": "Who did what that no order's history tells."},
+    {"name": "webhooks", "description": "Events that are sent to URLs of yours, and what became of them."},
     {"name": "about", "description": "The service itself."},
 ]

@@ -13,6 +13,8 @@ from orders.changing import bulk_routes as changing_bulk_routes
 from orders.changing import routes as changing_routes
 from orders.placing import bulk_routes as placing_bulk_routes
 from orders.placing import routes as placing_routes
+from orders.webhooks import delivery_routes
+from orders.webhooks.delivery_schemas import Replayed
 from orders.wire.bodies import BodyRoute
 from orders.wire.bulk import BatchPreview
 from orders.wire.dry_run import Preview
@@ -59,7 +61,7 @@ def _rehearsing(write: APIRoute) -> Any:
 
 
 SINGLE, MANY = (placing_routes, changing_routes), (placing_bulk_routes, changing_bulk_routes)
-for modules, answer in ((SINGLE, Preview), (MANY, BatchPreview)):
+for modules, answer in ((SINGLE, Preview), (MANY, BatchPreview), ((delivery_routes,), Replayed)):
     for route in (route for module in modules for route in module.router.routes):
         if isinstance(route, APIRoute) and "dry_run" in inspect.signature(route.endpoint).parameters:
             _add_twin(route, answer)

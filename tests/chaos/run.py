@@ -78,8 +78,8 @@ async def _run_in(
         wish.rate,
         patience_s=DEADLINE_S + 1.5,
     )
-    rotating = asyncio.create_task(credentials.rotate_forever())
     reader = Reader(world.replicas, credentials, random.Random(wish.seed))
+    rotating = asyncio.create_task(credentials.rotate_forever())
     quiet = await _rage(world, shelf, storm, load, reader, wish, say)
     rotating.cancel()
     for replica in world.replicas:

@@ -6,35 +6,46 @@ BOLA ("broken object level authorization") is the first of OWASP's list of holes
 import itertools
 import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from orders.access.keys import id_of
+from orders.postgres.database import opened
 from orders.principal import ALL_SCOPES, IMPLIED, Scope
-from tests.conftest import Http, Reply, Sandbox, execute, migrated, wait_until
+from tests.conftest import Http, Reply, Sandbox, ask, execute, migrated, wait_until
 from tests.e2e.conftest import Service, listening, start_service, stop, usual
 from tests.e2e.test_keys import bearer, key_in
 from tests.made_up_issuer import AUDIENCE, ISSUER, RSA, customer, public, serving
+from tests.receiver import SECRET, add_webhook
 
 OWNER, STRANGER = 42, 43
 MARK = "MARK-of-the-victim"
 PRICE = 987_654_321
 """Price of the victim's product. No sum of anything else has its digits."""
 
-PUBLIC = {"get_about", "get_health", "get_problems", "get_problem"}
+PUBLIC = {"get_about", "get_health", "get_problems", "get_problem", "get_schemas", "get_schema"}
 NEEDS: dict[Scope, set[str]] = {
     Scope.ORDERS_READ: {
         *("get_orders", "get_order", "get_order_events", "get_customer_orders", "export_csv", "export_ndjson"),
         "get_workflow",
     },
     Scope.REPORTS_READ: {"report_sales", "report_products", "report_statuses"},
+    Scope.EVENTS_READ: {"get_events", "get_events_head", "stream_events"},
     Scope.ORDERS_PLACE: {"place_order", "place_customer_order", "place_orders"},
     Scope.ORDERS_CHANGE: {
         *("change_order_status", "change_order_statuses", "cancel_order", "return_order", "patch_order"),
+    },
+    Scope.WEBHOOKS_READ: {"list_webhooks", "get_webhook", "list_deliveries", "get_delivery"},
+    Scope.WEBHOOKS_MANAGE: {
+        *("create_webhook", "patch_webhook", "delete_webhook", "rotate_webhook_secret", "test_webhook"),
+        *("redeliver", "replay_webhook"),
     },
     Scope.ACCESS_MANAGE: {"create_key", "list_keys", "rotate_key", "revoke_key", "list_audit"},
 }
@@ -55,6 +66,10 @@ BODIES: dict[str, Any] = {
     "patch_order": {"notes": {"public": "Changed."}},
     "create_key": {"name": "made", "scopes": ["access:manage"]},
     "rotate_key": {},
+    "create_webhook": {"url": "https://1.1.1.1/hook"},
+    "patch_webhook": {"concurrency": 3},
+    "rotate_webhook_secret": {},
+    "replay_webhook": {},
 }
 QUERIES = {"report_products": "?limit=100", "get_orders": "?limit=1000&include_total=true"}
 
@@ -104,19 +119,53 @@ class World:
         assert reply.status == 201, reply
         return dict(reply.body)
 
+    def webhook_about(self, order: dict[str, Any]) -> tuple[UUID, int]:
+        """A new webhook of the order's channel, and a delivery to it about this order. Nothing is really sent."""
+        with opened(self.dsn) as connection:
+            webhook_id = add_webhook(
+                connection, f"http://127.0.0.1:9/{MARK}", channel=order["channel"], description=MARK, position=2**62
+            )
+            ((delivery_id,),) = ask(
+                connection,
+                """INSERT INTO webhook_deliveries (webhook_id, type, position, order_id, number, state, last_reply)
+                   VALUES (%s, 'order.placed', 1, %s, 1, 'failed', %s) RETURNING id""",
+                (str(webhook_id), order["id"], MARK),
+            )
+            return webhook_id, delivery_id
+
     def ask(self, operation_id: str, order: dict[str, Any], headers: dict[str, str]) -> Reply:
         """The answer to the operation, asked about this order and its customer."""
         method, path = self.operations[operation_id]
         by_order = names(operation_id) not in ("place_order",)
         filled = path.replace("{customer_id}", str(order["customer_id"])).replace("{code}", "not_found")
+        filled = filled.replace("{type}", "order.placed").replace("{version}", "1")
         if "/keys/" in path:
             filled = filled.replace("{id}", id_of(key_in(self.dsn, Scope.ACCESS_MANAGE)))
+        if "/webhook" in path:
+            webhook_id, delivery_id = self.webhook_about(order)
+            filled = filled.replace("{id}", str(delivery_id if "/webhook-deliveries/" in path else webhook_id))
         filled = filled.replace("{id}", order["id"] if by_order else str(order["customer_id"]))
         body = BODIES.get(names(operation_id))
         text = json.dumps(body).replace("{order}", order["id"])
         kind = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
         url = f"{self.service.url}{filled}{QUERIES.get(operation_id, '')}"
+        if operation_id == "stream_events":
+            return self._open_stream(f"{url}?after=0", headers)
         return self.service.http.send(method, url, body and json.loads(text), headers={**headers, **kind})
+
+    def _open_stream(self, url: str, headers: dict[str, str]) -> Reply:
+        """What a stream sends of all that has happened so far, as text; or its refusal."""
+        head = self.service.get("/events/head", headers=self.admin).body["head"]
+        request = urllib.request.Request(url, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                lines = list(iter(lambda: answer.readline().decode(), f"id: {head}\n"))
+                lines += iter(lambda: answer.readline().decode(), "\n")
+                return Reply(answer.status, "".join(lines), dict(answer.headers))
+        except urllib.error.HTTPError as refused:
+            with refused:
+                named = {name.lower(): value for name, value in refused.headers.items()}
+                return Reply(refused.status or 0, json.load(refused), named)
 
 
 _numbers = itertools.count(1)
@@ -131,8 +180,11 @@ def lasting_world(postgres: str, http: Http, sandbox_processes: Sandbox) -> Iter
             http,
             **usual(dsn, sandbox_processes),
             orders_access="closed",
+            orders_secret=SECRET,
+            orders_webhooks=1000,
             orders_jwt_issuer=ISSUER,
             orders_jwt_audience=AUDIENCE,
+            orders_jwt_staff_claim="permissions",
             orders_jwt_jwks_url=f"{issuer.url}/keys",
         )
         listening(service)
@@ -248,6 +300,8 @@ def test_of_an_order_of_somebody_else_nothing_is_seen_or_done(world: World, stra
         if "{id}" in world.operations[operation_id][1] and scope_of(operation_id) in (
             Scope.ORDERS_READ,
             Scope.ORDERS_CHANGE,
+            Scope.WEBHOOKS_READ,
+            Scope.WEBHOOKS_MANAGE,
         ):
             allowed = not is_customer or name in FOR_CUSTOMERS
             assert reply.status == (404 if allowed else 403), (operation_id, reply)

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +78,11 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
-def run(commands: str) -> list[Answer]:
-    """What each `curl` of these commands got."""
-    ended = subprocess.run(
-        ["bash", "-c", AS_A_FUNCTION + commands], capture_output=True, text=True, timeout=120, check=False
-    )
+def run(commands: str, dsn: str) -> list[Answer]:
+    """What each `curl` of these commands got. `orders` is ours, and finds the service's database."""
+    ours = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DATABASE_URL": dsn}
+    words = ["bash", "-c", AS_A_FUNCTION + commands]
+    ended = subprocess.run(words, env={**os.environ, **ours}, capture_output=True, text=True, timeout=120, check=False)
     assert ended.stdout.count(END) == len(re.findall(r"^curl ", commands, re.M)), ended.stderr
     return [understood(text.strip("\n")) for text in ended.stdout.split(END)[:-1]]
 
@@ -164,13 +165,15 @@ def service(http: Http, toys: Sandbox, empty_dsn: str) -> Iterator[Service]:
 
 @pytest.mark.skipif(shutil.which("curl") is None and "CI" not in os.environ, reason="curl is not installed")
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_are_answered_as_it_says(page: str, service: Service, toys: Sandbox) -> None:
+def test_the_commands_of_a_page_are_answered_as_it_says(
+    page: str, service: Service, toys: Sandbox, empty_dsn: str
+) -> None:
     story = Story()
     for block in blocks((ROOT / page).read_text()):
         here = story.told(block.commands)
         for port, url in ((8000, service.url), (8001, toys.catalog_url), (8002, toys.cart_url)):
             here = here.replace(f"localhost:{port}", url.removeprefix("http://"))
-        got = run(here)
+        got = run(here, empty_dsn)
         where = f"{page}:{block.line}"
         must_be_well = got if block.shown is None or not block.shown.startswith("HTTP/") else got[:-1]
         for answer in must_be_well:

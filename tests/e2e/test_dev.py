@@ -48,7 +48,7 @@ def test_closed_it_makes_a_key_once_and_its_curl_works(
         service, said = start_dev(http, tmp_path, "--access", "closed", **usual(dsn, sandbox))
         running.append(service)
         (command,) = re.findall(r"^  (curl .*?})\'$", said, re.M | re.S)
-        (answer,) = run(f"{command}'")
+        (answer,) = run(f"{command}'", dsn)
         assert answer.status in (201, 400), answer  # 400: the catalog has not got it
         assert service.get("/orders").status == 401
         assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -1,6 +1,7 @@
 """`orders keys`: the way in, on the database itself, also while no service runs."""
 
 import os
+import pwd
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from tests.e2e.conftest import Start
 
 Ran = subprocess.CompletedProcess[str]
 Run = Callable[..., Ran]
+CLI = f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
 
 
 def run_keys(*words: str, **settings: Any) -> Ran:
@@ -49,12 +51,12 @@ def test_a_key_is_printed_once_and_can_be_kept_by_a_script(keys: Run, dsn: str) 
     assert "orders:read orders:place reports:read (channel web), 50 per second" in made.stderr
     assert key not in made.stderr
     found = row(dsn, key)
-    assert (found.name, found.channel, found.rate, found.created_by) == ("shop", "web", 50, "cli")
+    assert (found.name, found.channel, found.rate, found.created_by) == ("shop", "web", 50, CLI)
     assert found.scopes == ["orders:read", "orders:place", "reports:read"]
     assert found.expires_at
     assert abs(found.expires_at - datetime.now(UTC) - timedelta(days=90)) < timedelta(minutes=2)
     (audited,) = execute(dsn, "SELECT actor, action, address FROM audit WHERE subject = %s", (id_of(key),))
-    assert audited == ("cli", "key_created", None)
+    assert audited == (CLI, "key_created", None)
 
 
 def test_a_key_is_listed_rotated_and_revoked(keys: Run, dsn: str) -> None:

@@ -47,7 +47,8 @@ def without_address(body: Any) -> Any:
 
 def test_every_write_in_the_document_has_a_preview(service: Service, sandbox: Sandbox) -> None:
     paths = service.get("/openapi.json").body["paths"]
-    written = {(method, path) for path, item in paths.items() for method in ("post", "put", "patch") if method in item}
+    changes = {(method, path) for path, item in paths.items() for method in ("post", "put", "patch") if method in item}
+    written = {(method, path) for method, path in changes if not path.startswith("/keys")}  # they are no orders
     previews = {(method, path) for method, path in written if path.startswith("/dry-run/")}
     assert {(method, f"/dry-run{path}") for method, path in written - previews} == previews
 

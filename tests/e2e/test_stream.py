@@ -51,7 +51,7 @@ def many_events(service: Service, sandbox: Sandbox, count: int, moves: int) -> N
         placed_now = service.http.post(f"{service.url}/orders:batch", placing).body["results"]
         ids += [result["order"]["id"] for result in placed_now]
     for status in ("Confirmed", "Paid", "Processing", "Shipped", "Delivered")[:moves]:
-        moving = {"orders": [{"id": id, "status": status, "note": "n" * 1000} for id in ids]}
+        moving = {"orders": [{"id": id, "status": status, "note": "n" * 900} for id in ids]}
         assert service.http.put(f"{service.url}/orders:batch", moving).status == 200
 
 

@@ -21,7 +21,8 @@ BACK = "http://localhost/back"
 PEOPLE: dict[str, dict[str, Any]] = {
     "anna": {"customer_id": 42},
     "bert": {"customer_id": "43"},
-    "carl": {"email": "carl@shop.example", "scope": "orders:change customers:read"},
+    "carl": {"email": "carl@shop.example", "permissions": ["orders:change", "customers:read"]},
+    "asks for a scope": {"email": "eve@shop.example", "scope": "openid access:manage orders:change"},
     "nobody": {},
 }
 
@@ -67,7 +68,7 @@ def provider(http: Http) -> Iterator[Provider]:
 @pytest.fixture
 def guarded(start: Start, provider: Provider) -> Service:
     """A service that takes the issuer's tokens."""
-    return start(orders_jwt_issuer=provider.url, orders_jwt_audience=SHOP)
+    return start(orders_jwt_issuer=provider.url, orders_jwt_audience=SHOP, orders_jwt_staff_claim="permissions")
 
 
 def test_a_customer_places_reads_and_cancels_their_own_order(
@@ -129,6 +130,7 @@ def test_without_a_valid_token_the_answer_is_401_even_to_this_machine(guarded: S
     begin, payload, end = anna.removeprefix("Bearer ").split(".")
     bad = {
         "for another service": provider.sign_in("anna", client="another")["Authorization"],
+        "a scope, but not in the claim of the setting": provider.sign_in("asks for a scope")["Authorization"],
         "neither a customer nor staff": provider.sign_in("nobody")["Authorization"],
         "unsigned": f"Bearer {part({'alg': 'none'})}.{payload}.",
         "truncated": anna[:-4],
@@ -149,7 +151,7 @@ def test_customers_may_be_allowed_less(start: Start, provider: Provider, sandbox
 def test_a_service_whose_issuer_is_away_starts_answers_503_and_goes_on_when_it_is_there(start: Start) -> None:
     port = free_port()
     issuer = f"http://127.0.0.1:{port}"
-    service = start(orders_jwt_issuer=issuer, orders_jwt_audience=SHOP)
+    service = start(orders_jwt_issuer=issuer, orders_jwt_audience=SHOP, orders_jwt_staff_claim="permissions")
     made_up = f"{part({'alg': 'RS256', 'kid': 'x'})}.{part({})}.AAAA"
     away = service.get("/orders", headers={"Authorization": f"Bearer {made_up}"})
     assert (away.status, away.body["code"], away.headers["retry-after"]) == (503, "tokens_unchecked", "5")

@@ -21,6 +21,7 @@ from orders.order.statuses import BUILT_IN, load_workflow, parse_workflow
 from orders.placing.checkout import Checkout, CheckoutRequest
 from orders.postgres import database
 from orders.postgres.database import Connection, connect, transaction, with_defaults
+from orders.principal import SEES_EVERYTHING
 from orders.settings import Settings
 from orders.startup import install_functions, set_workflow
 from orders.stock.reconcile import Reconciliation, Undecided
@@ -113,7 +114,7 @@ async def test_decisions_about_the_stock_are_in_the_audit_and_looks_are_not(
     async with machinery(settings) as built:
         reconciliation = Reconciliation(built.database, built.catalog, settings, author)
         checkout = Checkout(built.database, built.carts, built.placement, settings)
-        await checkout.check_out(CheckoutRequest(1, [Line(product, 3)], None), "/orders/1")
+        await checkout.check_out(CheckoutRequest(SEES_EVERYTHING, 1, [Line(product, 3)], None), "/orders/1")
         sandbox.restock(product, 57)
         assert [found.is_well async for found in reconciliation.compare([product])] == [False]
         await reconciliation.accept(product)

@@ -265,10 +265,10 @@ async def test_spoilt_at_any_step_between_neighbours_that_can_t_take_two_calls_a
 
 
 async def spoil_each_step(scenario: Scenario, how: How, settings: Settings, sandbox: Sandbox, stride: int) -> None:
-    # Who waits for a product that is not free knocks until then, and each time is spoilt.
-    settings = settings.model_copy(update={"orders_request_deadline_s": 1.2})
     async with machinery(settings) as rescuer:
         steps, answers = await run(scenario, Saboteur(), settings, sandbox, rescuer)
+        # Who waits for a product that is not free knocks until then, and each time is spoilt.
+        settings = settings.model_copy(update={"orders_request_deadline_s": 1.2})
         assert len(steps) >= 5
         assert any(isinstance(answer, Answer) for answer in answers), "nothing was placed where nothing went wrong"
         chances = sum(can_be_spoilt(how, step) for step in steps)

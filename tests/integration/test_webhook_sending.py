@@ -153,6 +153,13 @@ async def test_both_forms_of_retry_after_are_understood(status: int) -> None:
             assert result.asks_for_a_pause == (expected is not None)
 
 
+async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    async with Receiver() as receiver, sender("127.0.0.1") as send:
+        assert (await send(receiver.url)).result.is_success
+
+
 async def test_where_nobody_listens_the_connection_is_refused() -> None:
     async with sender("127.0.0.1") as send:
         assert (await send(f"http://127.0.0.1:{free_port()}/")).result.error == "connection_refused"

@@ -177,6 +177,16 @@ def test_a_lost_attempt_that_succeeded_counts_whenever_that_is_known(
     assert delivery(connection, lost, "state, last_status") == ("delivered", 200)
 
 
+@pytest.mark.parametrize("state", ["waiting", "failed"])
+def test_a_late_success_counts_whatever_became_of_the_delivery_meanwhile(state: str, connection: Connection) -> None:
+    webhook_id, _ = fed(connection, 1)
+    (lost,) = tick(connection, webhook_id)
+    ask(connection, "UPDATE webhook_deliveries SET state = %s", (state,))
+    record(connection, webhook_id, [ended(lost, 204)], RETRIES)
+    assert delivery(connection, lost, "state, last_status") == ("delivered", 204)
+    assert tick(connection, webhook_id) == []
+
+
 def test_recording_twice_is_recording_once(connection: Connection) -> None:
     webhook_id, _ = fed(connection, 3)
     results = [ended(one, 500, reply="no") for one in tick(connection, webhook_id)]
@@ -317,10 +327,13 @@ def test_two_endpoints_that_tell_of_each_other_do_not_wait_for_each_other(dsn: s
     with contextlib.closing(connect(dsn)) as second:
         ask(second, "BEGIN; SET LOCAL lock_timeout = '3s'")
         ask(second, "SELECT FROM webhooks WHERE id = %s FOR NO KEY UPDATE", (str(other),))
+        notice = "INSERT INTO webhook_deliveries (webhook_id, type, notice) VALUES (%s, 'webhook.failing', '{}')"
+        ask(second, notice, (str(one),))
+        ask(connection, "SET lock_timeout = '3s'")
         make_failing(connection, one, timedelta(hours=80), timedelta(0))
         (probe,) = tick(connection, one)
         record(connection, one, [ended(probe, 410)], RETRIES)
-        ask(second, "COMMIT")
+        ask(second, "ROLLBACK")
     assert notices(connection) == [(str(other), "webhook.disabled")]
 
 
@@ -331,6 +344,9 @@ def test_old_deliveries_are_purged_but_never_what_waits(connection: Connection) 
     assert purge(connection, 30) is False
     assert len(ask(connection, "SELECT FROM webhook_deliveries")) == 8
     ask(connection, "UPDATE webhook_deliveries SET created_at = now() - interval '31 days'")
+    assert purge(connection, 30) is False
+    assert len(ask(connection, "SELECT FROM webhook_deliveries")) == 8, "they ended a moment ago"
+    ask(connection, "UPDATE webhook_deliveries SET last_at = created_at")
     assert purge(connection, 30) is False
     assert ask(connection, "SELECT state, count(*)::integer FROM webhook_deliveries GROUP BY 1 ORDER BY 1") == [
         ("sending", 2),

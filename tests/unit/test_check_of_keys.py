@@ -41,7 +41,7 @@ class Kind:
 
 def asked(operation: str = "get_orders", *credentials: bytes) -> Asked:
     headers = [(b"host", b"localhost:8000"), *((b"authorization", each) for each in credentials)]
-    scope = {"headers": headers, "client": ("127.0.0.1", 4711)}
+    scope = {"headers": headers, "client": ("127.0.0.1", 4711), "http_version": "1.1"}
     return Asked(scope, "GET", dict(headers), Target(OPERATIONS[operation]), {})
 
 

@@ -16,6 +16,7 @@ WITHOUT = {
     "statuses_there_are": "which statuses a shop has is no secret",
     "sum_up_a_day": "sums of all orders, kept in the database",
     "count_standings": "counts of all orders, kept in the database",
+    "read_pasts": "for messages to webhooks; which orders it may be is decided where their deliveries are written",
     "fetch": "runs the statement of its caller",
 }
 """Functions with a connection that need no seer, and why."""

@@ -20,6 +20,41 @@ from orders.wire.operations import OPERATIONS
     ],
 )  # fmt: skip
 def test_only_the_two_loopback_addresses_are_this_machine(client: Any, is_local: bool) -> None:
-    scope = {"client": client, "http_version": "1.1"}
-    asked = Asked(scope, "GET", {b"host": b"localhost"}, Target(OPERATIONS["get_orders"]), {})
-    assert is_from_this_machine(asked) is is_local
+    assert is_from_this_machine(asked_by(client, (b"host", b"localhost"))) is is_local
+
+
+def asked_by(client: Any, *headers: tuple[bytes, bytes], version: str = "1.1") -> Asked:
+    scope = {"client": client, "http_version": version, "headers": list(headers)}
+    return Asked(scope, "GET", dict(headers), Target(OPERATIONS["get_orders"]), {})
+
+
+HOST = (b"host", b"127.0.0.1:8000")
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_local"),
+    [
+        ([HOST], True),
+        ([(b"host", b"LOCALHOST:1")], True),
+        ([(b"host", b"localhost:80@evil.example")], False),
+        ([(b"host", b"[::1]evil.example")], False),
+        ([(b"host", b"localhost.evil.example")], False),
+        ([(b"host", b"")], False),
+        ([HOST, (b"origin", b"http://localhost:5173")], True),  # a page of the developer's own
+        ([HOST, (b"origin", b"http://192.168.1.5:5173")], False),
+        ([HOST, (b"origin", b"null")], False),
+        ([HOST, (b"referer", b"http://127.0.0.1:8000/docs")], True),
+        ([HOST, (b"referer", b"https://shop.example/")], False),
+        ([HOST, (b"referer", b"http://localhost.evil.example/")], False),
+        ([HOST, (b"sec-fetch-site", b"cross-site"), (b"sec-fetch-site", b"none")], False),
+        ([HOST, (b"accept", b"a"), (b"accept", b"b")], True),
+    ],
+)
+def test_what_names_another_host_is_not_from_here(headers: list[tuple[bytes, bytes]], is_local: bool) -> None:
+    assert is_from_this_machine(asked_by(("127.0.0.1", 5000), *headers)) is is_local
+
+
+@pytest.mark.parametrize("connection", [b"close", b"Close", b"close, te"])
+def test_an_older_nginx_is_known(connection: bytes) -> None:
+    asked = asked_by(("127.0.0.1", 5000), HOST, (b"connection", connection), version="1.0")
+    assert not is_from_this_machine(asked)

@@ -67,11 +67,16 @@ class Checking:
     """Tokens with keys, a claim of the customer's ID, and a clock."""
 
     def __init__(
-        self, *keys: Any, claim: str = "customer_id", algorithms: frozenset[str] = ALGORITHMS, now: float = NOW
+        self,
+        *keys: Any,
+        claim: str = "customer_id",
+        staff_claim: str | None = "permissions",
+        algorithms: frozenset[str] = ALGORITHMS,
+        now: float = NOW,
     ) -> None:
         self.now = now
         self.keys = KnownKeys(*(keys or EVERY_KEY), algorithms=algorithms)
-        rules = TokenRules(ISSUER, AUDIENCE, algorithms, ClaimRules(claim, MAY))
+        rules = TokenRules(ISSUER, AUDIENCE, algorithms, ClaimRules(claim, MAY, staff_claim))
         self.tokens = Tokens(rules, self.keys, lambda: self.now)  # type: ignore[arg-type]  # a fake at the port
 
     async def find(self, token: str) -> Principal | OrderError | None:
@@ -274,13 +279,13 @@ async def test_an_attack_is_refused(attack: str) -> None:
 @pytest.mark.parametrize(
     "customer_id",
     [
-        *(0, -1, 2**63, 10**400, 42.0, 4.2, True, False, [42], {"id": 42}, [], {}),
+        *(None, 0, -1, 2**63, 10**400, 42.0, 4.2, True, False, [42], {"id": 42}, [], {}),
         *("", "0", "042", " 42", "42 ", "42\n", "+42", "-42", "4_2", "42.0", "0x2a", "٤٢", str(2**63), "9" * 30),
     ],
 )
 async def test_what_is_no_customers_id_makes_no_customer(customer_id: Any) -> None:
     assert await Checking().find(customer(customer_id=customer_id)) is None
-    assert await Checking().find(customer(customer_id=customer_id, scope="orders:read")) is None
+    assert await Checking().find(customer(customer_id=customer_id, permissions=["orders:read"])) is None
 
 
 @pytest.mark.parametrize("customer_id", [1, "1", 2**63 - 1, str(2**63 - 1)])
@@ -338,11 +343,8 @@ def test_whatever_an_issuer_signs_is_understood_or_refused(changed: dict[str, An
     found = Checking().tokens.find(signed({**claims(), **changed}))
     if found is not None:
         assert isinstance(found, Principal)
-        if "customer_id" in changed and changed["customer_id"] is None:
-            assert found.kind is PrincipalKind.STAFF
-        else:
-            assert found == (CUSTOMER_42 if "customer_id" not in changed else found)
-            assert found.scopes == frozenset()
+        assert found.kind is PrincipalKind.CUSTOMER
+        assert found == (CUSTOMER_42 if "customer_id" not in changed else found)
 
 
 @given(st.dictionaries(st.sampled_from(["alg", "kid", "typ", "cty", "b64", "jwk", "x5c"]) | st.text(), ANY_JSON))
@@ -370,7 +372,7 @@ async def test_the_log_tells_once_why_signed_tokens_are_refused_and_nothing_of_f
         "Invalid claim: 'aud'. This is told once.",
         "The token is expired. This is told once.",
         "Missing claim: 'iss'. This is told once.",
-        "it has no scope of ours, and no customer's ID in customer_id. This is told once.",
+        "it has no customer's ID in customer_id, and no scope of ours in permissions. This is told once.",
     ]
 
 
@@ -403,36 +405,61 @@ READ = Scope.ORDERS_READ
 @pytest.mark.parametrize(
     ("given", "principal"),
     [
-        ({"scope": "openid orders:read"}, staff(READ)),
+        ({"permissions": "openid orders:read"}, staff(READ)),
         ({"permissions": ["orders:read", "cats:feed", 7, None]}, staff(READ)),
-        ({"scope": "orders:change"}, staff(READ, Scope.ORDERS_CHANGE)),
-        ({"scope": ["orders:read"], "permissions": ["ops:read"]}, staff(READ, Scope.OPS_READ)),
-        ({"scope": "customers:read"}, staff(Scope.CUSTOMERS_READ, sees_private=True)),
-        ({"scope": " ".join(ALL_SCOPES)}, staff(*ALL_SCOPES, sees_private=True)),
-        ({"scope": "orders:read", "email": "Anna@shop.example"}, staff(READ, name="Anna@shop.example")),
-        ({"scope": "orders:read", "email": "boss@shop.example", "email_verified": False}, staff(READ)),
-        ({"scope": "orders:read", "email": 7}, staff(READ)),
-        ({"scope": "orders:read", "email": "a\nb"}, staff(READ)),
+        ({"permissions": "orders:change"}, staff(READ, Scope.ORDERS_CHANGE)),
+        ({"permissions": ["orders:read", "ops:read"]}, staff(READ, Scope.OPS_READ)),
+        ({"permissions": "customers:read"}, staff(Scope.CUSTOMERS_READ, sees_private=True)),
+        ({"permissions": " ".join(ALL_SCOPES)}, staff(*ALL_SCOPES, sees_private=True)),
+        ({"permissions": "orders:read", "email": "Anna@shop.example"}, staff(READ, name="Anna@shop.example")),
+        ({"permissions": "orders:read", "email": "boss@shop.example", "email_verified": False}, staff(READ)),
+        ({"permissions": "orders:read", "email": "boss@shop.example", "email_verified": "false"}, staff(READ)),
+        ({"permissions": "orders:read", "email": "boss@shop.example", "email_verified": 1}, staff(READ)),
         (
-            {"scope": "orders:read", "sub": "auth0|5 ü/x"},
+            {"permissions": "orders:read", "email": "boss@shop.example", "email_verified": True},
+            staff(READ, name="boss@shop.example"),
+        ),
+        ({"permissions": "orders:read", "email": 7}, staff(READ)),
+        ({"permissions": "orders:read", "email": "a\nb"}, staff(READ)),
+        (
+            {"permissions": "orders:read", "sub": "auth0|5 ü/x"},
             staff(READ, name="auth0|5%20%C3%BC%2Fx", subject="auth0|5 ü/x"),
         ),
-        ({"scope": "orders:read", "sub": "é" * 255}, staff(READ, name=("%C3%A9" * 99)[:100], subject="é" * 255)),
-        ({"scope": "orders:read", "customer_id": None}, staff(READ)),
-        ({"scope": "orders:read", "sub": ...}, None),
-        ({"scope": "orders:read", "sub": ""}, None),
-        ({"scope": "orders:read", "sub": "a" * 256}, None),
-        ({"scope": "orders:read", "sub": "a\x00"}, None),
-        ({"scope": "orders:read", "sub": "\ud800"}, None),
-        ({"scope": "openid profile"}, None),
-        ({"scope": "ORDERS:READ"}, None),
-        ({"scope": "orders:read,orders:place"}, None),
-        ({"scope": {"orders:read": 1}}, None),
+        ({"permissions": "orders:read", "sub": "é" * 255}, staff(READ, name=("%C3%A9" * 99)[:100], subject="é" * 255)),
+        ({"permissions": "orders:read", "customer_id": None}, None),
+        ({"scope": "orders:read"}, None),
+        ({"permissions": "orders:read", "sub": ...}, None),
+        ({"permissions": "orders:read", "sub": ""}, None),
+        ({"permissions": "orders:read", "sub": "a" * 256}, None),
+        ({"permissions": "orders:read", "sub": "a\x00"}, None),
+        ({"permissions": "orders:read", "sub": "\ud800"}, None),
+        ({"permissions": "openid profile"}, None),
+        ({"permissions": "ORDERS:READ"}, None),
+        ({"permissions": "orders:read,orders:place"}, None),
+        ({"permissions": {"orders:read": 1}}, None),
         ({}, None),
     ],
 )
 async def test_scopes_of_ours_make_a_token_staffs(given: dict[str, Any], principal: Principal | None) -> None:
     assert await Checking().find(customer(**{"customer_id": ..., **given})) == principal
+
+
+@pytest.mark.parametrize(
+    ("staff_claim", "given", "is_staff"),
+    [
+        (None, {"scope": "orders:read", "permissions": ["orders:read"]}, False),
+        ("scope", {"scope": "openid orders:read"}, True),
+        ("scope", {"permissions": ["orders:read"]}, False),
+        ("realm.roles", {"realm": {"roles": ["orders:read"]}}, True),
+        ("realm.roles", {"realm": None}, False),
+        ("https://shop.example/may", {"https://shop.example/may": ["orders:read"]}, True),
+    ],
+)
+async def test_only_the_claim_of_the_setting_makes_a_token_staffs(
+    staff_claim: str | None, given: dict[str, Any], is_staff: bool
+) -> None:
+    token = customer(**{"customer_id": ..., **given})
+    assert await Checking(staff_claim=staff_claim).find(token) == (staff(READ) if is_staff else None)
 
 
 async def test_a_customer_stays_a_customer_whatever_scopes_the_token_has() -> None:

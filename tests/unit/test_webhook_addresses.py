@@ -127,39 +127,39 @@ def test_good_urls(url: str, host: str, port: int) -> None:
     assert (target.host, target.port, target.is_https) == (host, port, url.startswith("https"))
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "shop.example/hook",
-        "ftp://shop.example/",
-        "file:///etc/passwd",
-        "https://",
-        "https:///hook",
-        "https://user@shop.example/",
-        "https://user:secret@shop.example/",
-        "https://@shop.example/",
-        "https://shop.example/#part",
-        "https://shop.example/#",
-        "https://shop.example:22/",
-        "https://shop.example:0/",
-        "https://shop.example:99999/",
-        "https://shop.example:80/",
-        "http://shop.example:443/",
-        "https://shop example/",
-        "https://shop.example/a b",
-        "https://shop.example/\n",
-        "https://shop.example\\@evil.example/",
-        "https://shöp.example/",
-        "https://0x7f.1/",
-        "https://2130706433/",
-        "https://127.1/",
-        "https://0177.0.0.1/",
-        "https://[::1",
-        "https://[v1.x]/",
-        "https://shop.example/" + "a" * 2048,
-    ],
-)
+BAD_URLS = [
+    "",
+    "shop.example/hook",
+    "ftp://shop.example/",
+    "file:///etc/passwd",
+    "https://",
+    "https:///hook",
+    "https://user@shop.example/",
+    "https://user:secret@shop.example/",
+    "https://@shop.example/",
+    "https://shop.example/#part",
+    "https://shop.example/#",
+    "https://shop.example:22/",
+    "https://shop.example:0/",
+    "https://shop.example:99999/",
+    "https://shop.example:80/",
+    "http://shop.example:443/",
+    "https://shop example/",
+    "https://shop.example/a b",
+    "https://shop.example/\n",
+    "https://shop.example\\@evil.example/",
+    "https://shöp.example/",
+    "https://0x7f.1/",
+    "https://2130706433/",
+    "https://127.1/",
+    "https://0177.0.0.1/",
+    "https://[::1",
+    "https://[v1.x]/",
+    "https://shop.example/" + "a" * 2048,
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
 def test_bad_urls_are_refused_with_a_reason(url: str) -> None:
     with pytest.raises(ValueError, match=r"^(must|can't)"):
         target_of(url)

@@ -1,7 +1,8 @@
 """The principal that a token's claims describe. The token's signature and times have been checked. Pure.
 
-A token that names a customer is that customer's, whatever scopes it has: many issuers give a scope to everybody who
-asks for it, and a customer must not become staff that way.
+A token is staff's only by the claim that the setting names. Many issuers give a `scope` to everybody who asks for it,
+also to an account that has no customer's ID yet. A token that names a customer is that customer's, whatever else it
+has.
 """
 
 import re
@@ -21,6 +22,9 @@ MAX_SUBJECT_CHARS = 255
 MAX_NAME_CHARS = 100
 """Maximum length of a name in the history, like that of X-Actor."""
 
+_MISSING = object()
+"""What `_claim` finds where there is no such claim. A claim can be null."""
+
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _READABLE = "!#$&'()*+,:;=?@[]^`{|}"
 """Characters of a name that are written as they are, beside letters and digits. A slash is not: in the history, it is
@@ -30,18 +34,21 @@ between a principal and the person that it names.
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """What the settings say of claims: where the customer's ID is, and what customers may do."""
+    """What the settings say of claims: where the customer's ID is, what customers may do, and where the scopes of staff
+    are. Without `staff_claim` no token is staff's.
+    """
 
     customer_claim: str
     customer_may: frozenset[CustomerMay]
+    staff_claim: str | None = None
 
 
 def principal_by(claims: Mapping[str, Any], rules: ClaimRules) -> Principal | None:
     """The customer, or the staff or service with scopes of ours. None if the claims describe neither."""
     customer = _claim(claims, rules.customer_claim)
-    if customer is not None:
+    if customer is not _MISSING:
         return _customer(customer, rules)
-    scopes = _scopes(claims)
+    scopes = _scopes(_claim(claims, rules.staff_claim)) if rules.staff_claim else None
     return _staff(claims, scopes) if scopes else None
 
 
@@ -51,7 +58,7 @@ def _claim(claims: Mapping[str, Any], path: str) -> Any:
         return claims[path]
     found: Any = claims
     for name in path.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
+        found = found.get(name, _MISSING) if isinstance(found, dict) else _MISSING
     return found
 
 
@@ -71,12 +78,10 @@ def _customer_id(value: Any) -> int | None:
     return value if is_number and 1 <= value <= MAX_CUSTOMER_ID else None
 
 
-def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
-    """The scopes of ours in `scope` (names with spaces between them) and `permissions` (a list)."""
-    named: set[Any] = set()
-    for claim in (claims.get("scope"), claims.get("permissions")):
-        names = claim.split(" ") if isinstance(claim, str) else claim
-        named.update(name for name in names if isinstance(name, str)) if isinstance(names, list) else None
+def _scopes(claim: Any) -> frozenset[Scope]:
+    """The scopes of ours in a claim: names with spaces between them, or a list of names."""
+    names = claim.split(" ") if isinstance(claim, str) else claim
+    named = {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
     return with_implied([scope for scope in Scope if scope in named])
 
 
@@ -91,9 +96,9 @@ def _staff(claims: Mapping[str, Any], scopes: frozenset[Scope]) -> Principal | N
 
 
 def _name(claims: Mapping[str, Any], subject: str) -> str:
-    """The email, unless the issuer says that it is not theirs."""
-    email = claims.get("email")
-    is_theirs = isinstance(email, str) and _is_plain(email) and claims.get("email_verified") is not False
+    """The email, unless the issuer says that it is not theirs. Some issuers say so in text: `"false"`."""
+    email, verified = claims.get("email"), claims.get("email_verified")
+    is_theirs = isinstance(email, str) and _is_plain(email) and (verified is None or verified is True)
     return str(email) if is_theirs else subject
 
 

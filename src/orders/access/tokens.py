@@ -134,7 +134,7 @@ class Tokens:
             return None
         principal = principal_by(claims, self._rules.claims)
         if principal is None:
-            self._tell(f"it has no scope of ours, and no customer's ID in {self._rules.claims.customer_claim}")
+            self._tell(_nobodys(self._rules.claims))
             return None
         self._remember(digest, principal, claims["exp"])
         return principal
@@ -214,6 +214,11 @@ def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
 _STRICT = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_distinct)
 
 
+def _nobodys(rules: ClaimRules) -> str:
+    staff = f"no scope of ours in {rules.staff_claim}" if rules.staff_claim else "ORDERS_JWT_STAFF_CLAIM is not set"
+    return f"it has no customer's ID in {rules.customer_claim}, and {staff}"
+
+
 def _unchecked() -> OrderError:
     detail = "The issuer has not given its keys yet, so no token can be checked. The service's log says why."
     return OrderError(Code.TOKENS_UNCHECKED, detail, retry_after_s=int(NO_KEYS_S))
@@ -227,5 +232,5 @@ def tokens_by(settings: Settings) -> Tokens | None:
     issuer = Issuer(
         settings.orders_jwt_issuer, settings.orders_jwt_jwks_url, algorithms, settings.orders_neighbour_timeout_s
     )
-    claims = ClaimRules(settings.orders_jwt_customer_claim, settings.customer_may)
+    claims = ClaimRules(settings.orders_jwt_customer_claim, settings.customer_may, settings.orders_jwt_staff_claim)
     return Tokens(TokenRules(issuer.name, settings.orders_jwt_audience, algorithms, claims), IssuerKeys(issuer))

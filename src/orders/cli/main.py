@@ -8,14 +8,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from orders.cli import audit, events, keys, operate, orders, relay, serve
+from orders.cli import audit, events, keys, listen, operate, orders, relay, serve, webhooks
 from orders.cli.common import cli, fail
 from orders.errors import Code, OrderError
 from orders.postgres.database import DatabaseUnavailable, SchemaError
 from orders.settings import SettingsError
 from orders.version import VERSION
 
-COMMANDS = (audit, serve, orders, events, relay, keys, operate)
+COMMANDS = (audit, serve, orders, events, listen, relay, webhooks, keys, operate)
 """Modules that put their commands into `cli` when they are imported."""
 
 

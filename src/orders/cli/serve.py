@@ -17,16 +17,13 @@ from starlette.applications import Starlette
 from orders.app import create_app, log_to_stderr
 from orders.cli.common import CartPort, CatalogPort, Host, PortNumber, cli, fail, settings_of
 from orders.cli.dev_key import dev_key
-from orders.cli.dev_secret import kept_secret
+from orders.cli.dev_secret import THIS_MACHINE, kept_secret
 from orders.sandbox.carts import SandboxCarts
 from orders.sandbox.catalog import SandboxCatalog
 from orders.settings import Settings
 from orders.settings.address import shown
 from orders.startup import open_database
 from orders.wire.serving import PortTaken, bound_connections, options, require_free
-
-THIS_MACHINE = "127.0.0.0/8,::1,localhost"
-"""Where `orders dev` may send webhooks: to programs of whoever tries it."""
 
 
 class AccessMode(StrEnum):
@@ -86,6 +83,8 @@ def serve(
     typer.echo(f"orders listens on http://{settings.host}:{settings.port} (docs: /docs)")
     if who := _who_needs_a_key(settings):
         typer.echo(f"{who} need a key, and get 401 without: orders keys create --name NAME --as admin")
+    if settings.orders_access == "local":
+        typer.echo("Programs on this machine need no key, until there is one. Behind a proxy set ORDERS_ACCESS=closed.")
     # The workers read the environment again.
     os.environ.update(HOST=settings.host, PORT=str(settings.port))
     try:

@@ -44,14 +44,14 @@ FEED = Function(
                 last bigint;
                 head bigint := (SELECT position FROM events_head ORDER BY position DESC LIMIT 1);
                 forgotten bigint := (SELECT forgotten FROM events_head ORDER BY position DESC LIMIT 1);
-                reached bigint := least(head, %(after)s::bigint + {WALK});
+                reached bigint := CASE WHEN %(after)s::bigint < head THEN least(head, %(after)s + {WALK}) ELSE head END;
                 given integer := 0;
                 so_far bigint := 0;
             BEGIN
                 FOR found IN
                     SELECT v.position, e.event
                     FROM (SELECT * FROM events
-                          WHERE position > %(after)s AND position <= %(after)s + {WALK}
+                          WHERE position > %(after)s AND position <= reached
                             AND (%(types)s::text[] IS NULL OR type = ANY (%(types)s))
                             AND (%(order_id)s::uuid IS NULL OR order_id = %(order_id)s)
                           ORDER BY position) v

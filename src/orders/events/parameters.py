@@ -1,5 +1,6 @@
 """The parameters of the routes of the feed, as the document at /docs describes them."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import urlencode
@@ -9,13 +10,15 @@ from fastapi import Header, Query
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from orders.errors import invalid
-from orders.events.wanted import Wanted, parse_types
+from orders.events.wanted import ALL, KNOWN_TYPES, OF_ORDERS, Wanted, parse_types
 from orders.order.model import MAX_ID
 from orders.order.parsing import parse_order_id
 from orders.principal import Seer
 
 MAX_WAIT_S = 25
 """Longest time that a request waits for an event: proxies end a silent connection after 30 s or later."""
+
+_TYPE = f"({'|'.join(map(re.escape, (*KNOWN_TYPES, OF_ORDERS, ALL)))})"
 
 
 Types = Annotated[
@@ -25,6 +28,7 @@ Types = Annotated[
         description="Only events of these types, with commas: `order.placed,order.moved`. `order.*` is every type "
         "but `order.failed`. `*` is every type.",
         examples=["order.placed,order.moved"],
+        json_schema_extra={"pattern": f"^{_TYPE}(,{_TYPE})*$"},
     ),
 ]
 

@@ -50,15 +50,16 @@ class Stream:
         """The parts. They end when the process does, when the client may read no more, or when it is too slow."""
         try:
             async for page in self._missed():
-                for part in _parts([told(text) for text in page.events]):
-                    yield part
-                self._position = page.end
-                if not page.events:
-                    yield _progress(self._position)
-            async for events in self._live():
+                events = [told(text) for text in page.events]
                 for part in _parts(events):
                     yield part
-                if not events:
+                self._position = page.end
+                if not events or events[-1].position < page.end:
+                    yield _progress(self._position)
+            async for latest in self._live():
+                for part in _parts(latest):
+                    yield part
+                if not latest:
                     yield b": still here\n" + _progress(self._position)
         except (DatabaseUnavailable, OrderError) as error:
             log.warning("a stream of events is closed: %s", error)

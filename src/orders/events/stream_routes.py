@@ -104,5 +104,5 @@ class _Streaming(StreamingResponse):
 
 
 def _tails_of(request: Request) -> Tails:
-    tails: Tails = request.app.state.machinery.tails
+    tails: Tails = request.app.state.tails
     return tails

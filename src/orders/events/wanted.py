@@ -11,8 +11,11 @@ from orders.principal import SEES_EVERYTHING, Seer
 PREFIX = "order."
 """What the type of an event of an order begins with, in the feed."""
 
-_OF_ORDERS = "order.*"
-_ALL = "*"
+OF_ORDERS = "order.*"
+"""All types but that of orders that failed."""
+
+ALL = "*"
+"""All types."""
 
 KNOWN_TYPES = tuple(PREFIX + kind.value for kind in EventType)
 """The types of events, as the feed has them."""
@@ -45,13 +48,13 @@ def parse_types(text: str) -> tuple[str, ...] | None:
     Failed orders were never placed. Only `*` and `order.failed` mean their events.
     """
     asked = [part.strip() for part in text.split(",")]
-    if unknown := [part for part in asked if part not in (*KNOWN_TYPES, _OF_ORDERS, _ALL)]:
-        known = ", ".join((*KNOWN_TYPES, _OF_ORDERS, _ALL))
+    if unknown := [part for part in asked if part not in (*KNOWN_TYPES, OF_ORDERS, ALL)]:
+        known = ", ".join((*KNOWN_TYPES, OF_ORDERS, ALL))
         raise invalid("query/types", "unknown_type", f"There is no type {unknown[0][:60]!r}; there are {known}.")
-    return None if _ALL in asked else tuple(sorted({kind for part in asked for kind in _meant(part)}))
+    return None if ALL in asked else tuple(sorted({kind for part in asked for kind in _meant(part)}))
 
 
 def _meant(part: str) -> Collection[str]:
-    if part == _OF_ORDERS:
+    if part == OF_ORDERS:
         return [kind.value for kind in EventType if kind is not EventType.FAILED]
     return [part.removeprefix(PREFIX)]

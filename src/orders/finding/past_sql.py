@@ -180,7 +180,9 @@ PASTS = Function(
             ALWAYS,
             f"""RETURN QUERY SELECT w.n, past.* FROM unnest(%(ids)s::uuid[], %(versions)s::integer[])
                     WITH ORDINALITY w(id, version, n)
-                CROSS JOIN LATERAL ({_past("w.version", "%(sees_private)s::boolean")} FROM orders o WHERE o.id = w.id)
+                CROSS JOIN LATERAL ({_past("w.version", "%(sees_private)s::boolean")} FROM orders o
+                    WHERE o.id = w.id AND (%(seen_customer)s::bigint IS NULL OR o.customer_id = %(seen_customer)s)
+                        AND (%(seen_channel)s::text IS NULL OR o.channel = %(seen_channel)s))
                     past(document, members, lines, held_from, adopted, at)""",
         )
     ],
@@ -190,17 +192,15 @@ PASTS = Function(
 """What `read_past` reads, of many orders and versions. `n` is the place of the pair."""
 
 
-def read_pasts(
-    connection: Connection, wanted: Sequence[tuple[UUID, int]], *, sees_private: bool
-) -> dict[tuple[UUID, int], Past]:
-    """The orders that exist, and what happened to each after its version, read at one moment."""
+def read_pasts(connection: Connection, wanted: Sequence[tuple[UUID, int]], seer: Seer) -> dict[tuple[UUID, int], Past]:
+    """The orders that exist and that the seer sees, and what happened to each after its version, read at one moment."""
     with connection.cursor() as cursor:
         PASTS.call(
             cursor,
             {
                 "ids": [str(order_id) for order_id, _ in wanted],
                 "versions": [version for _, version in wanted],
-                "sees_private": sees_private,
+                **seer_values(seer),
             },
         )
         return {wanted[n - 1]: Past(*past) for n, *past in cursor}

@@ -16,6 +16,11 @@ log = logging.getLogger(__name__)
 MAX_CALLS = 64
 """Maximum number of calls at once if no other is set: connections are not free for a neighbour either."""
 
+DOUBT_S = 2.5
+"""Time after it was learnt that a neighbour mixes up calls, in which no bad answer counts. Other replicas learn it
+within a second, and until then their calls overlap ours.
+"""
+
 
 @dataclass(slots=True)
 class Answered:
@@ -46,6 +51,7 @@ class Capacity:
         self._call_s = call_s
         self._turns = turns
         self._now = asyncio.get_running_loop().time
+        self._doubted_until = float("-inf")
         self._concurrency = Concurrency(bound)
         self._limiter = Limiter(lambda: self._concurrency.limit(self._now()))
 
@@ -67,11 +73,18 @@ class Capacity:
         """Continue from what another replica has learnt, or this one before a restart."""
         if learnt.is_fragile:
             log.warning("%s is known to mix up calls that overlap: it gets one at a time.", self._name)
+            self._doubted_until = self._now() + DOUBT_S
         self._concurrency.adopt(learnt, self._now())
 
     def believes(self, *, was_alone: bool) -> bool:
         """Whether a bad answer counts. If not, the question has to be asked again alone."""
         return self._concurrency.believes(was_alone=was_alone)
+
+    def is_in_doubt(self, began_at: float) -> bool:
+        """Whether a bad answer to a call that began at `began_at` can't count, because other replicas did not know yet
+        that the neighbour mixes up calls.
+        """
+        return began_at < self._doubted_until
 
     async def call(
         self, exchange: Callable[[], Awaitable[Reply]], flow: Hashable, *, alone: bool, first: bool = False
@@ -138,6 +151,7 @@ class Capacity:
         """Note that a call which began at `began_at` got a mixed-up answer. `what`: where that was seen."""
         now = self._now()
         if self._concurrency.on_wrong(now, began_at):
+            self._doubted_until = now + DOUBT_S
             log.warning(
                 "%s mixes up calls that overlap (seen at %s): it gets one at a time; two are tried again in %.0f s.",
                 self._name,

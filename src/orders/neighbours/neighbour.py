@@ -42,6 +42,12 @@ LOOKS = 3
 LOOK_AGAIN_S = 0.05
 """Pause before the last repetition: our call may have overlapped one of a client that we don't know of."""
 
+LOOKS_IN_DOUBT = 20
+"""Maximum number of times that one question is asked while no bad answer counts (`capacity.DOUBT_S`)."""
+
+LOOK_IN_DOUBT_S = 0.2
+"""Pause between these."""
+
 LARGE_BYTES = 128 * 1024
 """Minimum size of a reply that is read on a thread: larger ones would block the event loop for milliseconds."""
 
@@ -128,9 +134,12 @@ class Neighbour:
         if self._is_settled(asked, surely):
             return asked.result()
         again = asked
-        for look in range(1, LOOKS):
+        for look in range(1, LOOKS_IN_DOUBT):
+            is_in_doubt = self.capacity.is_in_doubt(again.began_at)
+            if look >= LOOKS and not is_in_doubt:
+                break
             if look > 1:
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(LOOK_IN_DOUBT_S if is_in_doubt else LOOK_AGAIN_S)
             async with self._confirming:
                 if self._is_settled(again, surely):  # other bad answers were confirmed while this one waited
                     return again.result()
@@ -147,7 +156,9 @@ class Neighbour:
             self.capacity.note_wrong(str(asked.found), asked.began_at)
         if isinstance(asked.found, Found) and asked.found.is_good:
             return asked.found.is_checked or asked.was_alone or self.capacity.is_proven
-        return asked.is_final or (not surely and self.capacity.believes(was_alone=asked.was_alone))
+        if surely or self.capacity.is_in_doubt(asked.began_at):
+            return asked.is_final
+        return asked.is_final or self.capacity.believes(was_alone=asked.was_alone)
 
     def _compare(self, path: str, asked: _Asked[T], again: _Asked[T]) -> None:
         """Learn from the second answer what the first one was."""

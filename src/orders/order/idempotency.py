@@ -19,6 +19,7 @@ class Keyed(StrEnum):
     PLACE = "place"
     CANCEL = "cancel"
     RETURN = "return"
+    WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from orders.placing.checkout import CheckoutRequest
 from orders.placing.parameters import ToPlace
 from orders.placing.schemas import OrderToPlace
 from orders.placing.service import placing
-from orders.principal import Principal, Scope, Seer
+from orders.principal import Principal, Scope
 from orders.wire.answers import answered
 from orders.wire.asking import author_of, key_of, not_permitted, principal_of, require_private
 from orders.wire.costs import LINES, take
@@ -150,7 +150,7 @@ def checkout_request(
         customer_id,
         None if body.items is None else [Line(item.product_id, item.quantity) for item in body.items],
         key_stored,
-        _details_of(body, seer),
+        _details_of(body, principal),
         lines_ahead,
         seer.channel or body.channel,
         body.channel,
@@ -169,10 +169,13 @@ def _require_channel(principal: Principal, channel: str, pointer: str) -> None:
 _ATTACHED = set(Attached.model_fields)
 
 
-def _details_of(body: OrderToPlace, seer: Seer) -> Details:
-    """What the body attaches to the order."""
+def _details_of(body: OrderToPlace, principal: Principal) -> Details:
+    """What the body attaches to the order. Raises OrderError if the principal may not attach something of it."""
     if body.model_fields_set.isdisjoint(_ATTACHED):
         return NO_DETAILS  # of most orders; to look for it costs more than to place them in the database
     if body.notes and body.notes.private is not None:
-        require_private(seer)
+        require_private(principal.seer)
+    if body.external_reference is not None and principal.is_customer:
+        # A reference is one order's alone: a customer could ask which are taken, and take the shop's next one.
+        raise not_permitted(Scope.ORDERS_CHANGE, "To set an `external_reference`")
     return to_details(body.model_dump(include=_ATTACHED))

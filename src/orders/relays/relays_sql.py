@@ -11,7 +11,7 @@ from orders.order.statuses import Workflow
 from orders.postgres.database import Connection
 from orders.postgres.rows import named_rows
 from orders.relays.event import RelayedEvent, relayed
-from orders.webhooks.body_sql import EVENTS_TO_SEND
+from orders.webhooks.body_sql import EVENTS_TO_SEND, RECEIVER
 
 LEASE_S = 30.0
 """Time after which another replica may relay. A replica that ends well lets go at once."""
@@ -108,7 +108,7 @@ def _read(connection: Connection, position: int, taker: Taker) -> tuple[int, lis
         EVENTS_TO_SEND.call(cursor, {**parameters, "ids": [place["order_id"] for place in places]})
         found = dict(cursor.fetchall())
     versions = [(UUID(place["order_id"]), place["number"]) for place in places]
-    pasts = read_pasts(connection, versions, sees_private=False)
+    pasts = read_pasts(connection, versions, RECEIVER)
     orders = {version: as_of(past, version[1], taker.workflow) for version, past in pasts.items()}
     events = [relayed(found[n], orders.get(versions[n - 1]), taker.source) for n in sorted(found)]
     return places[-1]["position"], events

@@ -172,6 +172,11 @@ class Settings(BaseSettings):
     orders_jwt_customer_claim: Annotated[str, Field(min_length=1)] = Field(
         "customer_id", description="the claim with the customer's ID; `shop.customer_id` is one inside another"
     )
+    orders_jwt_staff_claim: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="the claim with [scopes](docs/access.md#scopes) that make a token staff's, like `permissions`; it "
+        "has to be one that only the issuer's administrators can fill; without it no token is staff's",
+    )
     orders_jwt_jwks_url: Annotated[str, AfterValidator(tokens.keys_url)] | None = Field(
         None,
         repr=False,
@@ -199,6 +204,9 @@ class Settings(BaseSettings):
         repr=False,
         description="what the secrets of [webhooks](docs/webhooks.md) are encrypted with in the database, at least 16 "
         "characters; the same in all replicas. `orders dev` makes one; without one, nothing is sent to webhooks",
+    )
+    orders_webhooks: Annotated[int, Field(ge=0, le=1000)] = Field(
+        50, description="most [webhooks](docs/webhooks.md) that there can be"
     )
     orders_webhook_retries: Annotated[str, AfterValidator(webhooks.retries)] = Field(
         webhooks.RETRIES, description="pauses before each attempt of a delivery, each made up to 20 % longer or shorter"

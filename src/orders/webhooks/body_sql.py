@@ -11,6 +11,7 @@ from orders.order.document_sql import TIME
 from orders.order.statuses import Workflow
 from orders.postgres.database import Connection
 from orders.postgres.functions import ALWAYS, Function, Step
+from orders.principal import Seer
 from orders.webhooks.body import body_of_event, body_of_notice
 from orders.webhooks.model import Message, Payload
 
@@ -38,6 +39,10 @@ EVENTS_TO_SEND = Function(
     only_reads=True,
 )
 """The events of these orders with these numbers. `n` is the event's place."""
+
+
+RECEIVER = Seer(sees_private=False)
+"""What receivers see of the orders whose events they get."""
 
 
 def bodies(
@@ -82,5 +87,5 @@ def _orders_as_of(
     """The orders by ID and version. Each is the same whenever it is read: `updated_at` is the time of the event,
     because somebody in psql can set another one.
     """
-    pasts = read_pasts(connection, [_version(message) for message in messages], sees_private=False)
+    pasts = read_pasts(connection, [_version(message) for message in messages], RECEIVER)
     return {wanted: as_of(past, wanted[1], workflow) | {"updated_at": past.at} for wanted, past in pasts.items()}

@@ -16,7 +16,10 @@ ALL_OF_ORDERS = "order.*"
 OF_WEBHOOKS = "webhook.*"
 """Notices about other endpoints. An endpoint never gets those about itself."""
 
-NOTICES = ("webhook.test", "webhook.failing", "webhook.disabled")
+TEST = "webhook.test"
+"""Type of the message that is sent on demand, to see whether it arrives."""
+
+NOTICES = (TEST, "webhook.failing", "webhook.disabled")
 """Types of messages that are about webhooks, and no order's."""
 
 

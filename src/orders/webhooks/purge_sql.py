@@ -7,7 +7,7 @@ PURGED = 1_000
 
 
 def purge(connection: Connection, keep_days: float) -> bool:
-    """Delete some deliveries that were written more than `keep_days` ago and have ended. Returns whether there may be
+    """Delete some deliveries that ended more than `keep_days` ago. Returns whether there may be
     more.
     """
     with connection.cursor() as cursor:
@@ -15,6 +15,7 @@ def purge(connection: Connection, keep_days: float) -> bool:
             """DELETE FROM webhook_deliveries WHERE id IN (
                    SELECT id FROM webhook_deliveries
                    WHERE state IN ('delivered', 'failed') AND created_at < now() - %(days)s * interval '1 day'
+                     AND coalesce(last_at, created_at) < now() - %(days)s * interval '1 day'
                    ORDER BY created_at LIMIT %(most)s FOR UPDATE SKIP LOCKED)""",
             {"days": keep_days, "most": PURGED},
         )

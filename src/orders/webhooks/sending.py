@@ -5,6 +5,7 @@ Every reply is distrusted: it may be slow, endless, packed, or rubbish.
 
 import asyncio
 import contextlib
+import functools
 import re
 import time
 from collections.abc import Sequence
@@ -101,6 +102,7 @@ class Sender:
             return _Answer(error=_word(error, target))
 
 
+@functools.lru_cache(maxsize=1000)
 def _read(url: str) -> tuple[Target, str]:
     """The target of the URL, and its host as the client reads it. Raises NotSent if the client would read another host
     out of it than we do.

@@ -24,7 +24,7 @@ class Kind(enum.Enum):
     READS = "reads orders, or totals of them"
     WRITES = "places or changes orders"
     PREVIEWS = "tells what a write would do"
-    MANAGES = "changes who may ask, or tells about it"
+    MANAGES = "changes keys or webhooks, or tells about them"
     ABOUT = "tells about the service, the same to everyone"
     NOTHING = "is no operation: there is nothing at this address, or not by this method"
 
@@ -68,6 +68,11 @@ _FEED = ("get_events", "get_events_head")
 _PLACING = ("place_order", "place_customer_order")
 _CHANGING = ("change_order_status", "return_order", "patch_order")
 _MANAGING = ("create_key", "list_keys", "rotate_key", "revoke_key", "list_audit")
+_WATCHING_WEBHOOKS = ("list_webhooks", "get_webhook", "list_deliveries", "get_delivery")
+_MANAGING_WEBHOOKS = (
+    *("create_webhook", "patch_webhook", "delete_webhook", "rotate_webhook_secret"),
+    *("test_webhook", "redeliver", "replay_webhook"),
+)
 _ABOUT = ("get_about", "get_health")
 _PAGES = (
     *("get_problems", "get_problem", "get_schemas", "get_schema"),
@@ -96,6 +101,9 @@ _ALL = (
     *_WRITES,
     *(dataclasses.replace(one, id=f"preview_{one.id}", kind=Kind.PREVIEWS) for one in _WRITES),
     *(Operation(id, Kind.MANAGES, scope=Scope.ACCESS_MANAGE) for id in _MANAGING),
+    *(Operation(id, Kind.MANAGES, scope=Scope.WEBHOOKS_READ) for id in _WATCHING_WEBHOOKS),
+    *(Operation(id, Kind.MANAGES, scope=Scope.WEBHOOKS_MANAGE) for id in _MANAGING_WEBHOOKS),
+    Operation("preview_replay_webhook", Kind.PREVIEWS, scope=Scope.WEBHOOKS_MANAGE),
     Operation("get_workflow", Kind.ABOUT, scope=Scope.ORDERS_READ, customer_may=CustomerMay.READ),
     *(Operation(id, Kind.ABOUT) for id in _ABOUT),
     *(Operation(id, Kind.ABOUT, is_public=True) for id in _PAGES),

@@ -72,19 +72,20 @@ REQUEST_ID = r"[A-Za-z0-9._~:/+=-]{1,128}"
 """Pattern of a request's ID: characters that a log line and a URL can carry."""
 
 
-_ETAGS = {"type": "string", "pattern": r'^("[0-9]{1,9}"(, ?"[0-9]{1,9}")*|\*)$'}
+ETAGS = {"type": "string", "pattern": r'^("[0-9]{1,9}"(, ?"[0-9]{1,9}")*|\*)$'}
+"""Schema of the headers that name versions."""
 
 
 IfMatch = Annotated[
     str | None,
-    WithJsonSchema(_ETAGS),
+    WithJsonSchema(ETAGS),
     Header(alias="If-Match", description="The order's `ETag`: 412 if it has changed since.", examples=['"1"']),
 ]
 
 
 IfNoneMatch = Annotated[
     str | None,
-    WithJsonSchema(_ETAGS),
+    WithJsonSchema(ETAGS),
     Header(alias="If-None-Match", description="The order's `ETag`: 304 if it has not changed.", examples=['"1"']),
 ]
 
