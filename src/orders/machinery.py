@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -24,6 +24,7 @@ from orders.placing.recovery import Recovery
 from orders.postgres import embedded
 from orders.postgres.database import Database, DatabaseUnavailable
 from orders.relays.relay import Relay
+from orders.relays.sink import Sink
 from orders.relays.sinks import sink_of
 from orders.settings import Settings
 from orders.settings.address import shown
@@ -64,7 +65,7 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     catalog_url, cart_url = require_neighbours(settings)
     workflow = load_workflow(settings.orders_workflow)
     may_stay = expiries(settings, workflow)
-    sinks = [(target, sink_of(target)) for target in settings.relay_targets]
+    sinks = [sink_of(target) for target in settings.relay_targets]
     dsn = await asyncio.to_thread(open_database, settings)
     database = Database(dsn, settings.orders_db_threads)
     client = build_client(settings.orders_neighbour_timeout_s)
@@ -78,8 +79,7 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     places = min(settings.orders_streams, connections_allowed(settings.orders_connections) // 2)
     feed = Feed(database, places, fills_outbox=settings.orders_outbox)
     webhooks = _webhooks(database, feed, workflow, settings)
-    source = settings.orders_event_source
-    relays = tuple(Relay(database, feed.positions, workflow, target, sink, source) for target, sink in sinks)
+    relays = _relays(database, feed, workflow, settings, sinks)
     try:
         with contextlib.suppress(DatabaseUnavailable):  # for example a standby; the rounds try again
             await learning.share_once()
@@ -133,3 +133,13 @@ def _webhooks(database: Database, feed: Feed, workflow: Workflow, settings: Sett
     sender = Sender(Allowed(settings.webhook_targets), settings.orders_webhook_timeout_s, VERSION)
     sealing = Sealing(settings.orders_secret) if settings.orders_secret else None
     return Dispatch(database, feed.positions, workflow, sender, sealing, settings.webhook_pauses_s)
+
+
+def _relays(
+    database: Database, feed: Feed, workflow: Workflow, settings: Settings, sinks: Sequence[Sink]
+) -> tuple[Relay, ...]:
+    source, targets = settings.orders_event_source, settings.relay_targets
+    return tuple(
+        Relay(database, feed.positions, workflow, target, sink, source)
+        for target, sink in zip(targets, sinks, strict=True)
+    )

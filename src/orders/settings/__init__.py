@@ -67,6 +67,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Concurrency = Annotated[int, Field(ge=1, le=1000)]
 Rate = Annotated[int, Field(ge=0, le=1_000_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Days = Annotated[float, Field(gt=0, le=36500, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -225,8 +226,7 @@ class Settings(BaseSettings):
     orders_relays: Annotated[str, AfterValidator(relays.relays)] = Field(
         "",
         repr=False,
-        description="brokers that every event is [relayed](docs/relays.md) to, with commas: "
-        "`nats://broker.internal:4222/orders`",
+        description="brokers that every event is [relayed](docs/relays.md) to, with commas: `nats://broker:4222/orders`",
     )
     orders_event_source: Annotated[str, AfterValidator(relays.source)] = Field(
         "/orders",
@@ -236,7 +236,7 @@ class Settings(BaseSettings):
     orders_outbox: bool = Field(
         False, description="whether events pass through the table `outbox`, for [Debezium](docs/relays.md#debezium)"
     )
-    orders_events_keep_d: Annotated[float, Field(gt=0, le=36500, allow_inf_nan=False)] | None = Field(
+    orders_events_keep_d: Days | None = Field(
         None,
         description="days that events stay in [the feed](docs/events.md#what-the-feed-keeps), and longer if a webhook "
         "or a relay has not passed them; orders' histories keep them for good",
