@@ -76,8 +76,7 @@ async def machinery(settings: Settings) -> AsyncIterator[Machinery]:
     closing = CartClosing(database, carts)
     placement = Placement(database, catalog, closing, settings)
     recovery = Recovery(database, catalog, placement, closing, settings)
-    places = min(settings.orders_streams, connections_allowed(settings.orders_connections) // 2)
-    feed = Feed(database, places, fills_outbox=settings.orders_outbox)
+    feed = _feed(database, settings)
     webhooks = _webhooks(database, feed, workflow, settings)
     relays = _relays(database, feed, workflow, settings, sinks)
     try:
@@ -127,6 +126,11 @@ def _neighbour(key: Key, database: Database, client: Client, settings: Settings)
         settings.orders_breaker_rest_s,
         Capacity(name, bound, call_s, Turns(database, key, call_s)),
     )
+
+
+def _feed(database: Database, settings: Settings) -> Feed:
+    places = min(settings.orders_streams, connections_allowed(settings.orders_connections) // 2)
+    return Feed(database, places, fills_outbox=settings.orders_outbox)
 
 
 def _webhooks(database: Database, feed: Feed, workflow: Workflow, settings: Settings) -> Dispatch:

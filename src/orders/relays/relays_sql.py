@@ -34,7 +34,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Taker:
-    """Who takes events for which relay. `holder` is different in each process."""
+    """What takes events for a relay. `holder` is different in each process."""
 
     name: str
     url_hash: str
