@@ -22,6 +22,7 @@ def with_a_key(server: str, pace: Pace) -> list[Result]:
     with neighbours() as shelf, replica(dsn, shelf, ORDERS_ACCESS="open") as ours:
         with opened(dsn) as connection:
             key = create_key(connection, Grant("bench", ALL_SCOPES), Caller("cli"))[0]
+        shelf.reset()
         paths = order_paths(dsn, FEW)
         reads = {name: _reading(ours, paths, 4 * pace.scale, text) for name, text in (("key", key), ("none", ""))}
         writes = {name: _placing(ours, shelf, 4 * pace.scale, text) for name, text in (("key", key), ("none", ""))}
